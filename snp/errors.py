@@ -1,0 +1,15 @@
+"""The one error that users cause and can mend: it names the place, the problem and the mend."""
+
+
+class InputError(ValueError):
+    """Bad input. The command line prints it as one line and exits with code 2.
+
+    Args:
+        where: file, field or option at fault, for example ``train.json: annotations[3].bbox``.
+        problem: what is wrong with it.
+        mend: what to do about it.
+    """
+
+    def __init__(self, where: object, problem: str, mend: str = "") -> None:
+        self.where, self.problem, self.mend = str(where), problem, mend
+        super().__init__(f"{where}: {problem}" + (f" ({mend})" if mend else ""))
