@@ -1,0 +1,79 @@
+"""How a result came about: commit, configuration, versions, machine and time, kept beside every result."""
+
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from snp.experiment.spec import Compress, Finetune, Pretrain
+
+PACKAGES = (
+    "torch", "torchvision", "timm", "open_clip_torch", "transformers",
+    "numpy", "scipy", "pillow", "safetensors", "pydantic",
+)  # fmt: skip
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def manifest(
+    run: Pretrain | Compress | Finetune,
+    recipe: dict[str, Any],
+    threads: int,
+    data_hash: str | None,
+    started: datetime,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Args:
+        run: the spec.
+        recipe: the training recipe the spec stands for (batch, learning rate, samples, model configuration ...).
+        threads: compute threads of the process; two thread counts give two sums.
+        data_hash: hash of the data set (dataset.json).
+        started: when the run was first started, with time zone.
+        wall_seconds: seconds of work, over all restarts.
+    """
+    return {
+        **git_state(REPOSITORY),
+        "config": {"spec": run.canonical(), "recipe": recipe},
+        "seed": run.seed,
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "threads": threads,
+        "cpu": cpu_name(),
+        "started": started.isoformat(timespec="seconds"),
+        "wall_seconds": round(wall_seconds, 1),
+        "data_hash": data_hash,
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """`commit` and `dirty` (changes outside results/, which runs themselves write); None outside a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            command = ["git", "-C", str(folder), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!results")
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def cpu_name() -> str:
+    """The model name of the processor, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,155 @@
+"""What a run is, in one place: Pretrain, Compress and Finetune as frozen values whose hash names their folder."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from snp.errors import InputError
+
+Scale = Literal["smoke", "desk", "paper"]
+Data = Literal["scenes", "stamps"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog"]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Spec(BaseModel):
+    """Base of all runs: immutable, rejects unknown fields, hashed without the fields left at their default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: str
+
+    def canonical(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, parents included: a new option never orphans old runs."""
+        value: dict[str, Any] = {"kind": self.kind}
+        for name, field in type(self).model_fields.items():
+            item = getattr(self, name)
+            if item != field.get_default(call_default_factory=True):
+                value[name] = item.canonical() if isinstance(item, Spec) else item
+        return value
+
+    @property
+    def hash(self) -> str:
+        """The first ten hexadecimal digits of the SHA-256 of the canonical JSON."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """The readable part of the slug."""
+        raise NotImplementedError
+
+    @property
+    def slug(self) -> str:
+        """The name of the run folder: readable name and hash."""
+        return f"{self.name}-{self.hash}"
+
+    def parents(self) -> list["Spec"]:
+        """The runs this one starts from, the eldest first."""
+        parent = getattr(self, "parent", None)
+        return [] if parent is None else [*parent.parents(), parent]
+
+    def __hash__(self) -> int:
+        return int(self.hash, 16)
+
+
+class Pretrain(Spec):
+    """The dense model: trained once per data set and scale; every other run starts from it."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    scale: Scale
+    data: Data
+    seed: Seed = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-pretrain-seed{self.seed}"
+
+
+class Compress(Spec):
+    """One method compresses the dense model to the share `keep` of ALL its parameters, in continued pre-training.
+
+    `options` holds only what differs from the method's own defaults, for the same reason as `canonical`.
+    """
+
+    kind: Literal["compress"] = "compress"
+    scale: Scale
+    data: Data
+    method: str
+    options: dict[str, bool | int | float | str] = {}
+    keep: Annotated[float, Field(gt=0, le=1)]
+    seed: Seed = 0
+    parent: Pretrain
+
+    @model_validator(mode="after")
+    def _same_family(self) -> Self:
+        if (self.parent.scale, self.parent.data) != (self.scale, self.data):
+            raise ValueError(f"parent is {self.parent.scale}/{self.parent.data}, not {self.scale}/{self.data}")
+        return self
+
+    @property
+    def variant(self) -> str:
+        """Method and options in a few words, as `magnitude-structured-global` or `snp-no-cross`."""
+        return "-".join([self.method, *(_word(key, value) for key, value in sorted(self.options.items()))])
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-{self.variant}-keep{percent(self.keep)}-seed{self.seed}"
+
+
+class Finetune(Spec):
+    """A compressed model fine-tuned and evaluated on one benchmark."""
+
+    kind: Literal["finetune"] = "finetune"
+    benchmark: Benchmark
+    parent: Compress
+
+    @property
+    def scale(self) -> Scale:
+        return self.parent.scale
+
+    @property
+    def data(self) -> Data:
+        return self.parent.data
+
+    @property
+    def seed(self) -> int:
+        return self.parent.seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.parent.name}-{self.benchmark}"
+
+
+Run = Annotated[Pretrain | Compress | Finetune, Field(discriminator="kind")]
+_RUN: TypeAdapter[Pretrain | Compress | Finetune] = TypeAdapter(Run)
+
+
+def parse(value: Any, where: object) -> Pretrain | Compress | Finetune:
+    """A run from its JSON value; an InputError names the field at fault within `where`."""
+    try:
+        return _RUN.validate_python(value)
+    except ValidationError as error:
+        raise explain(error, where) from None
+
+
+def explain(error: ValidationError, where: object) -> InputError:
+    """One line for a pydantic error: the first field at fault, what was given and what is wrong with it."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    given = repr(first["input"])
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(where, f"{field}: {message}" + (f", got {given}" if len(given) < 60 else ""))
+
+
+def percent(share: float) -> str:
+    """`0.6` as `60`, `0.625` as `62.5`."""
+    return f"{100 * share:.4g}"
+
+
+def _word(key: str, value: bool | float | str) -> str:
+    key = key.replace("_", "-")
+    if isinstance(value, bool):
+        return key if value else f"no-{key}"
+    return value.replace("_", "-") if isinstance(value, str) else f"{key}{value:g}"

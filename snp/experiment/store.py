@@ -1,0 +1,159 @@
+"""Where runs live: one folder per run, its state, and its result, written whole or not at all."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from snp.errors import InputError
+from snp.experiment.metrics import SCHEMAS
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, explain, parse
+from snp.files import read_json, write_json
+
+State = Literal["missing", "incomplete", "done"]
+AnyRun = Pretrain | Compress | Finetune
+CURVE_POINTS = 100  # results are kept in git: a longer curve is thinned, the full one stays in log.jsonl
+MEND = "delete the file and start the run again, or restore it from git"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves behind: the content of result.json."""
+
+    run: AnyRun
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Store:
+    """The runs below `root`, one folder each, named by their slug.
+
+    Args:
+        root: the folder of all runs, for example `results/desk`; it need not exist.
+        base: another store whose finished pre-training runs count as done here, so that
+            a reproduction starts from the committed dense checkpoint.
+    """
+
+    def __init__(self, root: str | Path, base: "Store | None" = None) -> None:
+        self.root, self.base = Path(root), base
+
+    @classmethod
+    def at(cls, scale: Scale) -> "Store":
+        """The committed results of a scale: `results/<scale>` of this repository."""
+        return cls(Path(__file__).resolve().parents[2] / "results" / scale)
+
+    def folder(self, run: AnyRun) -> Path:
+        """The folder of a run: in the base store where the run is done there and not here."""
+        own = self.root / run.slug
+        if self._borrowed(run):
+            return self.base.folder(run)  # type: ignore[union-attr]
+        return own
+
+    def _borrowed(self, run: AnyRun) -> bool:
+        if self.base is None or run.kind != "pretrain" or (self.root / run.slug / "result.json").exists():
+            return False
+        return self.base.state(run) == "done"
+
+    def state(self, run: AnyRun) -> State:
+        """`done` with a valid result, `incomplete` with anything else in the folder, otherwise `missing`.
+
+        Raises:
+            InputError: the result exists but cannot be read; it is never silently run again.
+        """
+        folder = self.folder(run)
+        if (folder / "result.json").exists():
+            self.result(run)
+            return "done"
+        return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
+
+    def begin(self, run: AnyRun) -> Path:
+        """Make the folder of a run, with its spec, and return it: from here on the run is incomplete."""
+        folder = self.folder(run)
+        if not (folder / "spec.json").exists():
+            write_json(folder / "spec.json", run.canonical())
+        return folder
+
+    def save(
+        self,
+        run: AnyRun,
+        manifest: dict[str, Any],
+        metrics: dict[str, Any],
+        curve: list[dict[str, Any]] | None = None,
+    ) -> Result:
+        """Write result.json atomically, after checking the metrics: the run is done."""
+        path = self.folder(run) / "result.json"
+        _check(run, metrics, path)
+        curve = _thin(curve or [])
+        value = {"spec": run.canonical(), "manifest": manifest, "metrics": metrics, "curve": curve}
+        write_json(path, value, indent=1)
+        return self.result(run)
+
+    def result(self, run: AnyRun) -> Result:
+        """The result of a run.
+
+        Raises:
+            InputError: it is missing, cut, of another run, or lacks a measurement; the message names the file.
+        """
+        path = self.folder(run) / "result.json"
+        result = read(path)
+        if result.run != run:
+            raise InputError(path, f"holds the result of {result.run.slug}, not of {run.slug}", MEND)
+        return result
+
+    def results(self, kind: str | None = None) -> Iterator[Result]:
+        """All finished runs of a kind, in the order of their slugs."""
+        for path in sorted(self.root.glob("*/result.json")):
+            result = read(path)
+            if kind is None or result.run.kind == kind:
+                yield result
+
+    def log(self, run: AnyRun, record: dict[str, Any]) -> None:
+        """Append one record to the run's log.jsonl."""
+        with open(self.folder(run) / "log.jsonl", "a") as file:
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+
+    def read_log(self, run: AnyRun) -> list[dict[str, Any]]:
+        """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
+
+        A last line cut by a kill is left out.
+        """
+        path = self.folder(run) / "log.jsonl"
+        records: dict[object, dict[str, Any]] = {}
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else []):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            records[(record.get("stage"), record.get("step", f"line {number}"))] = record
+        return list(records.values())
+
+
+def read(path: Path) -> Result:
+    """A result from its file, checked against the schema of its kind."""
+    try:
+        value = read_json(path)
+    except InputError as error:
+        raise InputError(error.where, error.problem, MEND) from None
+    if not isinstance(value, dict) or not {"spec", "manifest", "metrics"} <= value.keys():
+        raise InputError(path, "not a result: fields spec, manifest and metrics are needed", MEND)
+    run = parse(value["spec"], f"{path}: spec")
+    _check(run, value["metrics"], path)
+    return Result(run, value["manifest"], value["metrics"], value.get("curve", []))
+
+
+def _check(run: AnyRun, metrics: dict[str, Any], path: Path) -> None:
+    try:
+        SCHEMAS[run.kind].model_validate(metrics)
+    except ValidationError as error:
+        raise explain(error, f"{path}: metrics") from None
+
+
+def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(curve) <= CURVE_POINTS:
+        return curve
+    last = len(curve) - 1
+    return [curve[round(i * last / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
