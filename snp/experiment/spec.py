@@ -70,7 +70,7 @@ class Pretrain(Spec):
 class Compress(Spec):
     """One method compresses the dense model to the share `keep` of ALL its parameters, in continued pre-training.
 
-    `options` holds only what differs from the method's own defaults, for the same reason as `canonical`.
+    `options` are those the row names; what a row does not name is left to the method's defaults.
     """
 
     kind: Literal["compress"] = "compress"
