@@ -1,0 +1,156 @@
+"""The one annotation format of the project: MDETR's COCO-style JSON, one "image" per caption, read and checked."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snp.errors import InputError
+from snp.files import read_json, write_atomic
+
+Box = tuple[float, float, float, float]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One caption of one picture, with a box and the characters that name it for every annotated object.
+
+    Args:
+        id: number of the caption, unique within its file.
+        file_name: picture, relative to the image folder.
+        height, width: of the picture, in pixels.
+        caption: the sentence.
+        dataset_name: benchmark it belongs to, for example ``refcoco+``.
+        boxes: one (x, y, width, height) per object, in pixels; at least one.
+        spans: for every box the [begin, end) character spans of the caption that name it; at least one each.
+        type: expression type (attribute, relation, order), "" where unknown; ``expression_type`` in the file.
+        original_id: number of the picture, or of the expression in the source data.
+        categories: category id of every box.
+    """
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+    caption: str
+    dataset_name: str
+    boxes: tuple[Box, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    type: str = ""
+    original_id: int = 0
+    categories: tuple[int, ...] = field(default=())
+
+
+def read(path: str | Path) -> list[Entry]:
+    """Read an annotation file, in the order of its images.
+
+    Boxes may pass the edge of the picture by less than a pixel (COCO rounds). Unknown keys are ignored.
+
+    Raises:
+        InputError: naming the file and the field that is missing, of the wrong kind or out of range.
+    """
+    document = read_json(path)
+    images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
+    found: dict[int, list[dict[str, Any]]] = {}
+    for index, image in enumerate(images):
+        _check_image(f"{path}: images[{index}]", image)
+        if image["id"] in found:
+            raise InputError(f"{path}: images[{index}].id", f"{image['id']} occurs twice")
+        found[image["id"]] = []
+    by_id = {image["id"]: image for image in images}
+    for index, annotation in enumerate(annotations):
+        where = f"{path}: annotations[{index}]"
+        if not isinstance(annotation, dict) or annotation.get("image_id") not in found:
+            raise InputError(f"{where}.image_id", "names no image of this file")
+        _check_annotation(where, annotation, by_id[annotation["image_id"]])
+        found[annotation["image_id"]].append(annotation)
+    return [_entry(f"{path}: images[{i}]", image, found[image["id"]]) for i, image in enumerate(images)]
+
+
+def write(path: str | Path, entries: Iterable[Entry], categories: Sequence[str]) -> Path:
+    """Write `entries` as an annotation file, atomically; equal entries give equal bytes.
+
+    Args:
+        categories: names; the index is the category id.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for entry in entries:
+        images.append({
+            "file_name": entry.file_name, "height": entry.height, "width": entry.width, "id": entry.id,
+            "caption": entry.caption, "dataset_name": entry.dataset_name, "expression_type": entry.type,
+            "tokens_negative": [[0, len(entry.caption)]], "original_id": entry.original_id,
+        })  # fmt: skip
+        ids = entry.categories or (0,) * len(entry.boxes)
+        for box, spans, category in zip(entry.boxes, entry.spans, ids, strict=True):
+            annotations.append({
+                "id": len(annotations), "image_id": entry.id, "category_id": category, "bbox": box,
+                "area": box[2] * box[3], "iscrowd": 0, "tokens_positive": spans,
+                "original_id": entry.original_id,
+            })  # fmt: skip
+    document = {
+        "info": {}, "licenses": [], "images": images, "annotations": annotations,
+        "categories": [{"id": index, "name": name} for index, name in enumerate(categories)],
+    }  # fmt: skip
+    return write_atomic(path, json.dumps(document, separators=(",", ":")) + "\n")
+
+
+def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
+    if not annotations:
+        raise InputError(where, f"caption {image['caption']!r} has no boxes", "give it an annotation with a bbox")
+    return Entry(
+        id=image["id"],
+        file_name=image["file_name"],
+        height=image["height"],
+        width=image["width"],
+        caption=image["caption"],
+        dataset_name=image.get("dataset_name", ""),
+        boxes=tuple(tuple(annotation["bbox"]) for annotation in annotations),
+        spans=tuple(tuple(map(tuple, annotation["tokens_positive"])) for annotation in annotations),
+        type=image.get("expression_type", ""),
+        original_id=image.get("original_id", 0),
+        categories=tuple(annotation.get("category_id", 0) for annotation in annotations),
+    )
+
+
+def _list(path: str | Path, document: Any, key: str) -> list[Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(value, list):
+        raise InputError(f"{path}: {key}", "missing or not a list", "the file must be COCO-style JSON")
+    return value
+
+
+def _check_image(where: str, image: Any) -> None:
+    if not isinstance(image, dict):
+        raise InputError(where, "not an object")
+    for key, kind in (("id", int), ("file_name", str), ("caption", str), ("height", int), ("width", int)):
+        value = image.get(key)
+        if type(value) is not kind:
+            raise InputError(f"{where}.{key}", "missing" if value is None else f"{value!r} is not {kind.__name__}")
+    if not image["caption"].strip():
+        raise InputError(f"{where}.caption", "is empty")
+    if image["height"] < 1 or image["width"] < 1:
+        raise InputError(f"{where}.height", f"picture of {image['width']}x{image['height']} pixels")
+
+
+def _check_annotation(where: str, annotation: dict[str, Any], image: dict[str, Any]) -> None:
+    box, spans = annotation.get("bbox"), annotation.get("tokens_positive")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in box):
+        raise InputError(f"{where}.bbox", f"{box!r} is not [x, y, width, height]")
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        raise InputError(f"{where}.bbox", f"{box} is empty")
+    if x <= -1 or y <= -1 or x + width >= image["width"] + 1 or y + height >= image["height"] + 1:
+        size = f"{image['width']}x{image['height']}"
+        raise InputError(f"{where}.bbox", f"{box} lies outside its image of {size} pixels")
+    if not isinstance(spans, list) or not spans:
+        raise InputError(f"{where}.tokens_positive", "missing or empty", "list the [begin, end) spans of its phrase")
+    for span in spans:
+        if not isinstance(span, list) or len(span) != 2 or not all(type(v) is int for v in span):
+            raise InputError(f"{where}.tokens_positive", f"{span!r} is not [begin, end)")
+        if not 0 <= span[0] < span[1] <= len(image["caption"]):
+            length = len(image["caption"])
+            raise InputError(f"{where}.tokens_positive", f"span {span} lies outside the caption of {length} characters")

@@ -1,0 +1,217 @@
+"""Lays a data set out on disk: draws its pictures in worker processes, writes captions and the three benchmarks."""
+
+import hashlib
+import json
+import math
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from snp.data import annotations
+from snp.data.annotations import Entry
+from snp.data.expressions import STYLES, Expression, Item, Scene
+from snp.errors import InputError
+from snp.files import write_json
+
+BENCHMARKS = {
+    "refcoco": ("train", "val", "testA", "testB"),
+    "refcoco+": ("train", "val", "testA", "testB"),
+    "refcocog": ("train", "val", "test"),
+}
+PER_PICTURE = 4  # expressions per picture and benchmark in the evaluation splits
+# Ten slots of expression kinds, dealt out in turn over the pictures, so that every split has the same mix.
+_MIX = {
+    "refcoco": "arao" + "arar" + "ao",  # 50% attribute, 30% relation, 20% order
+    "refcoco+": "arao" + "arar" + "ao",
+    "refcocog": "arro" + "arar" + "or",  # 30% attribute, 50% relation, 20% order
+}
+_KIND = {"a": "attribute", "r": "relation", "o": "order"}
+_CHUNK = 50  # pictures a worker makes at a time
+
+
+class Generator(Protocol):
+    """What a data set brings: its name, version, categories and a way to draw a picture."""
+
+    name: str
+    version: int
+    categories: Sequence[str]
+
+    def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
+        """A picture (height, width, 3) of bytes and its items; `rng` is the only source of chance."""
+        ...
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture as annotated: its items, one caption of several phrases, and expressions by benchmark."""
+
+    file_name: str
+    size: tuple[int, int]
+    items: list[Item]
+    caption: Expression | None
+    single: Expression | None
+    expressions: dict[str, list[Expression]]
+    pixels: str  # sha256 of the pixels
+
+
+def build(root: str | Path, generator: Generator, seed: int, train: int, test: int, pretrain_val: int, workers: int) -> Path:
+    """Make the data set in `root` (replacing one that is there) and return `root`.
+
+    Args:
+        train: pictures for training; each gives a caption and one expression a benchmark.
+        test: expressions per benchmark and evaluation split.
+        pretrain_val: pictures of the validation split of pre-training.
+        workers: processes; the result does not depend on them.
+
+    Raises:
+        InputError: counts below one, or `root` is a folder of something else.
+    """
+    for name, value in (("train", train), ("test", test), ("pretrain_val", pretrain_val), ("workers", workers)):
+        if value < 1:
+            raise InputError(name, f"{value} is below one")
+    root = Path(root)
+    if root.exists() and any(root.iterdir()) and not {"images", "dataset.json"} & {p.name for p in root.iterdir()}:
+        raise InputError(root, "is not empty and holds no data set", "choose a new folder")
+    # dataset.json is written last: a folder without it was interrupted and is made again.
+    (root / "dataset.json").unlink(missing_ok=True)
+    for folder in ("images", "annotations"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    evaluation = math.ceil(test / PER_PICTURE)
+    counts = {"train": train, "pretrain-val": pretrain_val} | dict.fromkeys(("val", "testA", "testB", "test"), evaluation)
+    jobs = [
+        (generator, root, seed, split, start, min(start + _CHUNK, count))
+        for split, count in counts.items()
+        for start in range(0, count, _CHUNK)
+    ]
+    for split in counts:
+        (root / "images" / split).mkdir(parents=True)
+    pictures: dict[str, list[Picture]] = defaultdict(list)
+    with tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar:
+        for job, made in zip(jobs, _work(jobs, workers), strict=True):
+            pictures[job[3]] += made
+            bar.update(len(made))
+    files = dict(_files(pictures, test))
+    for name, entries in files.items():
+        annotations.write(root / "annotations" / f"{name}.json", entries, generator.categories)
+    write_json(root / "dataset.json", {
+        "name": generator.name, "version": generator.version, "seed": seed, "pictures": counts,
+        "captions": {name: len(entries) for name, entries in files.items()},
+        "annotations_sha256": {
+            name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest() for name in files
+        },
+        "pixels_sha256": {
+            split: hashlib.sha256("".join(p.pixels for p in made).encode()).hexdigest()
+            for split, made in pictures.items()
+        },
+    })  # fmt: skip
+    return root
+
+
+def data_hash(root: str | Path) -> str:
+    """sha256 of everything that was generated in `root`: pixels, captions and boxes.
+
+    Raises:
+        InputError: no complete data set is there.
+    """
+    path = Path(root) / "dataset.json"
+    if not path.is_file():
+        raise InputError(root, "holds no complete data set", "make it with `snp data make`")
+    made = json.loads(path.read_text())
+    return hashlib.sha256(
+        json.dumps([made["annotations_sha256"], made["pixels_sha256"]], sort_keys=True).encode()
+    ).hexdigest()
+
+
+def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
+    if workers == 1:
+        yield from map(_chunk, jobs)
+        return
+    # Spawned, not forked: the caller may hold threads (torch), which do not survive a fork.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_chunk, jobs)
+
+
+def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:
+    generator, root, seed, split, start, stop = job
+    return [_picture(generator, root, seed, split, number) for number in range(start, stop)]
+
+
+def _picture(generator: Generator, root: Path, seed: int, split: str, number: int) -> Picture:
+    """Draw until the items give every expression this picture owes."""
+    rng = random.Random(f"{generator.name}/{seed}/{split}/{number}")
+    while True:
+        image, items = generator.draw(rng, split)
+        scene = Scene(items)
+        expressions = _expressions(scene, split, number, rng)
+        pretraining = split in ("train", "pretrain-val")
+        style = STYLES[number % len(STYLES)]
+        single = scene.refer(style, _kind(style, number // len(STYLES)), rng) if pretraining else None
+        if expressions is None or (pretraining and single is None):
+            continue
+        name = f"{split}/{number:06d}.png"
+        Image.fromarray(image).save(root / "images" / name, compress_level=1)
+        caption = scene.caption(rng) if pretraining else None
+        pixels = hashlib.sha256(image.tobytes()).hexdigest()
+        return Picture(name, image.shape[:2], items, caption, single, expressions, pixels)
+
+
+def _expressions(scene: Scene, split: str, number: int, rng: random.Random) -> dict[str, list[Expression]] | None:
+    made: dict[str, list[Expression]] = {}
+    for benchmark, splits in BENCHMARKS.items():
+        if split not in splits:
+            continue
+        taken: set[str] = set()
+        made[benchmark] = []
+        each = 1 if split == "train" else PER_PICTURE
+        for slot in range(number * each, (number + 1) * each):
+            found = scene.refer(benchmark, _kind(benchmark, slot), rng, taken)
+            if found is None:
+                return None
+            taken.add(found.caption)
+            made[benchmark].append(found)
+    return made
+
+
+def _kind(benchmark: str, slot: int) -> str:
+    mix = _MIX[benchmark]
+    return _KIND[mix[slot % len(mix)]]
+
+
+def _files(pictures: dict[str, list[Picture]], test: int) -> Any:
+    for split, name in (("train", "final_mixed_train"), ("pretrain-val", "final_mixed_val")):
+        said = []
+        for number, picture in enumerate(pictures[split]):
+            said.append((number, picture, picture.caption, "mixed"))
+            said.append((number, picture, picture.single, STYLES[number % len(STYLES)]))
+        yield name, _entries(said)
+    for benchmark, splits in BENCHMARKS.items():
+        for split in splits:
+            said = [
+                (number, picture, expression, benchmark)
+                for number, picture in enumerate(pictures[split])
+                for expression in picture.expressions[benchmark]
+            ]
+            yield f"finetune_{benchmark}_{split}", _entries(said if split == "train" else said[:test])
+
+
+def _entries(said: list[tuple[int, Picture, Any, str]]) -> list[Entry]:
+    entries = []
+    for number, (original, picture, expression, dataset) in enumerate(said):
+        # Of a referring expression only the referent is annotated; of a caption every item it names.
+        named = expression.named[:1] if expression.kind else expression.named
+        entries.append(Entry(
+            number, picture.file_name, *picture.size, expression.caption, dataset,
+            tuple(picture.items[index].box for index, _ in named), tuple((span,) for _, span in named),
+            expression.kind, original, tuple(picture.items[index].category for index, _ in named),
+        ))  # fmt: skip
+    return entries

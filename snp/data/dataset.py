@@ -1,0 +1,212 @@
+"""Annotations and pixels as arrays: a memory-mapped pixel cache, entries as flat arrays, and batches made from both."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from snp.data import annotations
+from snp.data.tokens import PAD, Vocabulary
+from snp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B captions over I images; M is the largest number of boxes of a caption, L the longest caption.
+
+    images_ICHW: uint8; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
+    token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
+    valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box.
+    """
+
+    images_ICHW: Tensor
+    image_index_B: Tensor
+    tokens_BL: Tensor
+    text_BL: Tensor
+    boxes_BM4: Tensor
+    valid_BM: Tensor
+    positive_BML: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens_BL)
+
+
+class PixelCache:
+    """The images below a folder, decoded once and kept as one memory-mapped uint8 array NCHW. [ours]
+
+    Args:
+        folder: a folder of images; its subfolders are not read.
+        size: side in pixels that every image is brought to.
+        store: where the decoded array is kept; its name changes with the names, sizes and times of the images.
+    """
+
+    def __init__(self, folder: Path, size: int, store: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(folder, "image folder not found", "make the data set, or give another --data-root")
+        files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
+        if not files:
+            raise InputError(folder, "holds no images", "make the data set, or give another --data-root")
+        key = hashlib.sha256(str(size).encode())
+        for file in files:
+            stat = file.stat()
+            key.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        self.rows = {file.name: row for row, file in enumerate(files)}
+        path = store / f"{folder.name}-{size}-{key.hexdigest()[:12]}.npy"
+        if not path.exists():
+            self._decode([Path(f.path) for f in files], size, path)
+        self.pixels_NCHW = np.load(path, mmap_mode="r")
+
+    @staticmethod
+    def _decode(files: list[Path], size: int, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), 3, size, size))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
+                for row, image in enumerate(pool.map(lambda f: read_image(f, size), files)):
+                    pixels[row] = image
+            pixels.flush()
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """One image as uint8 CHW, brought to size x size pixels."""
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(image).transpose(2, 0, 1)
+    except FileNotFoundError:
+        raise InputError(path, "image not found", "fetch or make it again") from None
+    except (OSError, SyntaxError) as error:
+        raise InputError(path, f"image cannot be read: {error}", "fetch or make it again") from None
+
+
+class GroundingSet:
+    """All entries of an annotation file as flat arrays, ready to be cut into batches.
+
+    Args:
+        root: folder of the data set, with images/ and annotations/.
+        name: annotation file without its ending, for example ``finetune_refcoco_val``.
+        vocabulary: maps captions to ids.
+        size: side of the images in pixels.
+        context: most tokens a caption may have.
+    """
+
+    def __init__(self, root: Path, name: str, vocabulary: Vocabulary, size: int, context: int) -> None:
+        path = root / "annotations" / f"{name}.json"
+        entries = annotations.read(path)
+        caches: dict[str, PixelCache] = {}
+        self.types = np.array([entry.type for entry in entries])
+        self.captions = [entry.caption for entry in entries]
+        self._cache = np.empty(len(entries), np.int32)
+        self._row = np.empty(len(entries), np.int32)
+        tokens, boxes, positive = [], [], []
+        for i, entry in enumerate(entries):
+            folder, _, file = entry.file_name.rpartition("/")
+            if folder not in caches:
+                caches[folder] = PixelCache(root / "images" / folder, size, root / "cache")
+            if file not in caches[folder].rows:
+                raise InputError(root / "images" / entry.file_name, f"image not found, but {path.name} names it")
+            self._cache[i] = list(caches).index(folder)
+            self._row[i] = caches[folder].rows[file]
+            ids, spans = vocabulary.encode(entry.caption)
+            if len(ids) > context:
+                raise InputError(f"{path}: images[{i}].caption", f"{len(ids)} tokens, the model takes {context}")
+            tokens.append(ids)
+            scale = np.array([entry.width, entry.height] * 2, np.float32)
+            corner = np.array(entry.boxes, np.float32).reshape(-1, 4) / scale
+            boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
+            begin, end = np.array(spans).T
+            positive.append([
+                np.any([(begin < e) & (end > b) for b, e in phrase], axis=0) if phrase else np.zeros(len(ids), bool)
+                for phrase in entry.spans
+            ])
+        self._pixels = [cache.pixels_NCHW for cache in caches.values()]
+        self._tokens, self._boxes, self._positive = tokens, boxes, positive
+        self.lengths = np.array([len(t) for t in tokens], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def subset(self, index: np.ndarray) -> "GroundingSet":
+        """The entries at `index` as a data set of their own; pixels are shared."""
+        part = copy(self)
+        part.types, part.lengths = self.types[index], self.lengths[index]
+        part._cache, part._row = self._cache[index], self._row[index]
+        part.captions, part._tokens, part._boxes, part._positive = (
+            [values[i] for i in index] for values in (self.captions, self._tokens, self._boxes, self._positive)
+        )
+        return part
+
+    def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
+        """The entries at `index`. With `share_images` each distinct image is held once (for evaluation)."""
+        B, L = len(index), int(self.lengths[index].max())
+        M = max(len(self._boxes[i]) for i in index)
+        tokens = np.full((B, L), PAD, np.int64)
+        boxes = np.zeros((B, M, 4), np.float32)
+        valid = np.zeros((B, M), bool)
+        positive = np.zeros((B, M, L), bool)
+        for b, i in enumerate(index):
+            n, m = self.lengths[i], len(self._boxes[i])
+            tokens[b, :n] = self._tokens[i]
+            boxes[b, :m] = self._boxes[i]
+            valid[b, :m] = True
+            positive[b, :m, :n] = self._positive[i]
+        where = np.stack([self._cache[index], self._row[index]], 1)
+        image_index = np.arange(B)
+        if share_images:
+            where, image_index = np.unique(where, axis=0, return_inverse=True)
+        images = np.stack([self._pixels[c][r] for c, r in where])
+        return Batch(
+            torch.from_numpy(images), torch.from_numpy(image_index.reshape(-1)), torch.from_numpy(tokens),
+            torch.from_numpy(tokens != PAD), torch.from_numpy(boxes), torch.from_numpy(valid), torch.from_numpy(positive),
+        )  # fmt: skip
+
+    def epoch(self, batch: int, seed: int, window: int = 64) -> np.ndarray:
+        """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
+
+        Within `window` batches entries of like length are put together, so that little is spent on padding. [ours]
+        """
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self))
+        steps = len(self) // batch
+        if steps == 0:
+            raise InputError("batch", f"{batch} is more than the {len(self)} entries of the data set")
+        groups = []
+        for start in range(0, steps * batch, window * batch):
+            part = order[start : min(start + window * batch, steps * batch)]
+            part = part[np.argsort(self.lengths[part], kind="stable")].reshape(-1, batch)
+            groups.append(part[rng.permutation(len(part))])
+        return np.concatenate(groups)
+
+    def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Batches without end, epoch after epoch; `start` batches are passed over without being made."""
+        steps = len(self) // batch
+        epoch, first = divmod(start, max(steps, 1))
+        while True:
+            for index in self.epoch(batch, seed * 100_003 + epoch)[first:]:
+                yield self.batch(index)
+            epoch, first = epoch + 1, 0
+
+    def by_image(self, captions: int) -> Iterator[np.ndarray]:
+        """Indices of all entries in groups of about `captions`, the captions of one image never torn apart."""
+        order = np.lexsort((self._row, self._cache))
+        keys = self._cache[order].astype(np.int64) << 32 | self._row[order]
+        edges = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
+        begin = 0
+        for edge in edges[1:]:
+            if edge - begin >= captions or edge == edges[-1]:
+                yield order[begin:edge]
+                begin = edge

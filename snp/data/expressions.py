@@ -1,0 +1,354 @@
+"""Referring expressions and captions, unambiguous by construction, for any list of objects with names and boxes."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from snp.data.annotations import Span
+
+KINDS = ("attribute", "relation", "order")
+STYLES = ("refcoco", "refcoco+", "refcocog")
+ANYTHING = "thing"
+# Margins in pixels: what is said of the target holds by at least the first, what could be said of any rival
+# fails by at least the second. Between the two lies what an eye might doubt, and no expression relies on it.
+SIDE, SIDE_SLACK = 6, 2
+NEAR, FAR = 7, 15
+STEP, EDGE_STEP = 5, 2
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object that can be spoken of.
+
+    Args:
+        noun: its name.
+        attributes: adjective by class, in the order of speech (size, texture, color).
+        rank: size class, 0 = small; classes differ clearly to an eye.
+        box: (x, y, width, height) in pixels.
+        category: category id.
+        target: whether expressions may refer to it (others serve as landmarks and rivals).
+    """
+
+    noun: str
+    attributes: Mapping[str, str]
+    rank: int
+    box: tuple[int, int, int, int]
+    category: int = 0
+    target: bool = True
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A description: a noun (or "thing") and adjectives (class, word), with the set of items it fits as bits."""
+
+    noun: str
+    adjectives: tuple[tuple[str, str], ...]
+    fits: int
+
+    def text(self, front: str = "") -> str:
+        return " ".join([*front.split(), *(word for _, word in self.adjectives), self.noun])
+
+    def uses(self, classes: Sequence[str]) -> bool:
+        return any(name in classes for name, _ in self.adjectives)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A sentence with the items it names: `named` holds (item index, span), the referent first."""
+
+    caption: str
+    kind: str
+    named: tuple[tuple[int, Span], ...]
+
+    @property
+    def target(self) -> int:
+        return self.named[0][0]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation of items to a landmark: per landmark the bits of items where it `holds`, or `may` hold to an eye."""
+
+    short: str
+    long: str
+    location: bool
+    silent: tuple[str, ...]  # attribute classes that would give the answer away or contradict it
+    holds: tuple[int, ...]
+    may: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of items: per item the bits of those clearly `after` it (so first = all rivals are after it)."""
+
+    first: tuple[str, ...]  # templates around "{}", the adjectives and noun
+    second: str
+    location: bool
+    silent: tuple[str, ...]
+    after: tuple[int, ...]
+
+
+class Scene:
+    """The items of one picture with all that can be said of them, as bit sets.  [ours]"""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = tuple(items)
+        self.all = (1 << len(items)) - 1
+        self.phrases = [self._phrases(item) for item in items]
+        self.relations = self._relations()
+        self.orders = self._orders()
+
+    def refer(self, style: str, kind: str, rng: random.Random, taken: set[str] = frozenset()) -> Expression | None:  # type: ignore[assignment]
+        """An expression of `kind` in the style of a benchmark that fits exactly one item, or None where there is none.
+
+        Args:
+            style: refcoco (short, location words), refcoco+ (short, none), refcocog (long).
+            taken: captions not to give again.
+        """
+        make = {"attribute": self._attribute, "relation": self._relation, "order": self._order}[kind]
+        return next((found for found in make(style, rng) if found.caption not in taken), None)
+
+    def caption(self, rng: random.Random, most: int = 6) -> Expression:
+        """A caption of 1 to `most` phrases; a phrase that fits several items names them all."""
+        wanted = rng.randint(1, most)
+        parts: list[tuple[str, list[tuple[int, Span]]]] = []
+        texts: set[str] = set()
+        left = list(range(len(self.items)))
+        rng.shuffle(left)
+        phrases = 0
+        while phrases < wanted and left:
+            chance, part = rng.random(), None
+            if chance < 0.15 and wanted - phrases >= 2:
+                part = self.refer(rng.choice(("refcoco", "refcoco+")), "relation", rng)
+            elif chance < 0.3:
+                part = self.refer("refcoco", "order", rng)
+            if part is None:
+                index = left.pop()
+                phrase = _pick([p for p in self.phrases[index] if p.adjectives or p.noun != ANYTHING], rng)
+                text = _indefinite(phrase.text())
+                part = Expression(text, "", tuple((i, (0, len(text))) for i in _bits(phrase.fits)))
+            if part.caption in texts:
+                continue
+            texts.add(part.caption)
+            parts.append((part.caption, list(part.named)))
+            phrases += 2 if part.kind == "relation" else 1
+        caption, named = "", []
+        for number, (text, found) in enumerate(parts):
+            if number:
+                caption += " and " if number == len(parts) - 1 else ", "
+            named += [(index, (begin + len(caption), end + len(caption))) for index, (begin, end) in found]
+            caption += text
+        return Expression(caption, "", tuple(named))
+
+    def _phrases(self, item: Item) -> list[Phrase]:
+        having = {
+            name: self._where(lambda other, n=name, w=word: other.attributes.get(n) == w)
+            for name, word in item.attributes.items()
+        }
+        nouns = {item.noun: self._where(lambda other: other.noun == item.noun), ANYTHING: self.all}
+        found = []
+        for noun, fits in nouns.items():
+            for count in range(len(having) + 1):
+                for names in combinations(having, count):
+                    bits = fits
+                    for name in names:
+                        bits &= having[name]
+                    found.append(Phrase(noun, tuple((name, item.attributes[name]) for name in names), bits))
+        return found
+
+    def _where(self, test) -> int:  # type: ignore[no-untyped-def]
+        return sum(1 << index for index, item in enumerate(self.items) if test(item))
+
+    def _table(self, test) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
+        """For every item a the bits of the other items t with test(t, a)."""
+        return tuple(self._where(lambda t, a=a: t is not a and test(t, a)) for a in self.items)
+
+    def _relations(self) -> list[Relation]:
+        found = []
+        for word, tail, axis, sign in (
+            ("left of", "to the left of", 0, -1), ("right of", "to the right of", 0, 1),
+            ("above", "above", 1, -1), ("below", "below", 1, 1),
+        ):  # fmt: skip
+            def along(t: Item, a: Item, axis: int = axis, sign: int = sign) -> float:
+                return sign * (_centre(t)[axis] - _centre(a)[axis])
+
+            def across(t: Item, a: Item, axis: int = axis) -> float:
+                return abs(_centre(t)[1 - axis] - _centre(a)[1 - axis])
+
+            holds = self._table(lambda t, a, d=along, e=across: d(t, a) >= max(SIDE, e(t, a)))
+            may = self._table(lambda t, a, d=along: d(t, a) > -SIDE_SLACK)
+            found.append(Relation(word, tail, True, (), holds, may))
+        near = [self._table(lambda t, a, most=most: _gap(t, a) <= most) for most in (NEAR, FAR)]
+        found.append(Relation("next to", "next to", False, (), near[0], near[1]))
+        sizes = ("size",)
+        bigger = self._table(lambda t, a: t.rank > a.rank), self._table(lambda t, a: _side(t) > _side(a) + 1)
+        smaller = self._table(lambda t, a: t.rank < a.rank), self._table(lambda t, a: _side(t) < _side(a) - 1)
+        found.append(Relation("bigger than", "bigger than", False, sizes, *bigger))
+        found.append(Relation("smaller than", "smaller than", False, sizes, *smaller))
+        for name in dict.fromkeys(name for item in self.items for name in item.attributes):
+            same = self._table(lambda t, a, n=name: n in a.attributes and t.attributes.get(n) == a.attributes[n])
+            found.append(Relation(f"of the same {name} as", f"of the same {name} as", False, (name,), same, same))
+        return found
+
+    def _orders(self) -> list[Order]:
+        found = []
+        for word, side, place, axis, sign in (
+            ("leftmost", "left", "on the left", 0, 1), ("rightmost", "right", "on the right", 0, -1),
+            ("top", "top", "at the top", 1, 1), ("bottom", "bottom", "at the bottom", 1, -1),
+        ):  # fmt: skip
+            def clearly(t: Item, a: Item, axis: int = axis, sign: int = sign) -> bool:
+                edges = [item.box[axis] + (item.box[axis + 2] if sign < 0 else 0) for item in (t, a)]
+                step = sign * (_centre(t)[axis] - _centre(a)[axis])
+                return step >= STEP and sign * (edges[0] - edges[1]) >= EDGE_STEP
+
+            first = (f"the {word} {{}}", f"the {{}} {place}")
+            found.append(Order(first, f"the second {{}} from the {side}", True, (), self._table(clearly)))
+        for word, sign in (("biggest", -1), ("smallest", 1)):
+            after = self._table(lambda t, a, s=sign: s * t.rank > s * a.rank)
+            found.append(Order((f"the {word} {{}}",), f"the second {word} {{}}", False, ("size",), after))
+        return found
+
+    def _targets(self, rng: random.Random) -> list[int]:
+        found = [index for index, item in enumerate(self.items) if item.target]
+        rng.shuffle(found)
+        return found
+
+    def _attribute(self, style: str, rng: random.Random) -> Iterator[Expression]:
+        for target in self._targets(rng):
+            fitting = [p for p in self.phrases[target] if p.fits == 1 << target and (p.adjectives or p.noun != ANYTHING)]
+            if style == "refcocog":
+                fitting = [p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))]
+            while fitting:
+                phrase = _pick(fitting, rng, "long" if style == "refcocog" else rng.choice(("short", "any")))
+                fitting.remove(phrase)
+                text, root = f"the {phrase.text()}", 0
+                if style == "refcocog":
+                    text, root = _chained(phrase, rng)
+                yield Expression(text, "attribute", ((target, (0, root or len(text))),))
+
+    def _relation(self, style: str, rng: random.Random) -> Iterator[Expression]:
+        usable = [r for r in self.relations if style == "refcocog" or r.location == (style == "refcoco")]
+        if style == "refcoco":
+            usable += [r for r in self.relations if r.short == "next to"]
+        length = "long" if style == "refcocog" else "short"
+        for target in self._targets(rng):
+            options = [(r, a) for r in usable for a in range(len(self.items)) if r.holds[a] >> target & 1]
+            rng.shuffle(options)
+            if style == "refcocog" and rng.random() < 0.25:
+                yield from self._two_relations(target, options, rng)
+            for relation, landmark in options:
+                rivals = [
+                    p for p in self.phrases[target]
+                    if not p.uses(relation.silent) and (p.fits & ~(1 << landmark)).bit_count() >= 2
+                    and p.fits & relation.may[landmark] == 1 << target
+                ]  # fmt: skip
+                unique = self._landmark(landmark, relation)
+                if rivals and unique:
+                    root = f"the {_pick(rivals, rng, length).text()}"
+                    tail = f"that is {relation.long}" if style == "refcocog" else relation.short
+                    anchor = f"the {_pick(unique, rng, length).text()}"
+                    text = f"{root} {tail} {anchor}"
+                    spans = (0, len(root)), (len(text) - len(anchor), len(text))
+                    yield Expression(text, "relation", ((target, spans[0]), (landmark, spans[1])))
+
+    def _two_relations(
+        self, target: int, options: list[tuple[Relation, int]], rng: random.Random
+    ) -> Iterator[Expression]:
+        """Both relations are needed: neither alone leaves only the target."""
+        for (one, first), (two, second) in combinations([o for o in options if o[0].location], 2):
+            if first == second or one is two:
+                continue
+            both = one.may[first] & two.may[second]
+            rivals = [
+                p for p in self.phrases[target]
+                if p.fits & both == 1 << target and p.fits & one.may[first] != p.fits & both != p.fits & two.may[second]
+            ]  # fmt: skip
+            landmarks = self._landmark(first, one), self._landmark(second, two)
+            if rivals and all(landmarks):
+                root = f"the {_pick(rivals, rng, 'long').text()}"
+                anchors = [f"the {_pick(unique, rng, 'short').text()}" for unique in landmarks]
+                head = f"{root} that is {one.long} {anchors[0]}"
+                text = f"{head} and {two.long} {anchors[1]}"
+                spans = (0, len(root)), (len(head) - len(anchors[0]), len(head)), (len(text) - len(anchors[1]), len(text))
+                yield Expression(text, "relation", tuple(zip((target, first, second), spans, strict=True)))
+
+    def _landmark(self, index: int, relation: Relation) -> list[Phrase]:
+        return [
+            p for p in self.phrases[index]
+            if p.fits == 1 << index and not p.uses(relation.silent) and (p.adjectives or p.noun != ANYTHING)
+        ]  # fmt: skip
+
+    def _order(self, style: str, rng: random.Random) -> Iterator[Expression]:
+        usable = [o for o in self.orders if style == "refcocog" or o.location == (style == "refcoco")]
+        for target in self._targets(rng):
+            options = [(o, second) for o in usable for second in (False, True)]
+            rng.shuffle(options)
+            for order, second in options:
+                after = order.after[target]
+                rivals = []
+                for phrase in self.phrases[target]:
+                    others = phrase.fits & ~(1 << target)
+                    # For "second" exactly one rival comes before; it must itself be clearly before all the rest.
+                    before = others & ~after
+                    ahead = before.bit_count() == 1 and others & ~before and (
+                        order.after[before.bit_length() - 1] & phrase.fits == phrase.fits & ~before
+                    )
+                    if not phrase.uses(order.silent) and (ahead if second else others and not before):
+                        rivals.append(phrase)
+                if rivals:
+                    phrase = _pick(rivals, rng, "long" if style == "refcocog" else "any")
+                    template = order.second if second else rng.choice(order.first)
+                    text = template.format(phrase.text())
+                    root = text.index(f" {phrase.text()}") + 1 + len(phrase.text())
+                    if style == "refcocog":
+                        ending = "side of the picture" if text.endswith(("left", "right")) else "in the picture"
+                        text += " of the picture" if text.endswith(("top", "bottom")) else f" {ending}"
+                    yield Expression(text, "order", ((target, (0, root)),))
+
+
+def _pick(phrases: Sequence[Phrase], rng: random.Random, length: str = "any") -> Phrase:
+    """One of `phrases`, rarely a "thing"; short: as few adjectives as possible, long: rather many."""
+    named = [phrase for phrase in phrases if phrase.noun != ANYTHING]
+    usable = named if named and (len(named) == len(phrases) or rng.random() < 0.85) else phrases
+    if length == "short":
+        least = min(len(phrase.adjectives) for phrase in usable)
+        return rng.choice([phrase for phrase in usable if len(phrase.adjectives) == least])
+    weights = [4 ** len(phrase.adjectives) if length == "long" else 1 for phrase in usable]
+    return rng.choices(usable, weights)[0]
+
+
+def _chained(phrase: Phrase, rng: random.Random) -> tuple[str, int]:
+    """A long sentence of one description, and where its root noun phrase ends."""
+    words = [word for _, word in phrase.adjectives]
+    behind = rng.randint(0, len(words))
+    cut = len(words) - behind
+    root = " ".join(["the", *words[:cut], phrase.noun])
+    place = " in the picture" if not behind or rng.random() < 0.5 else ""
+    return root + place + (" that is " + " and ".join(words[cut:]) if behind else ""), len(root)
+
+
+def _indefinite(text: str) -> str:
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def _bits(bits: int) -> list[int]:
+    return [index for index in range(bits.bit_length()) if bits >> index & 1]
+
+
+def _centre(item: Item) -> tuple[float, float]:
+    x, y, width, height = item.box
+    return x + width / 2, y + height / 2
+
+
+def _side(item: Item) -> int:
+    return max(item.box[2:])
+
+
+def _gap(one: Item, other: Item) -> float:
+    """Distance of two boxes, edge to edge, in pixels."""
+    gaps = [
+        max(0, one.box[a] - other.box[a] - other.box[a + 2], other.box[a] - one.box[a] - one.box[a + 2])
+        for a in (0, 1)
+    ]
+    return (gaps[0] ** 2 + gaps[1] ** 2) ** 0.5

@@ -1,0 +1,58 @@
+"""CLIP's byte-pair tokens with their character spans, and vocabularies reduced to the tokens that occur."""
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import regex
+from open_clip.tokenizer import SimpleTokenizer
+
+PAD, START, END, UNKNOWN = range(4)
+"""Ids of a reduced vocabulary that are not byte pairs."""
+
+
+@cache
+def _clip() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+@cache
+def _word(word: str) -> tuple[int, ...]:
+    clip = _clip()
+    symbols = "".join(clip.byte_encoder[byte] for byte in word.encode())
+    return tuple(clip.encoder[piece] for piece in clip.bpe(symbols).split(" "))
+
+
+def encode(caption: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """CLIP ids of a caption (no start or end token), and the [begin, end) characters of each one's word.
+
+    All pieces of a word carry the span of the whole word: grounding needs no finer one. [ours]
+    """
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for match in regex.finditer(_clip().pat, caption.lower()):
+        pieces = _word(match.group())
+        ids += pieces
+        spans += [match.span()] * len(pieces)
+    return ids, spans
+
+
+class Vocabulary:
+    """CLIP ids that occur in a data set, renumbered from 4 on, so that embeddings do not dwarf small towers. [ours]"""
+
+    def __init__(self, clip_ids: Iterable[int]) -> None:
+        self.clip_ids = sorted(set(clip_ids))
+        self._index = {clip: index for index, clip in enumerate(self.clip_ids, start=4)}
+
+    def __len__(self) -> int:
+        return len(self.clip_ids) + 4
+
+    @classmethod
+    def of(cls, captions: Iterable[str]) -> "Vocabulary":
+        return cls(i for caption in captions for i in encode(caption)[0])
+
+    def encode(self, caption: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Ids with start and end token (int16, length L), and their character spans (empty for those two)."""
+        ids, spans = encode(caption)
+        inner = [self._index.get(i, UNKNOWN) for i in ids]
+        return np.array([START, *inner, END], np.int16), [(0, 0), *spans, (0, 0)]
