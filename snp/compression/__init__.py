@@ -1,0 +1,1 @@
+"""The heart: Tower views, Plans, budgets, surgery, counting, and the interface that every method meets."""

@@ -1,0 +1,63 @@
+"""A budget: how many of a model's parameters may remain, and whether that can be reached at all."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from snp.compression.tower import COMPONENTS, Tower
+from snp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Share of ALL parameters of the model to remain: stored ones, or non-zero ones for unstructured methods.
+
+    Args:
+        keep: share to remain, in (0, 1].
+        total: parameters of the dense model.
+        fixed: parameters that no method removes: all outside the towers' units (embeddings, norms, fusion, heads, o and fc2
+            biases).
+        least: fewest parameters that can remain: `fixed` and one pruning unit of every component of every layer.
+
+    Raises:
+        InputError: keep outside (0, 1], or fewer parameters asked for than must survive.
+    """
+
+    keep: float
+    total: int
+    fixed: int
+    least: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise InputError("keep", f"{self.keep:g} is not a share of the parameters", "choose a number in (0, 1], for example 0.6")
+        minimum = max(self.least, self.fixed)
+        if self.target < minimum:
+            raise InputError(
+                "keep",
+                f"{self.keep:g} asks for {self.target:,} of {self.total:,} parameters, but {minimum:,} must survive",
+                f"choose at least {minimum / self.total:.4f}",
+            )
+
+    @property
+    def target(self) -> int:
+        """Parameters that may remain in the whole model."""
+        return round(self.keep * self.total)
+
+    @property
+    def units(self) -> int:
+        """Parameters of the target that are left for the towers' units."""
+        return self.target - self.fixed
+
+    def error(self, remaining: int) -> float:
+        """Relative deviation of the remaining parameters from the target: 0.01 is one percent too many."""
+        return remaining / self.target - 1
+
+    @classmethod
+    def of(cls, model: nn.Module, towers: dict[str, Tower], keep: float) -> "Budget":
+        """The budget of a dense model with these towers."""
+        total = sum(parameter.numel() for parameter in model.parameters())
+        shapes = [tower.shape for tower in towers.values()]
+        units = sum(s.layers * s.units(c) * s.unit_cost(c) for s in shapes for c in COMPONENTS)
+        one_each = sum(s.layers * s.unit_cost(c) for s in shapes for c in COMPONENTS)
+        return cls(keep, total, total - units, total - units + one_each)

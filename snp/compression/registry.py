@@ -1,0 +1,47 @@
+"""All methods by name. A new method is one file, one `@register`, and one line in ENTRIES."""
+
+import difflib
+from importlib import import_module
+from typing import Any, TypeVar
+
+from snp.compression.method import Method
+from snp.errors import InputError
+
+#: modules that register methods when imported, in the order of tables
+ENTRIES = (
+    "baselines.dense",
+    "baselines.magnitude",
+    "baselines.magnitude_structured",
+    "baselines.random_structured",
+    "baselines.cross_modal",
+    "snp.sharing.snp",
+)
+_METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(cls: M) -> M:
+    """Class decorator: make a method known by its `name`. Two methods of one name are an error."""
+    known = _METHODS.setdefault(cls.name, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"two methods are named {cls.name!r}: {known} and {cls}")
+    _METHODS[cls.name] = cls
+    return cls
+
+
+def methods() -> dict[str, type[Method]]:
+    """{name: class} of every method, in the order of ENTRIES, whatever was imported first."""
+    for module in ENTRIES:
+        import_module(module)
+    order = {module: place for place, module in enumerate(ENTRIES)}
+    return dict(sorted(_METHODS.items(), key=lambda item: order.get(item[1].__module__, len(order))))
+
+
+def get(name: str, **options: Any) -> Method:
+    """The method `name` with these options; InputError for an unknown name (naming near ones) or option."""
+    known = methods()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, cutoff=0.4)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise InputError("method", f"there is no method {name!r}", mend)
+    return known[name](**options)
