@@ -143,10 +143,10 @@ def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
 
 def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:
     generator, root, seed, split, start, stop = job
-    return [_picture(generator, root, seed, split, number) for number in range(start, stop)]
+    return [picture(generator, root, seed, split, number) for number in range(start, stop)]
 
 
-def _picture(generator: Generator, root: Path, seed: int, split: str, number: int) -> Picture:
+def picture(generator: Generator, root: Path, seed: int, split: str, number: int) -> Picture:
     """Draw until the items give every expression this picture owes."""
     rng = random.Random(f"{generator.name}/{seed}/{split}/{number}")
     while True:

@@ -1,9 +1,11 @@
 """Referring expressions and captions, unambiguous by construction, for any list of objects with names and boxes."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
+
+import numpy as np
 
 from snp.data.annotations import Span
 
@@ -50,7 +52,7 @@ class Phrase:
         return " ".join([*front.split(), *(word for _, word in self.adjectives), self.noun])
 
     def uses(self, classes: Sequence[str]) -> bool:
-        return any(name in classes for name, _ in self.adjectives)
+        return bool(classes) and any(name in classes for name, _ in self.adjectives)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ class Scene:
         self.relations = self._relations()
         self.orders = self._orders()
 
-    def refer(self, style: str, kind: str, rng: random.Random, taken: set[str] = frozenset()) -> Expression | None:  # type: ignore[assignment]
+    def refer(
+        self, style: str, kind: str, rng: random.Random, taken: Set[str] = frozenset()
+    ) -> Expression | None:
         """An expression of `kind` in the style of a benchmark that fits exactly one item, or None where there is none.
 
         Args:
@@ -143,10 +147,10 @@ class Scene:
 
     def _phrases(self, item: Item) -> list[Phrase]:
         having = {
-            name: self._where(lambda other, n=name, w=word: other.attributes.get(n) == w)
+            name: self._where(other.attributes.get(name) == word for other in self.items)
             for name, word in item.attributes.items()
         }
-        nouns = {item.noun: self._where(lambda other: other.noun == item.noun), ANYTHING: self.all}
+        nouns = {item.noun: self._where(other.noun == item.noun for other in self.items), ANYTHING: self.all}
         found = []
         for noun, fits in nouns.items():
             for count in range(len(having) + 1):
@@ -157,55 +161,57 @@ class Scene:
                     found.append(Phrase(noun, tuple((name, item.attributes[name]) for name in names), bits))
         return found
 
-    def _where(self, test) -> int:  # type: ignore[no-untyped-def]
-        return sum(1 << index for index, item in enumerate(self.items) if test(item))
+    def _where(self, truths: Iterable[bool]) -> int:
+        return sum(1 << index for index, true in enumerate(truths) if true)
 
-    def _table(self, test) -> tuple[int, ...]:  # type: ignore[no-untyped-def]
-        """For every item a the bits of the other items t with test(t, a)."""
-        return tuple(self._where(lambda t, a=a: t is not a and test(t, a)) for a in self.items)
+    def _table(self, truth_AT: np.ndarray) -> tuple[int, ...]:
+        """For every item a the bits of the other items t with truth_AT[a, t]."""
+        others_AT = truth_AT & ~np.eye(len(self.items), dtype=bool)
+        return tuple((others_AT @ (1 << np.arange(len(self.items)))).tolist())
 
     def _relations(self) -> list[Relation]:
+        boxes = np.array([item.box for item in self.items], float)
+        centre, side = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:].max(1)
+        step_ATX = centre[None] - centre[:, None]
         found = []
         for word, tail, axis, sign in (
             ("left of", "to the left of", 0, -1), ("right of", "to the right of", 0, 1),
             ("above", "above", 1, -1), ("below", "below", 1, 1),
         ):  # fmt: skip
-            def along(t: Item, a: Item, axis: int = axis, sign: int = sign) -> float:
-                return sign * (_centre(t)[axis] - _centre(a)[axis])
-
-            def across(t: Item, a: Item, axis: int = axis) -> float:
-                return abs(_centre(t)[1 - axis] - _centre(a)[1 - axis])
-
-            holds = self._table(lambda t, a, d=along, e=across: d(t, a) >= max(SIDE, e(t, a)))
-            may = self._table(lambda t, a, d=along: d(t, a) > -SIDE_SLACK)
-            found.append(Relation(word, tail, True, (), holds, may))
-        near = [self._table(lambda t, a, most=most: _gap(t, a) <= most) for most in (NEAR, FAR)]
-        found.append(Relation("next to", "next to", False, (), near[0], near[1]))
-        sizes = ("size",)
-        bigger = self._table(lambda t, a: t.rank > a.rank), self._table(lambda t, a: _side(t) > _side(a) + 1)
-        smaller = self._table(lambda t, a: t.rank < a.rank), self._table(lambda t, a: _side(t) < _side(a) - 1)
-        found.append(Relation("bigger than", "bigger than", False, sizes, *bigger))
-        found.append(Relation("smaller than", "smaller than", False, sizes, *smaller))
+            along, across = sign * step_ATX[..., axis], np.abs(step_ATX[..., 1 - axis])
+            holds, may = along >= np.maximum(SIDE, across), along > -SIDE_SLACK
+            found.append(Relation(word, tail, True, (), self._table(holds), self._table(may)))
+        # Distance of two boxes, edge to edge.
+        gap_ATX = np.maximum(0, np.abs(step_ATX) - (boxes[None, :, 2:] + boxes[:, None, 2:]) / 2)
+        gap_AT = np.hypot(gap_ATX[..., 0], gap_ATX[..., 1])
+        found.append(Relation("next to", "next to", False, (), self._table(gap_AT <= NEAR), self._table(gap_AT <= FAR)))
+        rank = np.array([item.rank for item in self.items])
+        for word, sign in (("bigger than", 1), ("smaller than", -1)):
+            holds = sign * (rank[None] - rank[:, None]) > 0
+            may = sign * (side[None] - side[:, None]) > 1
+            found.append(Relation(word, word, False, ("size",), self._table(holds), self._table(may | holds)))
         for name in dict.fromkeys(name for item in self.items for name in item.attributes):
-            same = self._table(lambda t, a, n=name: n in a.attributes and t.attributes.get(n) == a.attributes[n])
-            found.append(Relation(f"of the same {name} as", f"of the same {name} as", False, (name,), same, same))
+            words = np.array([item.attributes.get(name, "") for item in self.items])
+            same = self._table((words[None] == words[:, None]) & (words != "")[None])
+            text = f"of the same {name} as"
+            found.append(Relation(text, text, False, (name,), same, same))
         return found
 
     def _orders(self) -> list[Order]:
+        boxes = np.array([item.box for item in self.items], float)
         found = []
         for word, side, place, axis, sign in (
             ("leftmost", "left", "on the left", 0, 1), ("rightmost", "right", "on the right", 0, -1),
             ("top", "top", "at the top", 1, 1), ("bottom", "bottom", "at the bottom", 1, -1),
         ):  # fmt: skip
-            def clearly(t: Item, a: Item, axis: int = axis, sign: int = sign) -> bool:
-                edges = [item.box[axis] + (item.box[axis + 2] if sign < 0 else 0) for item in (t, a)]
-                step = sign * (_centre(t)[axis] - _centre(a)[axis])
-                return step >= STEP and sign * (edges[0] - edges[1]) >= EDGE_STEP
-
+            centre = boxes[:, axis] + boxes[:, axis + 2] / 2
+            edge = boxes[:, axis] + (boxes[:, axis + 2] if sign < 0 else 0)
+            after = (sign * (centre[None] - centre[:, None]) >= STEP) & (sign * (edge[None] - edge[:, None]) >= EDGE_STEP)
             first = (f"the {word} {{}}", f"the {{}} {place}")
-            found.append(Order(first, f"the second {{}} from the {side}", True, (), self._table(clearly)))
+            found.append(Order(first, f"the second {{}} from the {side}", True, (), self._table(after)))
+        rank = np.array([item.rank for item in self.items])
         for word, sign in (("biggest", -1), ("smallest", 1)):
-            after = self._table(lambda t, a, s=sign: s * t.rank > s * a.rank)
+            after = self._table(sign * (rank[None] - rank[:, None]) > 0)
             found.append(Order((f"the {word} {{}}",), f"the second {word} {{}}", False, ("size",), after))
         return found
 
@@ -334,21 +340,3 @@ def _indefinite(text: str) -> str:
 
 def _bits(bits: int) -> list[int]:
     return [index for index in range(bits.bit_length()) if bits >> index & 1]
-
-
-def _centre(item: Item) -> tuple[float, float]:
-    x, y, width, height = item.box
-    return x + width / 2, y + height / 2
-
-
-def _side(item: Item) -> int:
-    return max(item.box[2:])
-
-
-def _gap(one: Item, other: Item) -> float:
-    """Distance of two boxes, edge to edge, in pixels."""
-    gaps = [
-        max(0, one.box[a] - other.box[a] - other.box[a + 2], other.box[a] - one.box[a] - one.box[a + 2])
-        for a in (0, 1)
-    ]
-    return (gaps[0] ** 2 + gaps[1] ** 2) ** 0.5

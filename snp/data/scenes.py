@@ -17,8 +17,8 @@ COLORS = {
     "red": (225, 40, 40), "green": (40, 185, 60), "blue": (50, 90, 240), "yellow": (245, 225, 50),
     "orange": (250, 140, 25), "purple": (165, 60, 205), "cyan": (60, 215, 225), "white": (248, 248, 248),
 }  # fmt: skip
-# The second colour of a texture, as a multiple of the first: dark on light colours, light on dark ones.
-DARK = {"yellow", "orange", "cyan", "white", "green"}
+# The second colour of a texture is this part of the first; the dark colours get a light one instead.
+SHADE = {"yellow": 0.45, "orange": 0.45, "cyan": 0.45, "green": 0.45, "white": 0.15}
 TEXTURES = ("plain", "striped", "dotted", "checked")
 SIZES = {"small": (8, 10), "medium": (13, 15), "big": (19, 22)}  # longer side of the box, pixels
 FINE = 4  # masks are drawn this much larger and averaged down
@@ -44,8 +44,8 @@ class Scenes:
             mask = _mask(shape, rng.randint(*SIZES[size]), rng.randrange(-12, 13, 4))
             place = _place(rng, mask.shape, items)
             if place is None:
-                count -= count > 3  # full: a scene of fewer items, but never under three
-                items = items if len(items) < count or count > 3 else items[:count]
+                if len(items) >= 3:
+                    break  # full
                 continue
             x, y = place
             height, width = mask.shape
@@ -80,11 +80,11 @@ def background(rng: random.Random) -> np.ndarray:
     low, high = ([grey + rng.randint(-22, 22) for _ in range(3)] for grey in (rng.randint(50, 120), rng.randint(50, 120)))
     angle = rng.uniform(0, 2 * math.pi)
     ramp = (math.cos(angle) * _GRID[0] + math.sin(angle) * _GRID[1] + 1.5) / 3
-    image = Image.fromarray((np.outer(1 - ramp, low) + np.outer(ramp, high)).reshape(SIDE, SIDE, 3).astype(np.uint8))
+    image = Image.fromarray((low + ramp[..., None] * (np.subtract(high, low, dtype=np.float32))).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(rng.randint(6, 12)):
         x, y, angle, reach = rng.randrange(SIDE), rng.randrange(SIDE), rng.uniform(0, math.pi), rng.randint(4, 30)
-        shade = tuple(rng.randint(50, 130) for _ in range(3))
+        shade = rng.choices(range(50, 131), k=3)
         shade = tuple((value + sum(shade) // 3) // 2 for value in shade)
         end = x + reach * math.cos(angle), y + reach * math.sin(angle)
         pen.line((x, y, *end), fill=shade, width=rng.randint(1, 2))
@@ -177,27 +177,28 @@ def _outline(shape: str) -> list[list[tuple[float, float]]]:
 
 def _paint(patch: np.ndarray, mask: np.ndarray, color: str, texture: str, rng: random.Random) -> None:
     """Paint a textured shape into `patch` (height, width, 3), which is changed."""
-    base = np.array(COLORS[color], np.float32) + rng.uniform(-12, 12)
-    other = base * 0.45 if color in DARK else base * 0.3 + 170
-    second = _texture(texture, max(mask.shape), rng)[: mask.shape[0], : mask.shape[1], None]
+    paint = np.array(COLORS[color], np.float32) + rng.uniform(-12, 12)
+    if texture != "plain":
+        other = paint * SHADE[color] if color in SHADE else paint * 0.3 + 170
+        second = _texture(texture, max(mask.shape), rng.randrange(4), rng.randrange(3))
+        paint = np.where(second[: mask.shape[0], : mask.shape[1], None], other, paint)
     alpha = mask[..., None]
-    patch[:] = (1 - alpha) * patch + alpha * np.clip(np.where(second, other, base), 0, 255)
+    patch += alpha * (np.minimum(paint, 255) - patch)
 
 
-def _texture(texture: str, side: int, rng: random.Random) -> np.ndarray:
+@cache
+def _texture(texture: str, side: int, phase: int, direction: int) -> np.ndarray:
     """Where a texture shows its second colour, (side, side) of bool; coarser on larger shapes."""
-    y, x = np.indices((side, side)) + rng.randrange(4)
+    y, x = np.indices((side, side)) + phase
     unit = 2 if side < 17 else 3
     match texture:
         case "striped":
-            along = (x, y, x + y)[rng.randrange(3)]
-            return along // unit % 2 == 0
+            return (x, y, x + y)[direction] // unit % 2 == 0
         case "dotted":
             return (x % (2 * unit) < unit) & (y % (2 * unit) < unit)
         case "checked":
             return (x // unit + y // unit) % 2 == 0
-    return np.zeros((side, side), bool)
+    raise ValueError(texture)
 
 
-_GRID = np.meshgrid(*[np.linspace(-1, 1, SIDE)] * 2)
-_GRID = [axis.ravel() for axis in _GRID]
+_GRID = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2)
