@@ -136,3 +136,25 @@ class TorchAttention(Attention):
                 part = part.view(len(x), self.num_heads, *part.shape[1:])
             total = part if total is None else total + part
         return total
+
+
+class MaskedParameter(nn.Parameter):
+    """A parameter whose masked weights are zero and stay zero, since their gradients are zero (also in deep copies).
+
+    With a zero gradient from the start, momentum, Adam's moments, decoupled weight decay, and averages of weights all keep
+    a zero weight at zero. [ours]
+    """
+
+    mask: Tensor
+
+    def __new__(cls, data: Tensor, mask: Tensor, requires_grad: bool = True) -> "MaskedParameter":
+        parameter = torch.Tensor._make_subclass(cls, data * mask, True)
+        parameter.mask = mask
+        # the hook knows the mask and not the parameter: no reference cycle
+        parameter.register_hook(lambda gradient: gradient * mask.to(gradient.device))
+        return parameter.requires_grad_(requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MaskedParameter":
+        if id(self) not in memo:
+            memo[id(self)] = MaskedParameter(self.data.clone(), self.mask, self.requires_grad)
+        return memo[id(self)]  # type: ignore[no-any-return]

@@ -1,0 +1,125 @@
+"""Checkpoints of dense and compressed models: safetensors beside the Plan as JSON, hardly larger than the stored parameters."""
+
+import base64
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from snp.compression.plan import Plan
+from snp.compression.surgery import apply
+from snp.errors import InputError
+from snp.files import read_json, write_atomic, write_json
+
+WEIGHTS, PLAN, EXTRA = "weights.safetensors", "plan.json", "extra.json"
+_VECTORS = "vectors"  # all small float tensors in one: a header entry costs as much as 25 weights
+
+
+def save(folder: str | Path, model: nn.Module, plan: Plan, paths: dict[str, str], extra: Any = None) -> Path:
+    """Write weights.safetensors, plan.json and, if given, extra.json into `folder`.
+
+    Of masked weights only the kept values are stored, and the mask as packed bits in the plan. Vectors (biases, norms) are
+    stored as one tensor, with their names in the metadata. [ours]
+
+    Args:
+        model: what `surgery.apply` made of `plan` (or the dense model, for the dense plan).
+        paths: tower name -> submodule, needed to rebuild the model.
+        extra: anything JSON-able, for example a manifest.
+    """
+    folder = Path(folder)
+    tensors, vectors = _split(model, plan)
+    names = {name: len(vector) for name, vector in vectors.items()}
+    tensors[_VECTORS] = torch.cat([torch.empty(0), *vectors.values()])
+    metadata = {_VECTORS: _pack(json.dumps(names)), "plan": plan.digest, "paths": json.dumps(paths)}
+    # the weights name the plan that they belong to, so that a crash between the files cannot go unnoticed
+    write_atomic(folder / PLAN, plan.to_json() + "\n")
+    if extra is not None:
+        write_json(folder / EXTRA, extra)
+    write_atomic(folder / WEIGHTS, to_bytes(tensors, metadata))
+    return folder
+
+
+def load(folder: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, Plan]:
+    """Rebuild a saved model.
+
+    Args:
+        build: makes the dense module, with any weights.
+
+    Returns:
+        The compressed model with its ties and masks in place, and its plan.
+
+    Raises:
+        InputError: names the file and the tensor that is missing, cut, unexpected or of another shape.
+    """
+    folder = Path(folder)
+    file = folder / WEIGHTS
+    plan = Plan.from_json(json.dumps(read_json(folder / PLAN)), folder / PLAN)
+    if not file.exists():
+        raise InputError(file, "file not found")
+    try:
+        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+            metadata: dict[str, str] = opened.metadata() or {}
+            stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(file, f"not a whole safetensors file: {error}", "save or copy it again") from None
+    if metadata.get("plan") != plan.digest:
+        raise InputError(file, f"was not saved with the plan beside it ({PLAN})", "save the checkpoint again")
+    model = apply(build(), plan, json.loads(metadata["paths"]))
+    stored |= _unpack_vectors(file, stored.pop(_VECTORS, None), metadata)
+    _fill(file, model, plan, stored)
+    return model, plan
+
+
+def read_extra(folder: str | Path) -> Any:
+    """What `save` was given as `extra`."""
+    return read_json(Path(folder) / EXTRA)
+
+
+def _split(model: nn.Module, plan: Plan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """State as it is stored: (tensors by name, float32 vectors by name); masked weights as the vector of kept values."""
+    tensors, vectors = {}, {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if name in plan.masks:
+            tensors[name] = tensor[plan.masks[name]]
+        elif tensor.dim() == 1 and tensor.dtype == torch.float32:
+            vectors[name] = tensor
+        else:
+            tensors[name] = tensor
+    return tensors, vectors
+
+
+def _fill(file: Path, model: nn.Module, plan: Plan, stored: dict[str, Tensor]) -> None:
+    """Copy stored tensors into the model, all or none."""
+    state = model.state_dict()
+    for name in sorted(stored.keys() ^ state.keys()):
+        raise InputError(f"{file}: {name}", "tensor is missing" if name in state else "the model has no such tensor", "is it another model's?")
+    for name, tensor in stored.items():
+        shape = [int(plan.masks[name].sum())] if name in plan.masks else list(state[name].shape)
+        if list(tensor.shape) != shape or tensor.dtype != state[name].dtype:
+            raise InputError(f"{file}: {name}", f"is {tensor.dtype} {list(tensor.shape)}, the model needs {state[name].dtype} {shape}")
+    for name, tensor in stored.items():
+        if name in plan.masks:
+            state[name].zero_()[plan.masks[name]] = tensor.to(state[name].device)
+        else:
+            state[name].copy_(tensor)
+
+
+def _pack(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _unpack_vectors(file: Path, joined: Tensor | None, metadata: dict[str, str]) -> dict[str, Tensor]:
+    if joined is None:
+        raise InputError(f"{file}: {_VECTORS}", "tensor is missing", "is it a checkpoint of this project?")
+    try:
+        sizes: dict[str, int] = json.loads(zlib.decompress(base64.b64decode(metadata[_VECTORS])))
+        return dict(zip(sizes, joined.split(list(sizes.values())), strict=True))
+    except (KeyError, ValueError, zlib.error, RuntimeError) as error:
+        raise InputError(f"{file}: {_VECTORS}", f"does not match its list of names: {error}", "save it again") from None

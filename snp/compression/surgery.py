@@ -1,0 +1,177 @@
+"""Surgery turns a model and a Plan into a smaller model: units cut out, shared units stored once, masked weights held at zero."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from snp.compression.modules import Attention, MaskedParameter, TiedLinear, TimmAttention, TorchAttention, TransformersAttention
+from snp.compression.plan import Plan
+from snp.compression.tower import UNIT_DIMS, Block, Tower, attention_name, iterate, linear_names, towers_of
+from snp.errors import InputError
+
+Place = tuple[str, int]  # tower, layer
+#: The linear maps of a compressed layer: their roles with the component that each belongs to, and the dimension of units.
+MAPS: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {
+    "qkv": ((("q", "qk"), ("k", "qk"), ("v", "vo")), 0),
+    "proj": ((("o", "vo"),), 1),
+    "fc1": ((("fc1", "ffn"),), 0),
+    "fc2": ((("fc2", "ffn"),), 1),
+}
+
+
+def substitute(
+    model: nn.Module, towers: dict[str, Tower], plan: Plan, params: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """What the plan makes of the dense weights, in their dense shapes: zeros for pruned and masked, donors' values for shared.
+
+    Args:
+        params: tensors to start from instead of the model's own parameters (full names).
+
+    Returns:
+        Full parameter name -> tensor for every parameter that the plan changes, differentiable, for torch.func.functional_call.
+    """
+    plan.check(towers)
+    base = dict(model.named_parameters()) | (params or {})
+    blocks = {(name, layer): block for name, layer, block in iterate(towers)}
+    result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
+    for place, block in blocks.items():
+        pieces: dict[str, dict[int, Tensor]] = {}
+        changed = set()
+        for component, roles in UNIT_DIMS.items():
+            owner, alive = plan.owner(*place, component), plan.survives(*place, component)
+            donors = [d for d in owner[alive].unique().tolist() if plan.layers[d] != place]
+            for role, dim in roles:
+                names = ("weight", "bias") if dim == 0 else ("weight",)
+                for kind in names:
+                    name = getattr(block.ref(role), kind)
+                    tensor = base[name][block.ref(role).rows]
+                    shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
+                    for donor in donors:
+                        ref = blocks[plan.layers[donor]].ref(role)
+                        theirs = (owner == donor).view(shape).to(tensor.device)
+                        tensor = torch.where(theirs, base[getattr(ref, kind)][ref.rows], tensor)
+                    pieces.setdefault(name, {})[block.ref(role).start] = tensor * alive.view(shape).to(tensor.device)
+                    if donors or not alive.all():
+                        changed.add(name)
+        for name in changed:
+            parts = [pieces[name][start] for start in sorted(pieces[name])]
+            result[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return result
+
+
+def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
+    """A compressed deep copy of a dense `model`, which gives the outputs that `substitute` gives.
+
+    Args:
+        paths: tower name -> path of its submodule, as in `tower.view`.
+    """
+    model = copy.deepcopy(model)
+    towers = towers_of(model, paths)
+    plan.check(towers)
+    blocks = {(name, layer): block for name, layer, block in iterate(towers)}
+    touched = {c: _touched(plan, c) for c in UNIT_DIMS}
+    maps: dict[tuple[Place, str], nn.Module] = {}
+    links = {}
+    for place, block in blocks.items():
+        for map_name, (roles, _) in MAPS.items():
+            components = {"qk", "vo"} if map_name in ("qkv", "proj") else {c for _, c in roles}
+            if any(place in touched[c] for c in components):
+                link = _link(plan, place, map_name)
+                links[place, map_name] = link
+                maps[place, map_name] = _stored(plan, place, block, map_name, link)
+    for (place, map_name), link in links.items():
+        if link.donors:
+            tied = maps[place, map_name]
+            assert isinstance(tied, TiedLinear)
+            tied.donors = tuple(maps[donor, map_name] for donor in link.donors)
+    for place, block in blocks.items():
+        _install(model, block, plan, place, {name: maps[place, name] for name in MAPS if (place, name) in maps})
+    for name, mask in plan.masks.items():
+        parameter = model.get_parameter(name)
+        owner, _, attribute = name.rpartition(".")
+        masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
+        setattr(model.get_submodule(owner), attribute, masked)
+    return model
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Where a map finds its units: `index` into the concatenation of its own stored units and those of `donors`."""
+
+    index: Tensor
+    donors: tuple[Place, ...]
+
+
+def _touched(plan: Plan, component: str) -> set[Place]:
+    """Layers whose component is cut, receives units, or stores units for others."""
+    places = {key[:2] for key in plan.keep if key[2] == component}
+    for share in plan.shares:
+        if share.receiver[2] == component:
+            owners = plan.owner(*share.receiver)[share.units].unique().tolist()
+            places |= {share.receiver[:2], *(plan.layers[owner] for owner in owners)}
+    return places
+
+
+def _link(plan: Plan, place: Place, map_name: str) -> _Link:
+    components = [component for _, component in MAPS[map_name][0]]
+    owners = {c: plan.owner(*place, c)[plan.survives(*place, c)] for c in components}
+    units = {c: plan.survives(*place, c).nonzero()[:, 0] for c in components}
+    here = plan.layers.index(place)
+    others = sorted(set(torch.cat(list(owners.values())).tolist()) - {here})
+    index = [torch.empty_like(owners[c]) for c in components]
+    offset = 0
+    for row in (here, *others):
+        for part, c in zip(index, components, strict=True):
+            own = plan.own(*plan.layers[row], c)
+            mine = owners[c] == row
+            part[mine] = offset + (own.cumsum(0) - 1)[units[c][mine]]
+            offset += int(own.sum())
+    return _Link(torch.cat(index), tuple(plan.layers[row] for row in others))
+
+
+def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) -> nn.Module:
+    """The linear map with the units that this layer stores itself; donors are linked later."""
+    roles, dim = MAPS[map_name]
+    weights, biases = [], []
+    for role, component in roles:
+        own = plan.own(*place, component).to(block.weight(role).device)
+        weights.append(block.weight(role)[own] if dim == 0 else block.weight(role)[:, own])
+        biases.append(block.bias(role)[own] if dim == 0 else block.bias(role))
+    weight, bias = torch.cat(weights, dim).detach().clone(), torch.cat(biases).detach().clone()
+    module: nn.Module
+    if link.donors:
+        module = TiedLinear(weight, bias, link.index, (), dim)
+    else:
+        module = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        module.weight, module.bias = nn.Parameter(weight), nn.Parameter(bias)
+    trained = block.model.get_parameter(block.ref(roles[0][0]).weight).requires_grad
+    return module.requires_grad_(trained)
+
+
+def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dict[str, nn.Module]) -> None:
+    layer = model.get_submodule(block.ref("fc1").weight.split(".mlp.")[0])
+    if "fc1" in maps:
+        mlp: nn.Module = layer.mlp  # type: ignore[assignment]
+        for name, map_name in zip(linear_names(mlp), ("fc1", "fc2"), strict=True):
+            setattr(mlp, name, maps[map_name].train(mlp.training))
+    if "qkv" in maps:
+        name = attention_name(layer)
+        dense = getattr(layer, name)
+        d_qk, d_vo = (int(plan.kept(*place, c).sum()) for c in ("qk", "vo"))
+        stored = [int(plan.own(*place, c).sum()) for c in ("qk", "vo")]
+        scale = getattr(dense, "scale", block.d_head**-0.5)
+        sizes = (maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, *stored, scale)
+        setattr(layer, name, _attention(dense, sizes).train(dense.training))
+
+
+def _attention(dense: nn.Module, sizes: tuple) -> Attention:  # type: ignore[type-arg]
+    """A cut attention module that is called as `dense` was, with its dropout."""
+    if isinstance(dense, nn.MultiheadAttention):
+        return TorchAttention(*sizes, dropout=dense.dropout, batch_first=dense.batch_first)
+    if hasattr(dense, "q_proj"):
+        return TransformersAttention(*sizes, dropout=float(dense.dropout))  # type: ignore[arg-type]
+    if hasattr(dense, "attn_drop"):
+        return TimmAttention(*sizes, dropout=dense.attn_drop.p, proj_dropout=dense.proj_drop.p)  # type: ignore[union-attr, arg-type]
+    raise InputError(type(dense).__name__, "attention of this kind cannot be cut", "start from a dense model")
