@@ -28,7 +28,7 @@ def manifest(
 
     Args:
         run: the spec.
-        recipe: the training recipe the spec stands for (batch, learning rate, samples, model configuration ...).
+        recipe: the training recipe behind the spec (batch, learning rate, samples, model configuration ...).
         threads: compute threads of the process; two thread counts give two sums.
         data_hash: hash of the data set (dataset.json).
         started: when the run was first started, with time zone.
@@ -49,7 +49,7 @@ def manifest(
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """`commit` and `dirty` (changes outside results/, which runs themselves write); None outside a git checkout."""
+    """`commit` and `dirty` (changes outside results/, where runs write); None outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         try:

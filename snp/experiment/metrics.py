@@ -36,7 +36,7 @@ class PretrainMetrics(Metrics):
 
 
 class CompressMetrics(Metrics):
-    """What a plan costs. Ratios are against the dense model over all parameters; `tower_ratio` over the towers' own."""
+    """What a plan costs. Ratios are shares of the whole dense model, `tower_ratio` of its towers alone."""
 
     kind: Kind
     stored_params: Annotated[int, Field(gt=0)]

@@ -1,4 +1,4 @@
-"""What a run is, in one place: Pretrain, Compress and Finetune as frozen values whose hash names their folder."""
+"""What a run is, in one place: Pretrain, Compress, Finetune, frozen values whose hash names their folder."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class Spec(BaseModel):
-    """Base of all runs: immutable, rejects unknown fields, hashed without the fields left at their default."""
+    """Base of all runs: immutable, rejects unknown fields, hashed without fields left at their default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: str
 
     def canonical(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, parents included: a new option never orphans old runs."""
+        """Fields that differ from their defaults, parents included: a new option never orphans old runs."""
         value: dict[str, Any] = {"kind": self.kind}
         for name, field in type(self).model_fields.items():
             item = getattr(self, name)
@@ -68,7 +68,7 @@ class Pretrain(Spec):
 
 
 class Compress(Spec):
-    """One method compresses the dense model to the share `keep` of ALL its parameters, in continued pre-training.
+    """The dense model compressed to the share `keep` of ALL its parameters, in continued pre-training.
 
     `options` are those the row names; what a row does not name is left to the method's defaults.
     """
@@ -85,7 +85,9 @@ class Compress(Spec):
     @model_validator(mode="after")
     def _same_family(self) -> Self:
         if (self.parent.scale, self.parent.data) != (self.scale, self.data):
-            raise ValueError(f"parent is {self.parent.scale}/{self.parent.data}, not {self.scale}/{self.data}")
+            raise ValueError(
+                f"parent is {self.parent.scale}/{self.parent.data}, not {self.scale}/{self.data}"
+            )
         return self
 
     @property

@@ -64,10 +64,9 @@ class Store:
         Raises:
             InputError: the result exists but cannot be read; it is never silently run again.
         """
-        folder = self.folder(run)
-        if (folder / "result.json").exists():
-            self.result(run)
+        if self.find(run):
             return "done"
+        folder = self.folder(run)
         return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
 
     def begin(self, run: AnyRun) -> Path:
@@ -96,13 +95,17 @@ class Store:
         """The result of a run.
 
         Raises:
-            InputError: it is missing, cut, of another run, or lacks a measurement; the message names the file.
+            InputError: it is missing, cut, of another run, or lacks a measurement; it names the file.
         """
         path = self.folder(run) / "result.json"
         result = read(path)
         if result.run != run:
             raise InputError(path, f"holds the result of {result.run.slug}, not of {run.slug}", MEND)
         return result
+
+    def find(self, run: AnyRun) -> Result | None:
+        """The result of a run, or None when it is not done; an unreadable one raises as in `result`."""
+        return self.result(run) if (self.folder(run) / "result.json").exists() else None
 
     def results(self, kind: str | None = None) -> Iterator[Result]:
         """All finished runs of a kind, in the order of their slugs."""

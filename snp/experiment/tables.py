@@ -1,4 +1,4 @@
-"""Which rows a table has: pure functions from a scale to a list of rows, each row a value that knows its runs."""
+"""Which rows a table has: pure functions from a scale to rows, each row a value that knows its runs."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -8,7 +8,12 @@ from pydantic import BaseModel, ConfigDict
 from snp.errors import InputError
 from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Pretrain, Scale, percent
 
-BENCHMARKS: tuple[Benchmark, ...] = ("refcoco", "refcoco+", "refcocog")
+SPLITS: dict[Benchmark, tuple[str, ...]] = {
+    "refcoco": ("val", "testA", "testB"),
+    "refcoco+": ("val", "testA", "testB"),
+    "refcocog": ("val", "test"),
+}
+BENCHMARKS: tuple[Benchmark, ...] = tuple(SPLITS)
 DENSE = "dense"
 
 
@@ -92,7 +97,9 @@ def table1(scale: Scale) -> list[Row]:
     Stamps (not at smoke scale): one seed, five methods at 40%.
     """
     if scale == "paper":
-        raise InputError("table1 --scale paper", "has no rows: its data sets are not part of this table yet", "use desk")
+        raise InputError(
+            "table1 --scale paper", "has no rows: its data sets are not part of this table yet", "use desk"
+        )
     seeds = (0,) if scale == "smoke" else (0, 1, 2)
     methods = {**MAIN, **SWITCHES}
     rows = [_row(scale, "scenes", name, 0.6, seeds, BENCHMARKS) for name in methods]
@@ -121,13 +128,15 @@ def rows(name: str, scale: Scale) -> list[Row]:
 
 
 def find(label: str, scale: Scale, keep: float | None = None) -> Row:
-    """The row with this label in any table; `keep` replaces its size, so that `scenes/snp` with 0.5 is a row too.
+    """The row with this label in any table; `keep` replaces its size: `scenes/snp` with 0.5 is a row too.
 
     Raises:
         InputError: no such row (with near matches), or `keep` outside (0, 1].
     """
     if keep is not None and not 0 < keep <= 1:
-        raise InputError("--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep")
+        raise InputError(
+            "--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep"
+        )
     known = [row for table in TABLES.values() for row in table(scale)]
     extra = [_row(scale, "scenes", name, 0.9, (0,), BENCHMARKS) for name in EXTRA]
     family = label.split("@")[0]
@@ -141,7 +150,12 @@ def find(label: str, scale: Scale, keep: float | None = None) -> Row:
 
 
 def _row(
-    scale: Scale, data: Data, name: str, keep: float, seeds: tuple[int, ...], benchmarks: tuple[Benchmark, ...]
+    scale: Scale,
+    data: Data,
+    name: str,
+    keep: float,
+    seeds: tuple[int, ...],
+    benchmarks: tuple[Benchmark, ...],
 ) -> Row:
     method, options = {**MAIN, **SWITCHES, **EXTRA}[name]
     return Row(

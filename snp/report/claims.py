@@ -1,0 +1,193 @@
+"""The paper's claims that these rows can test: measured value, interval over seeds, verdict.
+
+Definitions [ours]. A value is precision@1 in points, mean over the splits of a row's benchmarks; differences
+are paired over seeds. "Almost no loss" is at most `ALMOST` points below dense; "little more" is a step of at
+most `OVERHEAD` times plain pre-training. A claim holds when its whole interval lies on the claimed side,
+fails when the whole interval lies on the other, and is undecided when the interval spans both. With fewer
+than two seeds there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from snp.experiment.tables import DENSE, Row
+from snp.report.frame import Measured, over_benchmarks
+from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
+
+ALMOST = 1.0
+OVERHEAD = 1.10
+CEILING = 0.5  # share of the towers that sharing one tower's weights with the other removes
+CEILING_SLACK = 0.05
+TESTBED = {"40%": 3.0, "60%": 8.0}  # points that random structure must lose for methods to part
+
+Verdict = Literal["holds", "fails", "undecided", "not tested"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the claims table; `number` is the claim's own, T marks a check of the testbed."""
+
+    number: str
+    text: str
+    where: str
+    measured: str
+    interval: str
+    seeds: int
+    verdict: Verdict
+
+
+class Evidence:
+    """The rows of one data set and what was measured on them, addressed by row name and group."""
+
+    def __init__(self, data: str, measured: Measured) -> None:
+        self.data, self.measured = data, measured
+        self.members = [row for row in measured.rows if row.data == data]
+        self.groups = list(dict.fromkeys(row.group for row in self.members))
+
+    def has(self, group: str, *names: str) -> bool:
+        """Whether the table has these rows at all (measured or not)."""
+        return all(any(row.name == name and row.group == group for row in self.members) for name in names)
+
+    def row(self, name: str, group: str) -> Row:
+        """A row by its name; dense stands for all groups."""
+        return next(row for row in self.members if row.name == name and (row.group == group or name == DENSE))
+
+    def gap(self, name: str, other: str, group: str) -> pd.DataFrame:
+        """Precision of a row minus that of another."""
+        return self.measured.difference(self.row(name, group), self.row(other, group))
+
+    def cost(self, name: str, group: str, column: str) -> pd.Series:
+        """A cost of a row by seed."""
+        return self.measured.cost(self.row(name, group))[column].astype(float)
+
+
+def claims(measured: Measured) -> list[Claim]:
+    """All claims that the rows can test, on every data set."""
+    sets = dict.fromkeys(row.data for row in measured.rows)
+    return [claim for data in sets for claim in _claims(Evidence(data, measured))]
+
+
+def claims_markdown(measured: Measured) -> str:
+    """The claims as a markdown table with their definitions."""
+    frame = pd.DataFrame(claims(measured)).rename(columns={"number": "#", "text": "claim", "where": "rows"})
+    legend = (
+        f"Points of precision@1, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
+        f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: the whole "
+        "interval lies on one side; undecided: it spans both; not tested: fewer than two seeds (parameter "
+        "counts need one). T: a check of the testbed, not a claim.\n"
+    )
+    return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{legend}"
+
+
+def verdict(value: Estimate, bound: float) -> Verdict:
+    """Whether `value >= bound`, by the interval."""
+    if value.n < 2:
+        return "not tested"
+    if value.low >= bound:
+        return "holds"
+    return "fails" if value.high < bound else "undecided"
+
+
+def _claims(seen: Evidence) -> Iterator[Claim]:
+    for group in seen.groups[:1]:
+        yield _points(
+            seen, "1", "almost no loss at 35-40% of all parameters removed", "snp", DENSE, group, -ALMOST
+        )
+        yield _better_somewhere(seen, group)
+    versus = [
+        ("3", "sharing and pruning beat pruning alone", "snp", "snp-prune-only"),
+        ("3", "sharing and pruning beat sharing alone", "snp", "snp-cross-only"),
+        ("4", "learned vectors beat whole layers", "snp-cross-only", "cross-modal"),
+        ("7", "a hypernetwork beats free parameters", "snp", "snp-free-logits"),
+    ]
+    found = [
+        _points(seen, number, text, name, other, group, 0)
+        for number, text, name, other in versus
+        for group in seen.groups
+        if seen.has(group, name, other)
+    ]
+    yield from (claim for claim in found if claim.number < "5")
+    for group in seen.groups[1:]:
+        yield _ceiling(seen, group)
+    for group in seen.groups[:1]:
+        yield _loses(
+            seen, "5", "cross-modal sharing alone loses accuracy early", "cross-modal", group, ALMOST
+        )
+        yield _overhead(seen, group)
+    yield from (claim for claim in found if claim.number > "5")
+    for group in seen.groups:
+        if group in TESTBED:
+            text = f"random structure loses at least {TESTBED[group]:g} points"
+            yield _loses(seen, "T", text, "random-structured", group, TESTBED[group])
+
+
+def _points(seen: Evidence, number: str, text: str, name: str, other: str, group: str, bound: float) -> Claim:
+    value = estimate(over_benchmarks(seen.gap(name, other, group)))
+    removed = _removed(seen, name, group) if bound else ""
+    return _claim(
+        number, text, f"{seen.data}: {name} - {other}, {group}{removed}", value, verdict(value, bound)
+    )
+
+
+def _loses(seen: Evidence, number: str, text: str, name: str, group: str, bound: float) -> Claim:
+    value = estimate(over_benchmarks(seen.gap(DENSE, name, group)))
+    where = f"{seen.data}: dense - {name}, {group}{_removed(seen, name, group)}"
+    return _claim(number, text, where, value, verdict(value, bound))
+
+
+def _better_somewhere(seen: Evidence, group: str) -> Claim:
+    """Claim 2: the best benchmark counts, so every interval is widened for their number (Bonferroni)."""
+    gap = seen.gap("snp", DENSE, group)
+    benchmarks = list(dict.fromkeys(gap.index.get_level_values("benchmark")))
+    confidence = 1 - (1 - CONFIDENCE) / max(len(benchmarks), 1)
+    values = {name: estimate(over_benchmarks(gap.loc[[name]]), confidence) for name in benchmarks}
+    verdicts = {name: verdict(value, 0) for name, value in values.items()}
+    best = max(
+        values, key=lambda name: values[name].low if values[name].n > 1 else values[name].mean, default=""
+    )
+    order: list[Verdict] = ["holds", "undecided", "not tested", "fails"]
+    result = min(verdicts.values(), key=order.index, default=order[2])
+    value = values.get(best, estimate(pd.Series(dtype=float)))
+    where = f"{seen.data}: snp - {DENSE}, {group}" + (f", best: {best}" if best else "")
+    return _claim("2", "better than the original on some tasks", where, value, result)
+
+
+def _ceiling(seen: Evidence, group: str) -> Claim:
+    """Claim 5, first half: asked for more, whole-layer tying stops at about half of the towers."""
+    towers, stored = (seen.cost("cross-modal", group, name) for name in ("tower_ratio", "stored_ratio"))
+    value = estimate(100 * (1 - towers))
+    result: Verdict = "not tested"
+    if value.n:
+        keep = seen.row("cross-modal", group).keep
+        reached = abs(1 - towers.mean() - CEILING) <= CEILING_SLACK and stored.mean() > keep
+        result = "holds" if reached else "fails"
+    text = "cross-modal sharing alone ends at about 50% of the towers"
+    return _claim("5", text, f"{seen.data}: cross-modal, {group} asked", value, result, unit="% of towers")
+
+
+def _overhead(seen: Evidence, group: str) -> Claim:
+    value = estimate(seen.cost("snp", group, "step_overhead"))
+    low = Estimate(-value.mean, value.std, -value.high, -value.low, value.n)
+    text = f"the alternating scheme costs little more than plain pre-training (at most {OVERHEAD:.2f}x)"
+    return _claim(
+        "6", text, f"{seen.data}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2
+    )
+
+
+def _removed(seen: Evidence, name: str, group: str) -> str:
+    stored, towers = (seen.cost(name, group, column).mean() for column in ("nonzero_ratio", "tower_ratio"))
+    return "" if pd.isna(stored) else f" (removed {1 - stored:.1%} of all, {1 - towers:.1%} of the towers)"
+
+
+def _claim(
+    number: str, text: str, where: str, value: Estimate, result: Verdict, unit: str = "", decimals: int = 1
+) -> Claim:
+    def text_of(number: float) -> str:
+        return f"{number:.{decimals}f}" if unit else signed(number, decimals)
+
+    measured = text_of(value.mean) + unit if value.n else ""
+    interval = f"[{text_of(value.low)}, {text_of(value.high)}]" if value.n > 1 else ""
+    return Claim(number, text, where, measured, interval, value.n, result)

@@ -1,0 +1,96 @@
+"""What a store holds on the rows of a table, read once, as pandas frames: scores by seed, costs by seed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from snp.experiment.spec import Benchmark
+from snp.experiment.store import Result, Store
+from snp.experiment.tables import SPLITS, Row
+
+ALL = "all"  # the type of a score over expressions of every type
+TYPES = ("attribute", "relation", "order")
+P1, P5, IOU = "precision@1", "precision@5", "mean_iou"
+ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
+KEYS = ["label", "benchmark", "split", "type", "metric"]
+RATIOS = ["stored_ratio", "tower_ratio", "nonzero_ratio", "flops_ratio"]
+COSTS = ["label", "seed", "kind", "stored_params", *RATIOS, "projection_gap", "step_overhead", "note"]
+
+
+class Measured:
+    """The results of `rows`.
+
+    Attributes:
+        rows: the rows asked for, whether measured or not.
+        scores: per cent; lines are `KEYS` in table order, columns are seeds, NaN where a run is not done.
+        costs: one line per finished compression; columns `COSTS`.
+    """
+
+    def __init__(self, rows: list[Row], store: Store) -> None:
+        self.rows = rows
+        lines = [
+            (row.label, benchmark, *line[:3], seed, 100 * line[3])
+            for row in rows
+            for benchmark in row.benchmarks
+            for seed in row.seeds
+            if (result := store.find(row.finetune(seed, benchmark)))
+            for line in _lines(result, benchmark)
+        ]
+        long = pd.DataFrame(lines, columns=[*KEYS, "seed", "value"])
+        self.scores = long.set_index([*KEYS, "seed"]).value.unstack("seed", sort=False)
+        plans: list[dict[str, Any]] = [
+            {"label": row.label, "seed": seed} | {key: result.metrics.get(key) for key in COSTS[2:]}
+            for row in rows
+            for seed in row.seeds
+            if (result := store.find(row.compress(seed)))
+        ]
+        self.costs = pd.DataFrame(plans, columns=COSTS)
+        keys = self.scores.index.to_frame()
+        overall = self.scores[(keys.type == ALL) & (keys.metric == P1)]
+        self._precision = overall.droplevel(["type", "metric"])
+
+    def precision(self, row: Row) -> pd.DataFrame:
+        """Precision@1 over expressions of every type: lines are (benchmark, split), columns are seeds."""
+        return self._precision[self._precision.index.get_level_values("label") == row.label].droplevel(
+            "label"
+        )
+
+    def cost(self, row: Row) -> pd.DataFrame:
+        """The costs of a row, one line per seed."""
+        return self.costs[self.costs.label == row.label].set_index("seed")
+
+    def difference(self, row: Row, reference: Row) -> pd.DataFrame:
+        """Precision of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
+        return subtract(self.precision(row), self.precision(reference))
+
+
+def subtract(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """`values - reference` over the lines and columns that both have."""
+    lines = values.index.intersection(reference.index, sort=False)
+    seeds = values.columns.intersection(reference.columns)
+    return values.loc[lines, seeds] - reference.loc[lines, seeds]
+
+
+def over_benchmarks(wide: pd.DataFrame) -> pd.Series:
+    """Mean over splits, then over benchmarks, per seed; a seed that lacks any of them is left out."""
+    whole = wide.loc[:, wide.notna().all()]
+    return whole.groupby(level="benchmark", sort=False).mean().mean()
+
+
+def _lines(result: Result, benchmark: Benchmark) -> Iterator[tuple[str, str, str, float]]:
+    """Split, type, metric and value of every score, in reading order (JSON files are sorted by key)."""
+    for prefix, splits in (
+        ("", result.metrics["splits"]),
+        (ZERO_SHOT, result.metrics.get("zero_shot") or {}),
+    ):
+        for split in _ordered(splits, SPLITS[benchmark]):
+            parts = {ALL: splits[split], **splits[split].get("by_type", {})}
+            for kind in _ordered(parts, (ALL, *TYPES)):
+                for metric in (P1, P5, IOU):
+                    if parts[kind].get(metric) is not None:
+                        yield split, kind, prefix + metric, parts[kind][metric]
+
+
+def _ordered(names: dict[str, Any], first: tuple[str, ...]) -> list[str]:
+    return [name for name in first if name in names] + sorted(set(names) - set(first))

@@ -1,0 +1,177 @@
+"""A table for readers: markdown, LaTeX or CSV, from results alone; equal results give equal bytes."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import pandas as pd
+
+from snp.errors import InputError
+from snp.experiment.spec import Benchmark, Data, Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, SPLITS, Row, rows
+from snp.report.claims import claims_markdown
+from snp.report.frame import ALL, IOU, P1, TYPES, ZERO_SHOT, Measured, over_benchmarks, subtract
+from snp.report.published import quoted
+from snp.report.statistics import estimate, estimates, points
+from snp.report.summary import csv, state, summary
+
+Format = Literal["markdown", "csv", "latex"]
+NAMES: dict[Benchmark, str] = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
+SHARES = {
+    "stored": "stored_ratio",
+    "non-zero": "nonzero_ratio",
+    "towers": "tower_ratio",
+    "FLOPs": "flops_ratio",
+}
+LEGEND = """\
+Precision@1 (IoU >= 0.5) in per cent, mean ± standard deviation over seeds. Δ dense: difference in points to
+the dense row, paired over seeds, mean over all splits of the row's benchmarks, with its 95% t interval.
+Stored, non-zero, FLOPs: share of the whole dense model; towers: share of the two towers' parameters.
+"""
+
+
+def table(
+    name: str, store: Store, scale: Scale, data: Data | None = None, format: Format = "markdown"
+) -> str:
+    """A table as text.
+
+    Args:
+        name: which table, as `table1`.
+        store: where the results are.
+        scale: smoke, desk or paper.
+        data: one data set; None stands for all.
+        format: markdown (with claims and published figures), csv (every metric, long form) or latex.
+
+    Raises:
+        InputError: no such table, no rows for this data set, or an unreadable result.
+    """
+    measured = Measured(select(name, scale, data), store)
+    if format == "csv":
+        return csv(summary(measured))
+    if format == "latex":
+        return "\n".join(_latex(frame, title) for title, frame, _ in _parts(measured))
+    benchmarks = list(dict.fromkeys(benchmark for row in measured.rows for benchmark in row.benchmarks))
+    return "\n".join(
+        [
+            *(f"### {title}\n\n{markdown(frame)}{notes}" for title, frame, notes in _parts(measured)),
+            LEGEND,
+            *(f"### {title}\n\n{markdown(frame)}" for title, frame in _by_type(measured)),
+            "### What the paper claims, tested\n",
+            claims_markdown(measured),
+            "### Published figures\n",
+            quoted(benchmarks),
+        ]
+    )
+
+
+def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
+    """The rows of a table on one data set, or on all."""
+    chosen = [row for row in rows(name, scale) if data in (None, row.data)]
+    if not chosen:
+        raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}")
+    return chosen
+
+
+def compare(new: list[Row], new_store: Store, committed: list[Row], committed_store: Store) -> str:
+    """A reproduction beside the committed results, as markdown: every cell is `here | committed`.
+
+    The last column is the largest difference in points between equal seeds of both, over all splits.
+    """
+    here, there = Measured(new, new_store), Measured(committed, committed_store)
+    lines = []
+    for row in new:
+        ours, theirs = here.precision(row), there.precision(row)
+        found, known = estimates(ours), estimates(theirs)
+        line = {"method": _title(row, ours)}
+        for key in _columns([row]):
+            line[_head(*key)] = f"{_cell(found, key, 'missing')} \\| {_cell(known, key, 'missing')}"
+        gap = subtract(ours, theirs).abs().max(axis=None)
+        line["same seed, largest gap"] = _number(gap, 2)
+        lines.append(line)
+    text = markdown(pd.DataFrame(lines).fillna(""))
+    return f"{text}\nPrecision@1 in per cent: this run | committed results.\n"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of texts as a markdown table."""
+    return frame.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Title, frame and notes of every (data set, group): the readable main tables.
+
+    The notes are what methods say about their own plan, as a ceiling short of the target.
+    """
+    dense = {row.data: row for row in measured.rows if row.method == DENSE}
+    for data, group, members in _groups(measured.rows):
+        lines, notes = [], []
+        for row in members:
+            values, cost = measured.precision(row), measured.cost(row)
+            found = estimates(values)
+            line = {"method": _title(row, values), "kind": "".join(cost.kind[:1])}
+            for key in _columns(members):
+                line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
+            delta = estimate(over_benchmarks(measured.difference(row, dense[data])))
+            line["Δ dense"] = "" if row.method == DENSE else points(delta)
+            line |= {
+                head: f"{100 * cost[name].mean():.1f}%" if len(cost) else "" for head, name in SHARES.items()
+            }
+            lines.append(line)
+            notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
+        title = f"{data}: {group} of all parameters removed"
+        yield title, pd.DataFrame(lines), "\n" + "".join(notes) if notes else ""
+
+
+def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and frame of every (data set, group): what the mean hides, on the RefCOCO-like val."""
+    means = estimates(measured.scores)["mean"].to_dict()
+    gaps = measured.costs.astype({"projection_gap": float}).groupby("label").projection_gap.mean()
+    wanted = {f"P@1 {kind}": (kind, P1) for kind in TYPES} | {
+        "mean IoU": (ALL, IOU),
+        "P@1 before tuning": (ALL, ZERO_SHOT + P1),
+        "mean IoU before tuning": (ALL, ZERO_SHOT + IOU),
+    }
+    for data, group, members in _groups(measured.rows):
+        lines = [
+            {"method": row.name}
+            | {head: _number(means.get((row.label, "refcoco", "val", *key))) for head, key in wanted.items()}
+            | {"projection gap": _number(gaps.get(row.label), 3)}
+            for row in members
+        ]
+        yield f"{data}: {group} removed, by expression type (RefCOCO-like val)", pd.DataFrame(lines)
+
+
+def _groups(chosen: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+    for data, group in dict.fromkeys((row.data, row.group) for row in chosen):
+        yield data, group, [row for row in chosen if (row.data, row.group) == (data, group)]
+
+
+def _columns(members: list[Row]) -> list[tuple[Benchmark, str]]:
+    benchmarks = dict.fromkeys(benchmark for row in members for benchmark in row.benchmarks)
+    return [(benchmark, split) for benchmark in benchmarks for split in SPLITS[benchmark]]
+
+
+def _head(benchmark: Benchmark, split: str) -> str:
+    return f"{NAMES[benchmark]} {split}"
+
+
+def _title(row: Row, values: pd.DataFrame) -> str:
+    """Name of a row, with the number of seeds where some are missing in some benchmark."""
+    complete = int((values.notna().sum() == len(_columns([row]))).sum()) if len(values) else 0
+    return row.name if (found := state(complete, row)) == "done" else f"{row.name} ({found})"
+
+
+def _cell(found: pd.DataFrame, key: tuple[str, str], empty: str) -> str:
+    if key not in found.index or pd.isna(found.at[key, "mean"]):
+        return empty
+    mean, std = found.at[key, "mean"], found.at[key, "std"]
+    return f"{mean:.1f}" + ("" if pd.isna(std) else f" ±{std:.1f}")
+
+
+def _number(value: object, decimals: int = 1) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.{decimals}f}"
+
+
+def _latex(frame: pd.DataFrame, title: str) -> str:
+    style = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    return style.to_latex(hrules=True, caption=title.replace("%", r"\%"), position_float="centering")
