@@ -1,0 +1,18 @@
+"""Dense: the model as it is, trained on like every other row (the reference of all tables)."""
+
+from snp.compression.method import OneShot, Problem
+from snp.compression.plan import Plan
+from snp.compression.registry import register
+
+
+@register
+class Dense(OneShot):
+    """Removes nothing, whatever the budget says."""
+
+    name = "dense"
+    kind = "dense"
+    source = "the uncompressed model"
+    summary = "nothing is removed; the budget is ignored"
+
+    def plan(self, problem: Problem) -> Plan:
+        return Plan.dense(problem.towers)

@@ -1,0 +1,1 @@
+"""The paper's method: learning to jointly share and prune weights of two transformer towers."""

@@ -1,0 +1,89 @@
+"""The hypernetwork: one small recurrent network that makes the logits of all structure vectors together."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snp.compression.tower import COMPONENTS
+from snp.sharing.structure import KINDS, Geometry, Vectors
+
+INPUT, HIDDEN = 32, 64  # [author]
+
+
+class HyperNetwork(nn.Module):
+    """Frozen random inputs -> bidirectional GRU -> LayerNorm -> GELU -> one bias-free linear head per vector [author].
+
+    One input per layer and component, so that every vector can depend on all others [paper]. The heads of one
+    kind are stored stacked, (L, units, 2*64), which is the same function with fewer operations [ours].
+
+    Args:
+        geometry: the towers' units.
+        seed: fixes inputs and initial weights.
+        head_scale: initial size of the heads relative to PyTorch's default; small, so that the first ranking of
+            units comes from the data and not from the initial weights [ours].
+    """
+
+    def __init__(self, geometry: Geometry, seed: int, head_scale: float) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.register_buffer("inputs", torch.randn(geometry.shape.layers * len(COMPONENTS), INPUT))
+            self.gru = nn.GRU(INPUT, HIDDEN, bidirectional=True)
+            self.norm = nn.LayerNorm(2 * HIDDEN)
+            bound = head_scale * (2 * HIDDEN) ** -0.5
+            self.heads = nn.ParameterDict(
+                {
+                    name: nn.Parameter(torch.empty(*shape, 2 * HIDDEN).uniform_(-bound, bound))
+                    for name, shape in _shapes(geometry).items()
+                }
+            )
+
+    def forward(self) -> Vectors:
+        """Logits o of every vector, without the offset b0: component -> kind -> (L, units)."""
+        hidden_TH = F.gelu(self.norm(self.gru(self.inputs)[0]))
+        hidden_LCH = hidden_TH.unflatten(0, (-1, len(COMPONENTS)))
+        return {
+            c: {k: (self.heads[f"{c}_{k}"] @ hidden_LCH[:, i, :, None]).squeeze(-1) for k in KINDS}
+            for i, c in enumerate(COMPONENTS)
+        }
+
+
+class FreeLogits(nn.Module):
+    """The rival of the hypernetwork: every unit's logit is a parameter of its own [author: ablation].
+
+    One Adam step moves a logit by about `lr` here, but by `lr` times the L1 norm of the hidden vector under a
+    hypernetwork; `speed` makes up for that, so that both can be trained with one learning rate [ours].
+    """
+
+    def __init__(self, geometry: Geometry, seed: int, speed: float = HIDDEN) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.speed = speed
+        self.logits = nn.ParameterDict(
+            {
+                name: nn.Parameter(1e-3 * torch.randn(shape, generator=generator))
+                for name, shape in _shapes(geometry).items()
+            }
+        )
+
+    def forward(self) -> Vectors:
+        return {c: {k: self.speed * self.logits[f"{c}_{k}"] for k in KINDS} for c in COMPONENTS}
+
+
+def binary(logit: Tensor, tau: float, generator: torch.Generator) -> Tensor:
+    """A 0/1 sample by Gumbel-sigmoid, straight-through: round(sigmoid((logit + g) / tau)) [author].
+
+    g is one Gumbel sample, so P(1) = 1 - exp(-exp(logit)); the gradient is that of the sigmoid.
+    """
+    uniform = torch.rand(logit.shape, generator=generator).clamp_(1e-10, 1 - 1e-7)
+    soft = torch.sigmoid((logit - torch.log(-torch.log(uniform))) / tau)
+    return soft.round().detach() + (soft - soft.detach())  # exactly 0 or 1
+
+
+def _shapes(geometry: Geometry) -> dict[str, tuple[int, int]]:
+    shape = geometry.shape
+    return {
+        f"{c}_{k}": (shape.layers, shape.units(c, "prune" if k == "prune" else "share"))
+        for c in COMPONENTS
+        for k in KINDS
+    }

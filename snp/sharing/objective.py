@@ -1,0 +1,105 @@
+"""The objectives: effective weights for the hypernetwork's loss, the budget regulariser, the alignment regulariser."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower
+from snp.sharing.structure import Structure
+
+
+def stacked(tower: Tower, component: str) -> Tensor:
+    """Live unit matrices of all layers (L, N, F): row (l, i) holds every parameter of share unit i of layer l."""
+    return torch.stack([block.units(component) for block in tower.blocks])
+
+
+def effective_parameters(structure: Structure) -> dict[str, Tensor]:
+    """Full parameter name -> effective tensor of both towers, for functional_call.
+
+    Differentiable in the structure vectors; the model's weights are detached (frozen in a hypernetwork step).
+    """
+    g = structure.geometry
+    pieces: dict[str, list[tuple[int, Tensor]]] = {}
+    for c in COMPONENTS:
+        dense = [stacked(tower, c).detach() for tower in (g.donor, g.receiver)]
+        for tower, units_LNF in zip((g.donor, g.receiver), structure.effective(c, *dense), strict=True):
+            for block, units_NF in zip(tower.blocks, units_LNF, strict=True):
+                for name, start, tensor in _tensors(block, c, units_NF):
+                    pieces.setdefault(name, []).append((start, tensor))
+    # packed projections (q, k, v in one parameter) are put together in row order
+    return {
+        name: found[0][1] if len(found) == 1 else torch.cat([t for _, t in sorted(found, key=lambda f: f[0])])
+        for name, found in pieces.items()
+    }
+
+
+def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+    """The inverse of Block.units: (parameter name, first row, tensor) of every weight and bias in the unit matrix."""
+    parts = UNIT_DIMS[component]
+    weights = units_NF[:, : len(parts) * block.d_model].split(block.d_model, 1)
+    for (role, dim), weight in zip(parts, weights, strict=True):
+        yield block.ref(role).weight, block.ref(role).start, weight if dim == 0 else weight.T
+    biased = [role for role, dim in parts if dim == 0]
+    for i, role in enumerate(biased):
+        yield block.ref(role).bias, block.ref(role).start, units_NF[:, len(parts) * block.d_model + i]
+
+
+def budget_regularizer(stored: Tensor, target: float) -> Tensor:
+    """R(P, T) = log(max(P, T) / T): zero when the budget is met, else it falls as fast everywhere [author]."""
+    return torch.log(stored.clamp(min=target) / target)
+
+
+class Alignment:
+    """A(W; m, s, b) of one binary structure: pulls weights towards what the structure will make of them.
+
+    A = sum over pruned units of both towers of ||unit||
+      + sum over shared receiver units of ||unit - donor|| / ||donor||     [paper: idea; ours: this form]
+
+    The donor of a block-wise unit is the base layer's EFFECTIVE unit. Pruned units of attention are the same
+    dimension of all heads together. Indices are found once per structure, so a call costs a few large operations.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.geometry = g = structure.geometry
+        self.pruned: dict[str, Tensor] = {}
+        self.shared: dict[str, Tensor] = {}
+        self.lender: dict[str, Tensor] = {}
+        for c in COMPONENTS:
+            keep, cross, blockwise = (
+                v[c] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise)
+            )
+            n = g.shape.units(c, "share")
+            rows = torch.arange(g.shape.layers * n).view(
+                g.shape.layers, n
+            )  # row of the donor; + L*N: row of the receiver
+            lent = torch.where(cross, rows, rows + g.shape.layers * n)
+            lender = torch.where(cross, rows, lent[g.base])
+            shared = cross | blockwise
+            self.pruned[c] = (~keep[:, : g.shape.units(c)]).nonzero()
+            self.shared[c], self.lender[c] = (rows + g.shape.layers * n)[shared], lender[shared]
+
+    @property
+    def empty(self) -> bool:
+        return not any(len(rows) for rows in (*self.pruned.values(), *self.shared.values()))
+
+    def __call__(self) -> Tensor:
+        """The regulariser on the live weights (0-d, differentiable in them)."""
+        total = torch.zeros(())
+        g = self.geometry
+        for c in COMPONENTS:
+            pruned, shared = self.pruned[c], self.shared[c]
+            if not len(pruned) and not len(shared):
+                continue
+            donor, receiver = stacked(g.donor, c), stacked(g.receiver, c)
+            if len(pruned):
+                for units in (donor, receiver):
+                    square_LHP = units.square().sum(-1).unflatten(1, (-1, g.shape.units(c)))
+                    square = square_LHP.sum(1)[pruned[:, 0], pruned[:, 1]]
+                    total = total + (square + 1e-12).sqrt().sum()
+            if len(shared):
+                rows = torch.cat([donor, receiver]).flatten(0, 1)
+                lender = rows[self.lender[c]]
+                distance = ((rows[shared] - lender).square().sum(-1) + 1e-12).sqrt()
+                total = total + (distance / lender.detach().norm(dim=-1).clamp(min=1e-6)).sum()
+        return total

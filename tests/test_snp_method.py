@@ -1,0 +1,178 @@
+"""SNP learns a structure in a few dozen hypernetwork steps, keeps the budget, and goes on bit-equal when killed."""
+
+import copy
+import io
+
+import pytest
+import torch
+from conftest import example, loss_of, two_towers, views
+
+from snp.compression.budget import Budget
+from snp.compression.method import Problem
+from snp.compression.registry import get
+from snp.compression.surgery import substitute
+from snp.compression.tower import COMPONENTS
+from snp.errors import InputError
+
+
+def problem_of(model=None, keep=0.6, steps=60, seed=0):
+    model = two_towers() if model is None else model
+    towers = views(model)
+    counter = iter(range(100_000))
+    return Problem(
+        model,
+        towers,
+        Budget.of(model, towers, keep),
+        steps,
+        lambda b, o: loss_of(model, b, o),
+        lambda: example(batch=8, seed=next(counter)),
+        seed,
+    )
+
+
+def run(problem, session, first=0, last=None, lr=1e-3):
+    """Real weight steps; yields nothing, changes model and session."""
+    optimizer = torch.optim.SGD(
+        problem.model.parameters(), lr=lr
+    )  # stateless, so that it can be cut anywhere
+    for step in range(first, session.apply_at if last is None else last):
+        penalty = session.penalty()
+        loss = loss_of(problem.model, example(seed=step)) + (0 if penalty is None else penalty)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        session.after_step(step)
+    return session
+
+
+def test_training_starts_from_the_full_unshared_model():
+    log = get("snp").start(problem_of()).log()
+    assert log["pruned"] == log["cross"] == log["blockwise"] == 0
+    assert log["budget_ratio"] > 1
+
+
+@pytest.mark.parametrize("keep", [0.6, 0.4])
+@pytest.mark.parametrize("hypernetwork", [True, False])
+def test_the_budget_regulariser_reaches_its_target_within_sixty_hypernetwork_steps(hypernetwork, keep):
+    problem = problem_of(keep=keep, steps=240)
+    session = get("snp", every=2, freeze=0.5, hypernetwork=hypernetwork).start(problem)
+    for step in range(session.freeze_at - 1):  # one before the projection
+        session.after_step(step)
+    assert not session.frozen
+    assert session.log()["budget_ratio"] < 1.05
+
+
+def test_units_that_no_tower_needs_are_pruned_first():
+    model = two_towers()
+    useless = torch.arange(128) % 2 == 0
+    with torch.no_grad():
+        for tower in views(model).values():
+            for block in tower.blocks:
+                block.weight("fc2")[:, useless] = 0
+    session = get("snp", every=1, cross=False, blockwise=False, freeze=1).start(
+        problem_of(model, keep=0.75, steps=80)
+    )
+    for step in range(80):
+        session.after_step(step)
+    pruned = torch.stack([~session.plan().kept("vision", layer, "ffn") for layer in range(2)])
+    assert pruned[:, useless].float().mean() > 0.5
+    assert pruned[:, ~useless].float().mean() < 0.1
+
+
+def test_text_units_that_equal_their_donors_are_shared_rather_than_pruned():
+    model = two_towers()
+    towers = views(model)
+    with torch.no_grad():
+        for vision, text in zip(towers["vision"].blocks, towers["text"].blocks, strict=True):
+            for role in ("fc1", "fc2"):
+                text.weight(role).copy_(vision.weight(role))
+            text.bias("fc1").copy_(vision.bias("fc1"))
+    session = get("snp", every=1, freeze=1, blockwise=False).start(problem_of(model, keep=0.75, steps=80))
+    for step in range(80):
+        session.after_step(step)
+    shared = {c: 0 for c in COMPONENTS}
+    for share in session.plan().shares:
+        shared[share.receiver[2]] += int(share.units.sum())
+    assert shared["ffn"] > 100 > shared["qk"] + shared["vo"]
+
+
+@pytest.mark.parametrize("on", [("prune",), ("cross",), ("blockwise",), ("cross", "blockwise")])
+def test_each_operation_can_be_switched_off(on):
+    switches = {kind: kind in on for kind in ("prune", "cross", "blockwise")}
+    plan = run(p := problem_of(keep=0.8), get("snp", every=2, **switches).start(p)).plan()
+    assert bool(plan.keep) == ("prune" in on)
+    assert any(s.donor[0] == "vision" for s in plan.shares) == ("cross" in on)
+    assert any(s.donor[0] == "text" for s in plan.shares) == ("blockwise" in on)
+
+
+def test_sharing_alone_notes_its_ceiling_and_pruning_alone_refuses_the_impossible():
+    assert "ceiling" in get("snp", prune=False).start(problem_of(keep=0.3)).plan().note
+    with pytest.raises(InputError, match="switched off"):
+        get("snp", prune=False, cross=False, blockwise=False).start(problem_of())
+
+
+def test_the_hypernetwork_step_changes_neither_weights_nor_gradients_nor_modes():
+    problem = problem_of()
+    problem.model.text.eval()
+    before = copy.deepcopy(problem.model.state_dict())
+    session = get("snp", every=1).start(problem)
+    session.after_step(0)
+    assert all(torch.equal(v, before[k]) for k, v in problem.model.state_dict().items())
+    assert all(p.grad is None for p in problem.model.parameters())
+    assert problem.model.vision.training and not problem.model.text.training
+
+
+def test_the_structure_is_frozen_then_gamma_grows_then_the_plan_is_applied():
+    problem = problem_of(steps=100)
+    session = get("snp", every=5, freeze=0.4, apply_at=0.7, gamma=1e-3, gamma_end=1e-1).start(problem)
+    gammas, plans = [], []
+    for step in range(session.apply_at):
+        session.after_step(step)
+        gammas.append(session.gamma())
+        plans.append(session.plan() if step >= 39 else None)
+    assert session.apply_at == 70
+    assert gammas[38] == pytest.approx(1e-3) and gammas[69] == pytest.approx(1e-1)
+    assert sorted(gammas) == gammas
+    assert len(set(plans[39:])) == 1
+
+
+def test_alignment_closes_the_projection_gap():
+    def gap(gamma: float) -> float:
+        problem = problem_of(steps=120)
+        session = run(
+            problem, get("snp", every=4, gamma=gamma, gamma_end=100 * gamma).start(problem), lr=1e-2
+        )
+        with torch.no_grad():
+            hard = substitute(problem.model, problem.towers, session.plan())
+            distance = sum(float((hard[n] - problem.model.get_parameter(n)).norm() ** 2) for n in hard)
+        return distance
+
+    assert gap(0.01) < 0.7 * gap(0.0)
+
+
+@pytest.mark.parametrize("cut", [7, 31, 40])
+@pytest.mark.parametrize("hypernetwork", [True, False])
+def test_a_killed_run_goes_on_bit_equal(cut, hypernetwork):
+    def fresh():
+        problem = problem_of()
+        return problem, get("snp", every=3, hypernetwork=hypernetwork).start(problem)
+
+    whole, session = fresh()
+    run(whole, session)
+
+    first, early = fresh()
+    run(first, early, last=cut)
+    file = io.BytesIO()
+    torch.save({"model": first.model.state_dict(), "session": early.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+
+    second, late = fresh()
+    second.model.load_state_dict(state["model"])
+    late.load_state_dict(state["session"])
+    for _ in range(min(cut, late.freeze_at) // 3):  # the held-out stream is the loop's to restore
+        second.heldout()
+    run(second, late, first=cut)
+    assert late.plan() == session.plan()
+    assert late.log() == session.log()
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in second.model.state_dict().items())

@@ -1,0 +1,177 @@
+"""Structure vectors are exclusive by construction, cost what their plan costs, and meet the budget exactly."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import example, loss_of, views
+
+from snp.compression.budget import Budget
+from snp.compression.surgery import substitute
+from snp.compression.tower import COMPONENTS
+from snp.errors import InputError
+from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, stacked
+from snp.sharing.structure import KINDS, Geometry, Structure, harden, project
+
+
+@pytest.fixture
+def geometry(two_towers) -> Geometry:
+    towers = views(two_towers)
+    return Geometry.of(list(towers.values()), Budget.of(two_towers, towers, keep=1).fixed, block=2)
+
+
+def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, offset: float = 0.0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = geometry.shape
+    return {
+        c: {
+            k: offset
+            + spread
+            * torch.randn(
+                shape.layers, shape.units(c, "prune" if k == "prune" else "share"), generator=generator
+            )
+            for k in KINDS
+        }
+        for c in COMPONENTS
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_unit_is_never_both_shared_and_pruned_nor_shared_twice(geometry, seed):
+    structure = harden(geometry, random_logits(geometry, seed))
+    for c in COMPONENTS:
+        keep, cross, blockwise = structure.keep[c], structure.cross[c], structure.blockwise[c]
+        assert not (cross * blockwise).any()
+        assert not ((cross + blockwise) * (1 - keep)).any()
+    assert all(part > 0 for part in structure.shares().values())
+
+
+def test_base_layers_lend_and_never_take(geometry):
+    structure = harden(geometry, random_logits(geometry, 0))
+    base = geometry.base.unique()
+    assert base.tolist() == list(range(0, geometry.shape.layers, 2))
+    assert all(not structure.blockwise[c][base].any() for c in COMPONENTS)
+
+
+def test_nothing_is_borrowed_from_a_pruned_base_unit(geometry):
+    structure = harden(geometry, random_logits(geometry, 1))
+    for c in COMPONENTS:
+        assert not (structure.blockwise[c] * (1 - structure.keep[c][geometry.base])).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stored_parameters_are_those_of_the_plan(two_towers, geometry, seed):
+    structure = harden(geometry, random_logits(geometry, seed))
+    plan = structure.plan()
+    dense = sum(p.numel() for p in two_towers.parameters())
+    removed = plan.cost()["removed"]
+    assert float(structure.stored()) == dense - removed
+
+
+def test_effective_weights_are_the_plan_substituted_into_the_model(two_towers, geometry):
+    structure = harden(geometry, random_logits(geometry, 2))
+    soft = effective_parameters(structure)
+    hard = substitute(two_towers, views(two_towers), structure.plan())
+    for name, tensor in soft.items():
+        torch.testing.assert_close(tensor, hard[name] if name in hard else two_towers.get_parameter(name))
+
+
+def test_the_loss_reaches_every_structure_vector(two_towers, geometry):
+    shape = geometry.shape
+    own = {
+        c: {
+            k: torch.ones(shape.layers, shape.units(c, "prune" if k == "prune" else "share")).requires_grad_()
+            for k in KINDS
+        }
+        for c in COMPONENTS
+    }
+    structure = Structure.compose(geometry, own)
+    loss_of(two_towers, example(), effective_parameters(structure)).backward()
+    for c in COMPONENTS:
+        assert own[c]["prune"].grad.abs().sum() > 0
+        assert own[c]["cross"].grad.abs().sum() > 0
+        assert own[c]["blockwise"].grad[geometry.base].abs().sum() == 0  # base layers never take
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("offset", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
+def test_projection_meets_any_budget_from_any_logits(geometry, seed, offset, part):
+    full = float(harden(geometry, random_logits(geometry, seed, 0, 1)).stored())
+    target = round(geometry.rest + part * (full - geometry.rest))
+    structure, reached = project(geometry, random_logits(geometry, seed, offset=offset), target)
+    assert reached
+    smallest = min(geometry.cost(c) for c in COMPONENTS)
+    assert target - 2 * smallest < float(structure.stored()) <= target
+    assert all(structure.keep[c].any(1).all() for c in COMPONENTS)
+
+
+def test_projection_keeps_the_order_of_the_logits(geometry):
+    logits = random_logits(geometry, 0)
+    for vectors in logits.values():
+        vectors["cross"][:] = vectors["blockwise"][:] = float("inf")
+    structure, _ = project(
+        geometry,
+        logits,
+        round(geometry.rest + 0.5 * (float(harden(geometry, logits, 99).stored()) - geometry.rest)),
+    )
+    values = torch.cat([logits[c]["prune"].flatten() for c in COMPONENTS])
+    kept = torch.cat([structure.keep[c][:, : geometry.shape.units(c)].flatten() for c in COMPONENTS]) > 0.5
+    swapped = (values[kept].sort().values < values[~kept].max()).sum()
+    assert swapped <= 8  # only the last units that fill the budget, and forced survivors, break the order
+
+
+def test_sharing_alone_ends_at_its_ceiling(geometry):
+    logits = random_logits(geometry, 0)
+    for vectors in logits.values():
+        vectors["prune"][:] = vectors["blockwise"][:] = float("inf")
+    structure, reached = project(geometry, logits, geometry.rest + 1)
+    assert not reached
+    assert all(structure.cross[c].all() for c in COMPONENTS)
+
+
+def test_everything_switched_off_is_a_clear_error(geometry):
+    logits = {
+        c: {k: torch.full_like(v, float("inf")) for k, v in vectors.items()}
+        for c, vectors in random_logits(geometry, 0).items()
+    }
+    with pytest.raises(InputError, match="switched off"):
+        project(geometry, logits, geometry.rest)
+
+
+def test_the_budget_regulariser_is_zero_within_the_budget_and_logarithmic_above():
+    assert float(budget_regularizer(torch.tensor(90.0), 100)) == 0
+    assert float(budget_regularizer(torch.tensor(200.0), 100)) == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_alignment_is_the_distance_to_what_the_structure_will_make_of_the_weights(geometry):
+    structure = harden(geometry, random_logits(geometry, 3))
+    expected = 0.0
+    for c in COMPONENTS:
+        n, p = geometry.shape.units(c, "share"), geometry.shape.units(c)
+        vision, text = stacked(geometry.donor, c).detach(), stacked(geometry.receiver, c).detach()
+        for layer in range(geometry.shape.layers):
+            base = int(geometry.base[layer])
+            for i in range(p):
+                if not structure.keep[c][layer, i]:
+                    expected += sum(float(t[layer, i::p].norm()) for t in (vision, text))
+            for i in range(n):
+                lent = vision[base, i] if structure.cross[c][base, i] else text[base, i]
+                if structure.cross[c][layer, i] or structure.blockwise[c][layer, i]:
+                    donor = vision[layer, i] if structure.cross[c][layer, i] else lent
+                    expected += float((text[layer, i] - donor).norm() / donor.norm())
+    assert float(Alignment(structure)()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_alignment_vanishes_on_weights_that_have_the_structure(two_towers, geometry):
+    structure = harden(geometry, random_logits(geometry, 3))
+    with torch.no_grad():
+        for name, tensor in effective_parameters(structure).items():
+            two_towers.get_parameter(name).copy_(tensor)
+    assert float(Alignment(structure)()) < 0.01
+
+
+def test_towers_of_two_shapes_are_a_clear_error(geometry):
+    shorter = replace(geometry.receiver, blocks=geometry.receiver.blocks[:-1])
+    with pytest.raises(InputError, match="shapes differ"):
+        Geometry.of([geometry.donor, shorter], 0, 2)
