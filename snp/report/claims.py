@@ -75,9 +75,9 @@ def claims_markdown(measured: Measured) -> str:
     frame = pd.DataFrame(claims(measured)).rename(columns={"number": "#", "text": "claim", "where": "rows"})
     legend = (
         f"Points of precision@1, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
-        f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: the whole "
-        "interval lies on one side; undecided: it spans both; not tested: fewer than two seeds (parameter "
-        "counts need one). T: a check of the testbed, not a claim.\n"
+        f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
+        "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
+        "(parameter counts need one). T: a check of the testbed, not a claim.\n"
     )
     return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{legend}"
 

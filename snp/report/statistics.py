@@ -22,15 +22,20 @@ class Estimate:
 
 def estimates(wide: pd.DataFrame, confidence: float = CONFIDENCE) -> pd.DataFrame:
     """Per line over its columns (seeds): mean, standard deviation (n - 1), Student's t interval, count."""
-    n, mean, std = wide.count(axis=1), wide.mean(axis=1), wide.std(axis=1, ddof=1)
-    half = stdtrit((n - 1).where(n > 1), (1 + confidence) / 2) * std / np.sqrt(n)
-    return pd.DataFrame({"mean": mean, "std": std, "low": mean - half, "high": mean + half, "n": n})
+    values = wide.to_numpy(dtype=float)
+    n = np.count_nonzero(~np.isnan(values), axis=1)
+    mean = np.nansum(values, axis=1) / np.where(n > 0, n, np.nan)
+    freedom = np.where(n > 1, n - 1, np.nan)
+    std = np.sqrt(np.nansum((values - mean[:, None]) ** 2, axis=1) / freedom)
+    half = stdtrit(freedom, (1 + confidence) / 2) * std / np.sqrt(freedom + 1)
+    columns = {"mean": mean, "std": std, "low": mean - half, "high": mean + half, "n": n}
+    return pd.DataFrame(columns, index=wide.index)
 
 
 def estimate(values: pd.Series, confidence: float = CONFIDENCE) -> Estimate:
     """The estimate of one series of values over seeds; missing values are left out."""
-    line = estimates(values.astype(float).to_frame().T, confidence).iloc[0]
-    return Estimate(float(line["mean"]), float(line["std"]), float(line.low), float(line.high), int(line.n))
+    (line,) = estimates(pd.DataFrame([values.to_numpy(dtype=float)]), confidence).to_dict("records")
+    return Estimate(**line)
 
 
 def signed(value: float, decimals: int = 1) -> str:

@@ -72,6 +72,27 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
     return chosen
 
 
+def reproduction(name: str, rows: list[Row], store: Store, committed: Store, scale: Scale) -> str:
+    """What a reproduction prints: its rows beside the committed ones, then the claims and published figures.
+
+    Claims need several seeds, so they are tested on the committed results where there are any.
+    """
+    known = Measured(select(name, scale), committed)
+    measured, where = (
+        (Measured(rows, store), "this run") if known.scores.empty else (known, "the committed results")
+    )
+    return "\n".join(
+        [
+            f"### {name}, {scale} scale: this run beside the committed results\n",
+            compare(rows, store, known.rows, committed),
+            f"### What the paper claims, tested on {where}\n",
+            claims_markdown(measured),
+            "### Published figures\n",
+            quoted(list(dict.fromkeys(benchmark for row in rows for benchmark in row.benchmarks))),
+        ]
+    )
+
+
 def compare(new: list[Row], new_store: Store, committed: list[Row], committed_store: Store) -> str:
     """A reproduction beside the committed results, as markdown: every cell is `here | committed`.
 

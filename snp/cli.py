@@ -1,0 +1,249 @@
+"""The command `snp`: runs, tables, claims, figures and data. Bad input is one line on stderr and exit code 2.
+
+Heavy parts are imported by the command that needs them: rendering a table never loads torch.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from snp.errors import InputError
+from snp.experiment.spec import Data, Pretrain, Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import Row, find
+from snp.experiment.tables import rows as rows_of
+
+app = tyro.extras.SubcommandApp()
+Format = Literal["markdown", "csv", "latex"]
+Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
+Out = Annotated[Path | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; the entry point of the console script."""
+    try:
+        app.cli(prog="snp", description="Joint sharing and pruning of two towers.", args=arguments)
+    except InputError as error:
+        print("snp:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command
+def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out = None) -> None:
+    """List the rows of a table: label, state of every seed, and the time that is left to run."""
+    from tabulate import tabulate
+
+    store = _store(scale, out)
+    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
+    if not chosen:
+        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
+    costs = _mean_seconds(store)
+    lines = [
+        [
+            row.label,
+            row.group,
+            "yes" if row.main else "",
+            *_states(row, store),
+            _left([row], row.seeds, store, costs),
+        ]
+        for row in chosen
+    ]
+    seeds = max(len(row.seeds) for row in chosen)
+    head = ["row", "removed", "main", *(f"seed {seed}" for seed in range(seeds)), "time left"]
+    print(tabulate([line[:-1] + [""] * (len(head) - len(line)) + line[-1:] for line in lines], head))
+    print(
+        "\n@60: 60% of all parameters are kept. Times are means of finished runs of the same kind; ?: none yet."
+    )
+
+
+@app.command
+def run(
+    row: Annotated[
+        str, tyro.conf.arg(help="label as `snp rows` prints it, for example scenes/snp@60"), Positional
+    ],
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="one or more; default: all seeds of the row")] = (),
+    scale: Scale = "desk",
+    keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
+    out: Out = None,
+    workers: int = 2,
+    dry_run: bool = False,
+) -> None:
+    """Run what is missing or incomplete of a row: pre-training, compression, fine-tuning."""
+    chosen = find(row, scale, keep)
+    seeds = seed or chosen.seeds
+    if min(seeds) < 0:
+        raise InputError("--seed", f"must be 0 or more, got {min(seeds)}")
+    _run([chosen], seeds, _store(scale, out), workers, dry_run)
+
+
+@app.command
+def reproduce(
+    table: Table,
+    scale: Scale = "desk",
+    data: Data = "scenes",
+    seed: int = 0,
+    out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
+    workers: int = 2,
+    dry_run: bool = False,
+    from_results: Annotated[
+        bool, tyro.conf.arg(help="run nothing, only render the committed results")
+    ] = False,
+) -> None:
+    """Run the main rows of a table's first group afresh for one seed, and print them beside the committed ones."""
+    from snp.report.table import reproduction
+    from snp.report.table import table as render
+
+    committed = Store.at(scale)
+    if from_results:
+        print(render(table, committed, scale), end="")
+        return
+    of_data = [row for row in rows_of(table, scale) if row.data == data]
+    chosen = [
+        row.model_copy(update={"seeds": (seed,)})
+        for row in of_data
+        if row.main and row.group == of_data[0].group
+    ]
+    if not chosen:
+        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
+    store = Store(out or Path(".reproduce") / scale, base=committed)
+    _run(chosen, (seed,), store, workers, dry_run)
+    if not dry_run:
+        print(reproduction(table, chosen, store, committed, scale), end="")
+
+
+@app.command
+def pretrain(scale: Scale = "desk", data: Data = "scenes", out: Out = None) -> None:
+    """Train the dense model that all rows start from, unless its result is there already."""
+    from tqdm import tqdm
+
+    spec, store = Pretrain(scale=scale, data=data), _store(scale, out)
+    if store.state(spec) != "done":
+        phase = import_module("snp.experiment.recipes").RECIPES[scale].pretrain
+        with tqdm(total=phase.steps * phase.batch, unit="caption", smoothing=0.05, desc=spec.name) as bar:
+            import_module("snp.experiment.stages").run(spec, store, bar.update)
+    print(f"done: {store.folder(spec)}")
+
+
+@app.command
+def methods() -> None:
+    """List the compression methods."""
+    from tabulate import tabulate
+
+    from snp.compression.registry import methods as registered
+
+    lines = [[name, cls.kind, cls.stage, cls.summary, cls.source] for name, cls in registered().items()]
+    print(tabulate(lines, ["method", "kind", "stage", "what it does", "source"]))
+
+
+@app.command
+def table(
+    table: Table,
+    scale: Scale = "desk",
+    data: Data | None = None,
+    format: Format = "markdown",
+    out: Out = None,
+) -> None:
+    """Print a table from results alone: readable markdown, every metric as csv, or latex."""
+    from snp.report.table import table as render
+
+    print(render(table, _store(scale, out), scale, data, format), end="")
+
+
+@app.command
+def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", out: Out = None) -> None:
+    """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
+    from snp.report.claims import claims_markdown
+    from snp.report.frame import Measured
+
+    print(claims_markdown(Measured(rows_of(table, scale), _store(scale, out))), end="")
+
+
+@app.command
+def figure(
+    path: Annotated[Path, tyro.conf.arg(help="PNG to write"), Positional],
+    table: str = "table1",
+    scale: Scale = "desk",
+    data: Data = "scenes",
+    out: Out = None,
+) -> None:
+    """Draw precision over stored parameters from results alone."""
+    from snp.report.figures import figure as draw
+
+    print(draw(table, _store(scale, out), scale, data, path))
+
+
+@app.command
+def data(
+    action: Annotated[Literal["make", "show"], Positional],
+    name: Annotated[Data, Positional],
+    scale: Scale = "desk",
+    root: Annotated[
+        Path | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")
+    ] = None,
+    source: Annotated[Path | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
+    png: Annotated[Path | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
+    workers: int = 2,
+) -> None:
+    """Make a data set from its seed, or show a page of its samples."""
+    from snp.experiment import prepare
+
+    root = root or prepare.data_folder(scale, name)
+    if action == "make" or not (root / "dataset.json").exists():
+        prepare.make(scale, name, root, workers, source)
+    if action == "make":
+        print(root)
+        return
+    from snp.data.show import sample_page
+
+    print(sample_page(root, png or Path(f"{name}.png")))
+
+
+@app.command
+def bench(
+    what: Annotated[Literal["train"], Positional], scale: Scale = "desk", data: Data = "scenes"
+) -> None:
+    """Measure training: samples/s, share of the machine's matmul peak, step overhead of snp."""
+    print(import_module("snp.experiment.bench").train(scale, data))
+
+
+def _store(scale: Scale, out: Path | None) -> Store:
+    """The committed results, or a folder of one's own that borrows their dense checkpoint."""
+    return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
+
+
+def _run(rows: list[Row], seeds: tuple[int, ...], store: Store, workers: int, dry_run: bool) -> None:
+    from snp.experiment.runner import run_rows
+
+    run_rows(rows, seeds, store, workers=workers, dry_run=dry_run)
+
+
+def _states(row: Row, store: Store) -> list[str]:
+    """Per seed: missing, done, or how many of the row's runs are done."""
+    texts = []
+    for seed in row.seeds:
+        states = [store.state(run) for run in row.runs(seed)[1:]]
+        done = states.count("done")
+        partial = f"incomplete ({done} of {len(states)} runs)"
+        texts.append("done" if done == len(states) else partial if {*states} != {"missing"} else "missing")
+    return texts
+
+
+def _mean_seconds(store: Store) -> dict[str, float]:
+    """Mean wall time of the finished runs of each kind."""
+    times: dict[str, list[float]] = {}
+    for result in store.results():
+        if seconds := result.manifest.get("wall_seconds"):
+            times.setdefault(result.run.kind, []).append(seconds)
+    return {kind: sum(values) / len(values) for kind, values in times.items()}
+
+
+def _left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict[str, float]) -> str:
+    """Time that the missing and incomplete runs will take, pre-training left out."""
+    todo = [run.kind for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
+    if not all(kind in costs for kind in todo):
+        return "?"
+    return f"{sum(costs[kind] for kind in todo) / 60:.0f} min" if todo else ""
