@@ -1,0 +1,215 @@
+"""The one training loop: resumable to the bit, with a moving average of the weights and an optional compression."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snp.compression.method import Session
+from snp.compression.plan import Plan
+from snp.data.dataset import Batch
+from snp.errors import InputError
+from snp.experiment.recipes import Phase
+from snp.files import write_atomic
+
+SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 60))
+
+Losses = dict[str, Tensor]
+
+
+@dataclass
+class Cursor:
+    """Hands out held-out batches one after the other, and knows how many it has handed out."""
+
+    stream: Callable[[int], Iterator[Batch]]
+    position: int = 0
+    _batches: Iterator[Batch] | None = field(default=None, init=False)
+
+    def __call__(self) -> Batch:
+        if self._batches is None:
+            self._batches = self.stream(self.position)
+        self.position += 1
+        return next(self._batches)
+
+    def seek(self, position: int) -> None:
+        self.position, self._batches = position, None
+
+
+@dataclass
+class Loop:
+    """Trains `model` for one phase, from its beginning or from the state left in `folder`.
+
+    Args:
+        model: trained in place until a plan is applied, then replaced by the smaller one.
+        phase: steps, batch, rates.
+        stream: batches from a given step on; must depend on the step alone.
+        losses: named, weighted losses of (model, batch, overrides, step); their sum is minimised.
+        folder: where state.pt is kept; a killed run goes on from it and ends the same.
+        seed: of everything drawn at random within the loop.
+        session, apply: the compression under way, and how its plan is applied to the model.
+        judge: measured every `phase.judge_every` steps and at the end, on the averaged weights, for the curve.
+        cursor: where the session is in the held-out batches, kept with the state.
+        progress: told the captions of every finished step.
+    """
+
+    model: nn.Module
+    phase: Phase
+    stream: Callable[[int], Iterator[Batch]]
+    losses: Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], Losses]
+    folder: Path
+    seed: int
+    session: Session | None = None
+    apply: Callable[[nn.Module, Plan], nn.Module] | None = None
+    judge: Callable[[nn.Module], dict[str, Any]] | None = None
+    cursor: Cursor | None = None
+    progress: Callable[[int], None] = lambda captions: None
+    log: Callable[[dict[str, Any]], None] = lambda record: None
+
+    plan: Plan | None = field(default=None, init=False)
+    curve: list[dict[str, Any]] = field(default_factory=list, init=False)
+    seconds: float = field(default=0.0, init=False)
+    session_seconds: float = field(default=0.0, init=False)
+    notes: dict[str, float] = field(default_factory=dict, init=False)
+
+    def run(self) -> nn.Module:
+        """Train to the end and return the model with its averaged weights."""
+        torch.manual_seed(self.seed)
+        self._fresh()
+        step = self._resume()
+        self.progress(step * self.phase.batch)
+        batches = self.stream(step)
+        running: dict[str, float] = {}
+        began = saved = time.monotonic()
+        self.model.train()
+        while step < self.phase.steps:
+            if self.session is not None and self.plan is None and step == self.session.apply_at:
+                self._compress(self.session.plan())
+            parts = self._step(next(batches), step)
+            for name, value in parts.items():
+                running[name] = running.get(name, 0.0) + value
+            step += 1
+            self.progress(self.phase.batch)
+            last = step == self.phase.steps
+            if step % self.phase.log_every == 0 or last:
+                count = (step - 1) % self.phase.log_every + 1
+                record = {"step": step, "lr": self.phase.rate(step - 1)} | {k: round(v / count, 4) for k, v in running.items()}
+                if self.session is not None and self.plan is None:
+                    record |= self.session.log()
+                if self.judge is not None and (last or self.phase.judge_every and step % self.phase.judge_every == 0):
+                    record |= self._judged()
+                self.curve.append(record)
+                self.log(record)
+                running = {}
+            now = time.monotonic()
+            # only between log records, so that their sums need not be kept
+            if not running and (now - saved > SAVE_EVERY_SECONDS or last):
+                self.seconds, began = self.seconds + now - began, now
+                self._save(step)
+                saved = time.monotonic()
+        if self.session is not None and self.plan is None:
+            self._compress(self.session.plan())
+        self._load_average()
+        return self.model
+
+    def _fresh(self) -> None:
+        self.names, self.parameters = map(list, zip(*self.model.named_parameters(), strict=True))
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.phase.lr, weight_decay=self.phase.weight_decay, fused=True
+        )
+
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.phase.rate(step)
+        session = self.session if self.plan is None else None
+        overrides = session.overrides() if session else None
+        parts = self.losses(self.model, batch, overrides, step)
+        penalty = session.penalty() if session else None
+        if penalty is not None:
+            parts = parts | {"penalty": penalty}
+        total = torch.stack(list(parts.values())).sum()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            # a young average follows faster, so that it forgets where it started
+            decay = min(self.phase.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        if session:
+            start = time.monotonic()
+            session.after_step(step)
+            self.session_seconds += time.monotonic() - start
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _compress(self, plan: Plan) -> None:
+        assert self.apply is not None
+        self.plan = plan
+        self.model = self.apply(self.model, plan)
+        self.model.train()
+        self._fresh()
+
+    def _load_average(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+
+    def _judged(self) -> dict[str, Any]:
+        assert self.judge is not None
+        live = [p.detach().clone() for p in self.parameters]
+        self._load_average()
+        found = self.judge(self.model)
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, live)
+        return found
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.pt"
+
+    def _save(self, step: int) -> None:
+        state = {
+            "step": step,
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "weights": dict(zip(self.names, [p.detach() for p in self.parameters], strict=True)),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "session": self.session.state_dict() if self.session is not None and self.plan is None else None,
+            "cursor": self.cursor.position if self.cursor else 0,
+            "random": torch.get_rng_state(),
+            "curve": self.curve,
+            "seconds": self.seconds,
+            "session_seconds": self.session_seconds,
+            "notes": self.notes,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.state_file, buffer.getvalue())
+
+    def _resume(self) -> int:
+        if not self.state_file.exists():
+            return 0
+        try:
+            state = torch.load(self.state_file, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise InputError(self.state_file, f"cannot be read: {error}", "delete it to start this run again") from None
+        if state["plan"] is not None:
+            self._compress(Plan.from_json(state["plan"]))
+        with torch.no_grad():
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                parameter.copy_(state["weights"][name])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.session is not None and self.plan is None:
+            self.session.load_state_dict(state["session"])
+        if self.cursor is not None:
+            self.cursor.seek(state["cursor"])
+        torch.set_rng_state(state["random"])
+        self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
+        self.session_seconds = state["session_seconds"]
+        return state["step"]

@@ -1,0 +1,104 @@
+"""Runs rows: what is missing or incomplete, parents first, as many at a time as there are workers."""
+
+import multiprocessing
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
+
+from tqdm import tqdm
+
+from snp.experiment.recipes import RECIPES, Recipe
+from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.store import AnyRun, Store
+from snp.experiment.tables import Row
+
+
+def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
+    """The runs of these rows that are not done, each once, parents first. `seeds` None: every row's own."""
+    runs: dict[AnyRun, None] = {}
+    for row in rows:
+        for seed in row.seeds if seeds is None else seeds:
+            runs |= dict.fromkeys(row.runs(seed))
+    return [run for run in runs if store.state(run) != "done"]
+
+
+def captions(run: AnyRun) -> int:
+    """Captions that a run trains on: the unit of the progress bar."""
+    phase = getattr(RECIPES[run.scale], run.kind)
+    return phase.steps * phase.batch
+
+
+def run_rows(
+    rows: Iterable[Row], seeds: Sequence[int] | None, store: Store, workers: int = 2, dry_run: bool = False
+) -> list[AnyRun]:
+    """Do all runs of `rows` that are not done, `workers` at a time with one compute thread each.
+
+    One thread each, because two runs side by side finish sooner than one on two threads, and because sums, and so
+    results, depend on the number of threads.
+
+    Returns:
+        The runs that were (or with `dry_run` would be) done.
+    """
+    todo = planned(rows, seeds, store)
+    if dry_run or not todo:
+        return todo
+    from snp.experiment.prepare import data_root
+
+    for scale, data in sorted({(run.scale, run.data) for run in todo}):
+        data_root(scale, data, workers)
+    spawn = multiprocessing.get_context("spawn")
+    counter = spawn.Value("q", 0)
+    total = sum(map(captions, todo))
+    waiting, running = list(todo), dict[Future[Any], AnyRun]()
+    with (
+        ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(counter,)) as pool,
+        tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
+    ):
+        try:
+            while waiting or running:
+                for run in _ready(waiting, running, workers):
+                    waiting.remove(run)
+                    running[pool.submit(_do, run, store)] = run
+                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    bar.write(f"done: {running.pop(future).slug}")
+                bar.set_description(", ".join(run.name for run in running.values())[:60])
+                bar.n = min(counter.value, total)
+                bar.refresh()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return todo
+
+
+def _ready(waiting: list[AnyRun], running: dict[Future[Any], AnyRun], workers: int) -> list[AnyRun]:
+    """The next runs whose parents are neither waiting nor running, as many as there are free workers."""
+    held = {*waiting, *running.values()}
+    ready = [run for run in waiting if not held.intersection(run.parents())]
+    return ready[: workers - len(running)]
+
+
+_counter: Any = None
+
+
+def _start(counter: Any) -> None:
+    global _counter
+    _counter = counter
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+
+
+def _do(run: AnyRun, store: Store) -> None:
+    from snp.experiment.stages import run as execute
+
+    def progress(captions: int) -> None:
+        with _counter.get_lock():
+            _counter.value += captions
+
+    execute(run, store, progress)

@@ -1,0 +1,209 @@
+"""What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from snp.compression import checkpoint, count
+from snp.compression.budget import Budget
+from snp.compression.method import Problem
+from snp.compression.plan import Plan
+from snp.compression.registry import get
+from snp.compression.surgery import apply
+from snp.compression.tower import towers_of
+from snp.data.dataset import Batch, GroundingSet
+from snp.data.tokens import Vocabulary
+from snp.errors import InputError
+from snp.experiment import prepare
+from snp.experiment.loop import Cursor, Loop
+from snp.experiment.manifest import manifest
+from snp.experiment.recipes import RECIPES, Phase, Recipe
+from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.tables import SPLITS
+from snp.experiment.store import AnyRun, Result, Store
+from snp.files import read_json, write_json
+from snp.models import config as configs
+from snp.models.config import ModelConfig
+from snp.models.mdetr import MDETR, TOWERS
+from snp.tasks import grounding, rec
+
+HELD_OUT = 20
+"""One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
+
+
+def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda captions: None) -> Result:
+    """Do one run, or go on with it, and leave its result in the store. Its parents must be done."""
+    for parent in run.parents():
+        if store.state(parent) != "done":
+            raise InputError(store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}")
+    store.begin(run)
+    return {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind](run, store, progress)
+
+
+def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Result:
+    """The dense model: the towers alone first, then multi-phrase grounding mixed with single expressions."""
+    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
+    vocabulary = prepare.vocabulary(root)
+    base: ModelConfig = getattr(configs, recipe.model)
+    config = base.model_copy(update={"vocabulary": len(vocabulary)})
+    torch.manual_seed(run.seed)
+    model = MDETR(config)
+    train = _learning(root, vocabulary, config)[0]
+    val = GroundingSet(root, "finetune_refcoco_val", vocabulary, config.image_size, config.context)
+    glance = val.subset(np.arange(min(len(val), 1000)))
+
+    def judge(model: nn.Module) -> dict[str, Any]:
+        return _flat("val", rec.evaluate(model, glance))
+
+    phase = recipe.pretrain
+
+    def objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
+        if step >= phase.towers_only:
+            return losses(model, batch, overrides, step)
+        return _weigh(grounding.warm_up_losses(model, batch))
+
+    loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), objective, store.folder(run),
+                run.seed, judge=judge, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
+    model = loop.run()
+    _save_model(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), config, vocabulary)
+    counted = count.count(model, towers_of(model, TOWERS))
+    params = {"stored": counted.stored, "towers": counted.total, "embeddings": counted.embeddings, "other": counted.other}
+    metrics = {"params": params, "splits": {"refcoco/val": rec.evaluate(model, val)}}
+    return _finish(run, store, recipe, loop, metrics, root)
+
+
+def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Result:
+    """One method decides, in continued pre-training with the same captions for every method."""
+    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
+    dense, _, config, vocabulary = load_model(store.folder(run.parent))
+    method = get(run.method, **run.options)
+    phase, held = recipe.compress, Cursor(lambda start: held_out.stream(recipe.compress.batch, run.seed + 1, start))
+    train, held_out = _learning(root, vocabulary, config)
+    gap: dict[str, float] = {}
+
+    def task_loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
+        training = dense.training
+        dense.eval()
+        value = torch.stack(list(losses(dense, batch, overrides, phase.steps).values())).sum()
+        dense.train(training)
+        return value
+
+    towers = towers_of(dense, TOWERS)
+    budget = Budget.of(dense, towers, run.keep)
+    problem = Problem(
+        model=dense, towers=towers, budget=budget, steps=phase.steps, loss=task_loss, heldout=held, seed=run.seed
+    )
+    session = method.start(problem)
+
+    def project(model: nn.Module, plan: Plan) -> nn.Module:
+        smaller = apply(model, plan, TOWERS)
+        probe = [held_out.batch(i) for i in held_out.epoch(phase.batch, run.seed + 2)[:8]]
+        before, after = (_mean_loss(m, probe) for m in (model, smaller))
+        gap["projection_gap"] = after - before
+        loop.notes = dict(gap)
+        return smaller
+
+    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
+                run.seed, session=session, apply=project, cursor=held, progress=progress,
+                log=lambda record: store.log(run, record))  # fmt: skip
+    model = loop.run()
+    plan = loop.plan
+    assert plan is not None
+    _save_model(store.folder(run), model, plan, config, vocabulary)
+    metrics = {"kind": method.kind, "note": plan.note, "plan": plan.summary(), **loop.notes, "seconds": loop.seconds,
+               "session_seconds": loop.session_seconds, **ratios(model, plan, config, held_out)}  # fmt: skip
+    return _finish(run, store, recipe, loop, metrics, root)
+
+
+def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Result:
+    """The compressed model learns one benchmark, then answers all its splits."""
+    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
+    model, _, config, vocabulary = load_model(store.folder(run.parent))
+
+    def data(split: str) -> GroundingSet:
+        name = f"finetune_{run.benchmark}_{split}"
+        return GroundingSet(root, name, vocabulary, config.image_size, config.context)
+
+    train, phase, val = data("train"), recipe.finetune, data("val")
+    zero_shot = {"val": rec.evaluate(model, val)}
+    loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
+                run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
+    model = loop.run()
+    splits = {split: rec.evaluate(model, val if split == "val" else data(split)) for split in SPLITS[run.benchmark]}
+    return _finish(run, store, recipe, loop, {"splits": splits, "zero_shot": zero_shot}, root)
+
+
+def losses(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
+    """The weighted grounding losses of a batch, with `overrides` in place of parameters of the same names."""
+    inputs = (batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
+    out = functional_call(model, overrides, inputs) if overrides else model(*inputs)
+    return _weigh(grounding.losses(out, batch))
+
+
+def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet) -> dict[str, float | int]:
+    """What is left of the dense model: parameters stored, in the towers, not zero, and FLOPs of one expression."""
+    dense = MDETR(config)
+    whole, left = (count.count(m, towers_of(m, TOWERS)) for m in (dense, model))
+    batch = data.batch(np.array([int(np.argsort(data.lengths)[len(data) // 2])]))
+    inputs = (batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
+    return {
+        "stored_params": left.stored,
+        "stored_ratio": left.stored / whole.stored,
+        "tower_ratio": left.total / whole.total,
+        "nonzero_ratio": left.nonzero / whole.stored,
+        "flops_ratio": count.flops(model, *inputs) / count.flops(dense, *inputs),
+    }
+
+
+def load_model(folder: Path) -> tuple[MDETR, Plan, ModelConfig, Vocabulary]:
+    """A model saved by a run, dense or compressed, with what is needed to use it."""
+    about = read_json(folder / "model.json")
+    config = ModelConfig.model_validate(about["config"])
+    model, plan = checkpoint.load(folder, lambda: MDETR(config))
+    return model, plan, config, Vocabulary(about["vocabulary"])
+
+
+def _save_model(folder: Path, model: nn.Module, plan: Plan, config: ModelConfig, vocabulary: Vocabulary) -> None:
+    write_json(folder / "model.json", {"config": config.model_dump(), "vocabulary": vocabulary.clip_ids}, indent=None)
+    checkpoint.save(folder, model, plan, TOWERS)
+
+
+def _learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[GroundingSet, GroundingSet]:
+    """The pre-training captions: those for the weights, and the held-out ones for the structure."""
+    mixed = GroundingSet(root, "final_mixed_train", vocabulary, config.image_size, config.context)
+    turn = np.arange(len(mixed)) % HELD_OUT == 0
+    return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
+
+
+@torch.no_grad()
+def _mean_loss(model: nn.Module, batches: list[Batch]) -> float:
+    training = model.training
+    model.eval()
+    total = sum(float(torch.stack(list(losses(model, batch, None, 0).values())).sum()) for batch in batches)
+    model.train(training)
+    return total / len(batches)
+
+
+def _weigh(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: grounding.WEIGHTS[name] * value for name, value in parts.items()}
+
+
+def _flat(name: str, found: dict[str, Any]) -> dict[str, float]:
+    flat = {f"{name}/precision@1": found["precision@1"], f"{name}/mean_iou": found["mean_iou"]}
+    return flat | {f"{name}/{kind}": part["precision@1"] for kind, part in found["by_type"].items()}
+
+
+def _finish(run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path) -> Result:
+    phase: Phase = getattr(recipe, run.kind)
+    about = manifest(run, {"model": recipe.model, **phase.model_dump()}, torch.get_num_threads(),
+                     prepare.data_hash(root), datetime.now(UTC), loop.seconds)  # fmt: skip
+    result = store.save(run, about, metrics, loop.curve)
+    loop.state_file.unlink(missing_ok=True)
+    return result

@@ -1,0 +1,1 @@
+"""Grounding models on any pair of transformer towers."""

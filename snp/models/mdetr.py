@@ -1,0 +1,153 @@
+"""The MDETR-style grounding model: two towers, a fusion encoder, a decoder of object queries, and their heads."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from snp.models.config import ModelConfig
+from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
+from snp.models.towers import encode_text, text_tower, vision_tower
+
+TOWERS = {"vision": "vision", "text": "text"}
+"""Tower name -> path of its module in the model; the vision tower gives, the text tower takes."""
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What the model says of B captions: K decoder layers, Q queries, N image tokens, L text tokens, C contrastive.
+
+    logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
+    shares of the image side; the patch_ and tower_ fields are None without proposals.
+    """
+
+    logits_KBQS: Tensor
+    boxes_KBQ4: Tensor
+    query_KBQC: Tensor
+    token_BLC: Tensor
+    patch_score_BN: Tensor | None
+    patches: "Patches | None"
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the towers alone say: a box for every image token, and image and text tokens in one space. [ours]"""
+
+    boxes_BN4: Tensor
+    centres_N2: Tensor
+    patch_BNC: Tensor
+    token_BLC: Tensor
+
+
+class MDETR(nn.Module):
+    """MDETR (Kamath et al. 2021) on two transformer towers of one shape [paper].
+
+    With `config.proposals`, queries start at the best image tokens and carry those tokens' boxes (two-stage, after
+    Deformable DETR): from scratch on a small machine learned queries start to find objects far too late. [ours]
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, c = config.fusion_width, config.contrastive
+        self.vision = vision_tower(config)
+        self.text = text_tower(config)
+        self.vision_to_fusion = nn.Linear(config.width, d)
+        self.text_to_fusion = nn.Sequential(
+            nn.Linear(config.width, d), nn.LayerNorm(d, eps=1e-12), nn.Dropout(config.dropout)
+        )
+        shape = (d, config.fusion_heads, config.fusion_ffn, config.dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(config.decoder_layers))
+        self.slot_head = nn.Linear(d, config.context + 1)
+        self.box_head = mlp(d, 4)
+        self.query_contrast, self.token_contrast = nn.Linear(d, c), nn.Linear(d, c)
+        if config.proposals:
+            self.patch_box, self.patch_score = mlp(d, 4), nn.Linear(d, 1)
+            self.query_position = nn.Linear(2 * d, d)
+            self.patch_contrast, self.word_contrast = nn.Linear(d, c), nn.Linear(d, c)
+        else:
+            self.queries = nn.Embedding(config.queries, d)
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
+        if self.config.proposals:
+            nn.init.normal_(self.text.token_embedding.weight, std=0.7)
+        for head in (self.box_head, getattr(self, "patch_box", None)):
+            if head is not None:
+                nn.init.zeros_(head[-1].weight)
+                nn.init.zeros_(head[-1].bias)
+        if self.config.proposals:
+            nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
+
+    def forward(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Grounding:
+        """Ground B captions in the images they belong to. Shapes and units as in `snp.data.dataset.Batch`."""
+        v_BND, t_BLD, centres_N2 = self._towers(images_ICHW, image_index_B, tokens_BL, text_BL)
+        patches = self._patches(v_BND, t_BLD, centres_N2) if self.config.proposals else None
+        B, N, D = v_BND.shape
+
+        memory = torch.cat([v_BND, t_BLD], 1)
+        grid_ND = sine_positions(centres_N2, D, self.config.position_temperature)
+        position = F.pad(grid_ND, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
+        seen = F.pad(text_BL, (N, 0), value=True)
+        for layer in self.encoder:
+            memory = layer(memory, position, seen)
+        token_BLC = F.normalize(self.token_contrast(memory[:, N:]), dim=-1)
+
+        score_BN = None
+        if patches is not None:
+            score_BN = self.patch_score(memory[:, :N]).squeeze(-1)
+            best_BQ = score_BN.detach().topk(min(self.config.queries, N), dim=1).indices[..., None]
+            reference = patches.boxes_BN4.detach().gather(1, best_BQ.expand(-1, -1, 4))
+            x = memory[:, :N].gather(1, best_BQ.expand(-1, -1, D))
+            at = torch.cat([sine_positions(part, D, self.config.position_temperature) for part in
+                            (reference[..., :2], reference[..., 2:])], -1)  # fmt: skip
+            query = self.query_position(at)
+            anchor = reference.logit(eps=1e-4)
+        else:
+            query = self.queries.weight.expand(B, -1, -1)
+            x, anchor = torch.zeros_like(query), torch.zeros(())
+
+        states = []
+        key = memory + position
+        for layer in self.decoder:
+            x = layer(x, query, key, memory, seen)
+            states.append(x)
+        x_KBQD = torch.stack(states)
+        return Grounding(
+            self.slot_head(x_KBQD),
+            (anchor + self.box_head(x_KBQD)).sigmoid(),
+            F.normalize(self.query_contrast(x_KBQD), dim=-1),
+            token_BLC,
+            score_BN,
+            patches,
+        )
+
+    def towers_only(
+        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor
+    ) -> Patches:
+        """What the towers say before any fusion: enough for the warm-up, at half the cost of a whole pass."""
+        return self._patches(*self._towers(images_ICHW, image_index_B, tokens_BL, text_BL))
+
+    def _towers(self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.vision.forward_features((images - self.mean) / self.std)[:, self.vision.num_prefix_tokens :]
+        # each image passes the tower once, however many captions it has
+        v_BND = self.vision_to_fusion(x)[image_index]
+        t_BLD = self.text_to_fusion(encode_text(self.text, tokens, text, self.config.heads))
+        side = self.config.image_size // self.config.patch
+        ticks = (torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) / side
+        return v_BND, t_BLD, torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1).flatten(0, 1)
+
+    def _patches(self, v_BND: Tensor, t_BLD: Tensor, centres_N2: Tensor) -> Patches:
+        start = torch.cat([centres_N2, torch.full_like(centres_N2, 0.2)], 1).logit()
+        return Patches(
+            (start + self.patch_box(v_BND)).sigmoid(),
+            centres_N2,
+            F.normalize(self.patch_contrast(v_BND), dim=-1),
+            F.normalize(self.word_contrast(t_BLD), dim=-1),
+        )

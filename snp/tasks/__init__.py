@@ -1,0 +1,1 @@
+"""What the models are trained for and how they are judged: losses and evaluators."""

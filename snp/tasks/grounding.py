@@ -1,0 +1,129 @@
+"""Losses of grounding: MDETR's set loss after Hungarian matching, and dense losses on image tokens for small models."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
+
+from snp.data.dataset import Batch
+from snp.models.mdetr import MDETR, Grounding, Patches
+
+TEMPERATURE = 0.07
+NO_OBJECT_WEIGHT = 0.1
+WEIGHTS = {"slot": 1.0, "l1": 5.0, "giou": 2.0, "contrast": 1.0, "score": 2.0, "patch_box": 1.0, "towers": 1.0}
+"""slot, l1, giou, contrast: MDETR. score, patch_box, towers: the dense losses of two-stage proposals. [ours]"""
+
+
+def giou_loss(a: Tensor, b: Tensor) -> Tensor:
+    """1 - GIoU of centre-size boxes, broadcast over leading axes."""
+    a, b = torch.broadcast_tensors(box_convert(a, "cxcywh", "xyxy"), box_convert(b, "cxcywh", "xyxy"))
+    return generalized_box_iou_loss(a, b)
+
+
+@torch.no_grad()
+def match(logits_BQS: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
+    """The query of every box, [B, M], -1 where no box stands. Costs of MDETR: class 1, L1 5, GIoU 2."""
+    target_BMS = slots(batch.positive_BML, logits_BQS.shape[-1])
+    cost = -torch.einsum("bqs,bms->bqm", logits_BQS.softmax(-1), target_BMS)
+    ours, theirs = boxes_BQ4[:, :, None], batch.boxes_BM4[:, None]
+    cost = cost + WEIGHTS["l1"] * (ours - theirs).abs().sum(-1) + WEIGHTS["giou"] * giou_loss(ours, theirs)
+    found = torch.full(batch.valid_BM.shape, -1)
+    counts = batch.valid_BM.sum(1).tolist()
+    for b, (matrix, m) in enumerate(zip(cost.cpu().numpy(), counts, strict=True)):
+        queries, targets = linear_sum_assignment(matrix[:, :m])
+        found[b, targets] = torch.from_numpy(queries)
+    return found
+
+
+def slots(positive_BML: Tensor, S: int) -> Tensor:
+    """The target over token slots of each box: uniform over its phrase's tokens, [B, M, S], S >= L + 1."""
+    share = positive_BML.float() / positive_BML.sum(-1, keepdim=True).clamp(min=1)
+    return torch.nn.functional.pad(share, (0, S - share.shape[-1]))
+
+
+def contrast(left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL: Tensor) -> Tensor:
+    """MDETR's contrastive alignment, both directions, summed over rows that have a positive.
+
+    Returns the two sums' mean of rows with positives on each side: each row costs its log-sum-exp minus the mean
+    logit of its positives. Padding takes no part.
+    """
+    logits = torch.einsum("bxc,blc->bxl", left_BXC, token_BLC) / TEMPERATURE
+    logits = logits.masked_fill(~text_BL[:, None], -1e4)
+    total = logits.new_zeros(())
+    for axis in (2, 1):
+        count = positive_BXL.sum(axis)
+        mean = (logits * positive_BXL).sum(axis) / count.clamp(min=1)
+        total = total + ((logits.logsumexp(axis) - mean) * (count > 0)).sum()
+    return total / 2
+
+
+def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
+    """Soft-token, L1, GIoU and contrastive losses of every decoder layer, re-matched at each, per box of the batch."""
+    boxes = batch.valid_BM.sum().clamp(min=1)
+    losses = dict.fromkeys(("slot", "l1", "giou", "contrast"), out.logits_KBQS.new_zeros(()))
+    b, m = batch.valid_BM.nonzero(as_tuple=True)
+    for logits_BQS, boxes_BQ4, query_BQC in zip(out.logits_KBQS, out.boxes_KBQ4, out.query_KBQC, strict=True):
+        q = match(logits_BQS, boxes_BQ4, batch)[b, m]
+        target = torch.zeros_like(logits_BQS)
+        target[..., -1] = 1
+        target[b, q] = slots(batch.positive_BML, logits_BQS.shape[-1])[b, m]
+        weight = torch.full(logits_BQS.shape[:2], NO_OBJECT_WEIGHT, device=target.device)
+        weight[b, q] = 1
+        losses["slot"] = losses["slot"] - ((logits_BQS.log_softmax(-1) * target).sum(-1) * weight).sum() / boxes
+        found, wanted = boxes_BQ4[b, q], batch.boxes_BM4[b, m]
+        losses["l1"] = losses["l1"] + (found - wanted).abs().sum() / boxes
+        losses["giou"] = losses["giou"] + giou_loss(found, wanted).sum() / boxes
+        positive = torch.zeros(*query_BQC.shape[:2], batch.tokens_BL.shape[1], dtype=torch.bool, device=target.device)
+        positive[b, q] = batch.positive_BML[b, m]
+        losses["contrast"] = losses["contrast"] + contrast(query_BQC, out.token_BLC, positive, batch.text_BL) / boxes
+    return losses
+
+
+def inside(centres_N2: Tensor, batch: Batch) -> Tensor:
+    """Which image tokens belong to which box, [B, M, N]: their centre lies in it, or is the nearest to its own."""
+    offset = (centres_N2 - batch.boxes_BM4[:, :, None, :2]).abs()
+    within = (offset <= batch.boxes_BM4[:, :, None, 2:] / 2).all(-1)
+    nearest = torch.zeros_like(within).scatter_(2, offset.square().sum(-1).argmin(2, keepdim=True), True)
+    return (within | nearest) & batch.valid_BM[..., None]
+
+
+def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
+    """Boxes of image tokens that lie on a named object, and their alignment with its phrase at the towers. [ours]"""
+    within_BMN = inside(patches.centres_N2, batch)
+    area = batch.boxes_BM4[..., 2:].prod(-1, keepdim=True).masked_fill(~within_BMN, 2.0)
+    owner_BN = area.argmin(1)  # a token on several objects answers for the smallest
+    on_BN = within_BMN.any(1)
+    b, n = on_BN.nonzero(as_tuple=True)
+    found, wanted = patches.boxes_BN4[b, n], batch.boxes_BM4[b, owner_BN[b, n]]
+    positive = torch.einsum("bmn,bml->bnl", within_BMN.float(), batch.positive_BML.float()) > 0
+    count = on_BN.sum().clamp(min=1)
+    return {
+        "patch_box": (5 * (found - wanted).abs().sum() + 2 * giou_loss(found, wanted).sum()) / count,
+        "towers": contrast(patches.patch_BNC, patches.token_BLC, positive, batch.text_BL) / count,
+    }
+
+
+def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch) -> Tensor:
+    """Focal loss of the image tokens' scores: which of them lie on an object that the caption names. [ours]"""
+    on_BN = inside(centres_N2, batch).any(1)
+    return sigmoid_focal_loss(score_BN, on_BN.float(), reduction="sum") / on_BN.sum().clamp(min=1)
+
+
+def forward(model: MDETR, batch: Batch) -> Grounding:
+    """One pass of the model over a batch."""
+    return model(batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
+
+
+def warm_up_losses(model: MDETR, batch: Batch) -> dict[str, Tensor]:
+    """Losses of the towers alone, for the first stage of pre-training. [ours]"""
+    return patch_loss(model.towers_only(batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL), batch)
+
+
+def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
+    """All losses of one pass, not yet weighted."""
+    found = set_loss(out, batch)
+    if out.patches is not None and out.patch_score_BN is not None:
+        found |= patch_loss(out.patches, batch)
+        found["score"] = score_loss(out.patch_score_BN, out.patches.centres_N2, batch)
+    return found
+

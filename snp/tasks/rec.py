@@ -1,0 +1,66 @@
+"""Referring expression comprehension: one box for one sentence; precision@k and mean IoU."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from snp.data.dataset import GroundingSet
+from snp.models.mdetr import MDETR
+from snp.tasks.grounding import forward, giou_loss
+
+RANKS = (1, 5, 10)
+
+
+def pairwise_iou(boxes_NQ4: Tensor, target_N4: Tensor) -> Tensor:
+    """IoU [N, Q] of every predicted box with the one true box; boxes as centre and size."""
+    a, b = box_convert(boxes_NQ4, "cxcywh", "xyxy"), box_convert(target_N4, "cxcywh", "xyxy")[:, None]
+    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    union = boxes_NQ4[..., 2:].prod(-1) + target_N4[:, None, 2:].prod(-1) - overlap
+    return overlap / union.clamp(min=1e-12)
+
+
+def score(
+    boxes_NQ4: Tensor, rank_NQ: Tensor, target_N4: Tensor, types: np.ndarray, mdetr_compatible: bool = False
+) -> dict[str, Any]:
+    """Precision at 1, 5 and 10 (IoU >= 0.5) and mean IoU of the first box, over all and by expression type.
+
+    Args:
+        rank_NQ: 1 - P(no object) of each query; boxes are tried from the highest down, ties in query order.
+        mdetr_compatible: threshold GIoU instead, as MDETR's public evaluator does.
+    """
+    order = rank_NQ.argsort(dim=1, descending=True, stable=True)
+    iou = pairwise_iou(boxes_NQ4, target_N4).gather(1, order)
+    judged = 1 - giou_loss(boxes_NQ4, target_N4[:, None]).gather(1, order) if mdetr_compatible else iou
+    right = (judged >= 0.5).cummax(1).values.numpy()
+    first = iou[:, 0].double().numpy()
+
+    def summary(where: np.ndarray) -> dict[str, Any]:
+        at = {f"precision@{k}": float(right[where, min(k, right.shape[1]) - 1].mean()) for k in RANKS}
+        return {"n": int(where.sum()), **at, "mean_iou": float(first[where].mean())}
+
+    by_type = {str(t): summary(types == t) for t in sorted(set(types.tolist()))}
+    return summary(np.ones(len(first), bool)) | {"by_type": by_type}
+
+
+@torch.inference_mode()
+def evaluate(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any]:
+    """Score the model on every expression of `data`; each image passes the vision tower once for all its sentences.
+
+    Only pixels and words reach the model: spans and boxes of the batch are used for judging alone.
+    """
+    training = model.training
+    model.eval()
+    boxes, ranks, targets, order = [], [], [], []
+    for index in data.by_image(captions):
+        batch = data.batch(index, share_images=True)
+        out = forward(model, batch)
+        boxes.append(out.boxes_KBQ4[-1])
+        ranks.append(1 - out.logits_KBQS[-1].softmax(-1)[..., -1])
+        targets.append(batch.boxes_BM4[:, 0])
+        order.append(index)
+    model.train(training)
+    types = data.types[np.concatenate(order)]
+    return score(torch.cat(boxes), torch.cat(ranks), torch.cat(targets), types)
