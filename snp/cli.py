@@ -55,9 +55,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     seeds = max(len(row.seeds) for row in chosen)
     head = ["row", "removed", "main", *(f"seed {seed}" for seed in range(seeds)), "time left"]
     print(tabulate([line[:-1] + [""] * (len(head) - len(line)) + line[-1:] for line in lines], head))
-    print(
-        "\n@60: 60% of all parameters are kept. Times are means of finished runs of the same kind; ?: none yet."
-    )
+    print("\n@60: 60% of all parameters are kept. Time: mean of finished runs of the same kind; ?: none yet.")
 
 
 @app.command
@@ -93,7 +91,7 @@ def reproduce(
         bool, tyro.conf.arg(help="run nothing, only render the committed results")
     ] = False,
 ) -> None:
-    """Run the main rows of a table's first group afresh for one seed, and print them beside the committed ones."""
+    """Run the main rows of a table's first group afresh, one seed; print them beside the committed ones."""
     from snp.report.table import reproduction
     from snp.report.table import table as render
 
@@ -116,14 +114,20 @@ def reproduce(
 
 
 @app.command
-def pretrain(scale: Scale = "desk", data: Data = "scenes", out: Out = None) -> None:
+def pretrain(
+    scale: Scale = "desk",
+    data: Data = "scenes",
+    out: Out = None,
+    threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 2,
+) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
     spec, store = Pretrain(scale=scale, data=data), _store(scale, out)
     if store.state(spec) != "done":
-        phase = import_module("snp.experiment.recipes").RECIPES[scale].pretrain
-        with tqdm(total=phase.steps * phase.batch, unit="caption", smoothing=0.05, desc=spec.name) as bar:
+        import_module("torch").set_num_threads(threads)
+        total = import_module("snp.experiment.runner").captions(spec)
+        with tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, desc=spec.name) as bar:
             import_module("snp.experiment.stages").run(spec, store, bar.update)
     print(f"done: {store.folder(spec)}")
 
@@ -192,8 +196,8 @@ def data(
     from snp.experiment import prepare
 
     root = root or prepare.data_folder(scale, name)
-    if action == "make" or not (root / "dataset.json").exists():
-        prepare.make(scale, name, root, workers, source)
+    if source or not (root / "dataset.json").exists():
+        _make(name, scale, root, source, workers)
     if action == "make":
         print(root)
         return
@@ -215,10 +219,28 @@ def _store(scale: Scale, out: Path | None) -> Store:
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
+def _make(name: Data, scale: Scale, root: Path, source: Path | None, workers: int) -> None:
+    from snp.experiment.prepare import SEED
+    from snp.experiment.recipes import RECIPES
+
+    if scale not in RECIPES:
+        raise InputError(
+            f"--scale {scale}", f"{name} is not made at this scale", f"scales: {', '.join(RECIPES)}"
+        )
+    sizes = {"train": RECIPES[scale].train_scenes, "test": RECIPES[scale].test_expressions}
+    sizes["pretrain_val"] = max(40, sizes["train"] // 64)
+    options = {} if source is None else {"source": source}
+    import_module(f"snp.data.{name}").make(root, SEED, **sizes, workers=workers, **options)
+
+
 def _run(rows: list[Row], seeds: tuple[int, ...], store: Store, workers: int, dry_run: bool) -> None:
     from snp.experiment.runner import run_rows
 
-    run_rows(rows, seeds, store, workers=workers, dry_run=dry_run)
+    todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run)
+    for spec in todo if dry_run else ():
+        print(f"{store.state(spec):10}  {spec.slug}")
+    if not todo:
+        print("nothing to do: all runs are done")
 
 
 def _states(row: Row, store: Store) -> list[str]:
