@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from snp.data import annotations
-from snp.data.annotations import Entry
+from snp.data.annotations import Box, Entry
 from snp.data.expressions import STYLES, Expression, Item, Scene
 from snp.errors import InputError
 from snp.files import write_json
@@ -115,6 +115,21 @@ def build(root: str | Path, generator: Generator, seed: int, train: int, test: i
         },
     })  # fmt: skip
     return root
+
+
+def place(
+    rng: random.Random, shape: tuple[int, int], canvas: tuple[int, int], boxes: Sequence[Box]
+) -> tuple[int, int] | None:
+    """A corner (x, y) for something of `shape` (height, width) clear of all `boxes`; None when none is soon found."""
+    height, width = shape
+    for _ in range(40):
+        x, y = rng.randint(0, canvas[1] - width), rng.randint(0, canvas[0] - height)
+        if all(
+            x >= bx + bw + 1 or bx >= x + width + 1 or y >= by + bh + 1 or by >= y + height + 1
+            for bx, by, bw, bh in boxes
+        ):
+            return x, y
+    return None
 
 
 def data_hash(root: str | Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from snp.data.build import build
+from snp.data.build import build, place
 from snp.data.expressions import Item
 
 SIDE = 64
@@ -42,12 +42,12 @@ class Scenes:
             color, shape, texture = _looks(rng, items, split)
             size = rng.choice(list(SIZES))
             mask = _mask(shape, rng.randint(*SIZES[size]), rng.randrange(-12, 13, 4))
-            place = _place(rng, mask.shape, items)
-            if place is None:
+            corner = place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])
+            if corner is None:
                 if len(items) >= 3:
                     break  # full
                 continue
-            x, y = place
+            x, y = corner
             height, width = mask.shape
             _paint(canvas[y : y + height, x : x + width], mask, color, texture, rng)
             attributes = {"size": size, "texture": texture, "color": color}
@@ -107,18 +107,6 @@ def _looks(rng: random.Random, items: list[Item], split: str) -> tuple[str, str,
             color, shape = rng.choice([pair for pair in sorted(HELD_OUT) if shape in pair])
         if split == "testB" or (color, shape) not in HELD_OUT:
             return color, shape, choose(0.3, "texture", TEXTURES)
-
-
-def _place(rng: random.Random, shape: tuple[int, int], items: list[Item]) -> tuple[int, int] | None:
-    height, width = shape
-    for _ in range(40):
-        x, y = rng.randint(0, SIDE - width), rng.randint(0, SIDE - height)
-        if all(
-            x >= bx + bw + 1 or bx >= x + width + 1 or y >= by + bh + 1 or by >= y + height + 1
-            for bx, by, bw, bh in (item.box for item in items)
-        ):
-            return x, y
-    return None
 
 
 @cache
