@@ -1,0 +1,61 @@
+"""How people start things: one shared environment from requirements.lock, and a session for each job."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"  # all sessions share one environment: it is 6 GB
+nox.options.sessions = ["lint", "tests"]
+
+HERE = Path(__file__).parent
+SHARED = HERE / ".nox" / "shared"
+BIN = SHARED / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+def python(session: nox.Session, *arguments: str) -> None:
+    """Run the shared environment's Python."""
+    install(session)
+    session.run(str(BIN / "python"), *arguments, external=True)
+
+
+def install(session: nox.Session) -> None:
+    """Make the shared environment with pip, unless it is the one that requirements.lock describes."""
+    content = (HERE / "requirements.lock").read_bytes() + (HERE / "pyproject.toml").read_bytes()
+    wanted = hashlib.sha256(content + sys.version.encode()).hexdigest()
+    stamp = SHARED / "installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log(f"installing the locked environment into {SHARED}")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(SHARED)], check=True)
+    pip = [str(BIN / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    session.run(*pip, "--require-hashes", "-r", "requirements.lock", external=True)
+    session.run(*pip, "--no-deps", "--no-build-isolation", "-e", ".", external=True)
+    stamp.write_text(wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests; arguments after -- go to pytest."""
+    python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff over everything, mypy over the compression interface."""
+    python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "mypy", "snp/compression")
+
+
+@nox.session(name="reproduce-table1")
+def reproduce_table1(session: nox.Session) -> None:
+    """Table 1 from the dense checkpoint, beside the committed one; -- --scale smoke, -- --from-results."""
+    python(session, "-m", "snp", "reproduce", "table1", *session.posargs)
+
+
+@nox.session(name="pretrain-desk")
+def pretrain_desk(session: nox.Session) -> None:
+    """The dense desk checkpoint; -- --data stamps, -- --out FOLDER to train beside the committed one."""
+    python(session, "-m", "snp", "pretrain", "--scale", "desk", *session.posargs)
