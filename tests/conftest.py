@@ -25,7 +25,12 @@ class TwoTowers(nn.Module):
             img_size=16, patch_size=4, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0
         )
         self.text = TextTransformer(
-            context_length=WORDS, vocab_size=VOCABULARY, width=WIDTH, heads=HEADS, layers=DEPTH, output_dim=WIDTH
+            context_length=WORDS,
+            vocab_size=VOCABULARY,
+            width=WIDTH,
+            heads=HEADS,
+            layers=DEPTH,
+            output_dim=WIDTH,
         )
         self.head = nn.Linear(2 * WIDTH, 5)
         for parameter in self.parameters():  # no zero biases, so that forgetting one changes the output
@@ -45,7 +50,9 @@ def example(batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor]:
     )
 
 
-def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor], overrides: dict[str, Tensor] | None = None) -> Tensor:
+def loss_of(
+    model: nn.Module, batch: tuple[Tensor, Tensor], overrides: dict[str, Tensor] | None = None
+) -> Tensor:
     """A scalar loss, with `overrides` standing in for parameters."""
     logits_BK = torch.func.functional_call(model, overrides or {}, batch)
     return F.cross_entropy(logits_BK, batch[1][:, 0] % logits_BK.shape[1])

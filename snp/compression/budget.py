@@ -15,9 +15,9 @@ class Budget:
     Args:
         keep: share to remain, in (0, 1].
         total: parameters of the dense model.
-        fixed: parameters that no method removes: all outside the towers' units (embeddings, norms, fusion, heads, o and fc2
-            biases).
-        least: fewest parameters that can remain: `fixed` and one pruning unit of every component of every layer.
+        fixed: parameters that no method removes, since they are in no unit of a tower: embeddings, norms,
+            fusion, heads, biases of o and fc2.
+        least: fewest that can remain: `fixed` and one pruning unit of every component of every layer.
 
     Raises:
         InputError: keep outside (0, 1], or fewer parameters asked for than must survive.
@@ -30,12 +30,16 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
-            raise InputError("keep", f"{self.keep:g} is not a share of the parameters", "choose a number in (0, 1], for example 0.6")
+            raise InputError(
+                "keep",
+                f"{self.keep:g} is not a share of the parameters",
+                "choose a number in (0, 1], for example 0.6",
+            )
         minimum = max(self.least, self.fixed)
         if self.target < minimum:
             raise InputError(
                 "keep",
-                f"{self.keep:g} asks for {self.target:,} of {self.total:,} parameters, but {minimum:,} must survive",
+                f"{self.keep:g} leaves {self.target:,} of {self.total:,} parameters, but {minimum:,} stay",
                 f"choose at least {minimum / self.total:.4f}",
             )
 

@@ -1,4 +1,4 @@
-"""Checkpoints of dense and compressed models: safetensors beside the Plan as JSON, hardly larger than the stored parameters."""
+"""Checkpoints: safetensors beside the Plan as JSON, hardly larger than the stored parameters."""
 
 import base64
 import json
@@ -21,21 +21,24 @@ WEIGHTS, PLAN, EXTRA = "weights.safetensors", "plan.json", "extra.json"
 _VECTORS = "vectors"  # all small float tensors in one: a header entry costs as much as 25 weights
 
 
-def save(folder: str | Path, model: nn.Module, plan: Plan, paths: dict[str, str], extra: Any = None) -> Path:
+def save(
+    folder: str | Path, model: nn.Module, plan: Plan, extra: Any = None, paths: dict[str, str] | None = None
+) -> Path:
     """Write weights.safetensors, plan.json and, if given, extra.json into `folder`.
 
-    Of masked weights only the kept values are stored, and the mask as packed bits in the plan. Vectors (biases, norms) are
-    stored as one tensor, with their names in the metadata. [ours]
+    Of masked weights only the kept values are stored, and the mask as packed bits in the plan. Vectors
+    (biases, norms) are stored as one tensor, with their names in the metadata. [ours]
 
     Args:
         model: what `surgery.apply` made of `plan` (or the dense model, for the dense plan).
-        paths: tower name -> submodule, needed to rebuild the model.
         extra: anything JSON-able, for example a manifest.
+        paths: tower name -> submodule, needed to rebuild the model; by default a tower's name is its path.
     """
     folder = Path(folder)
     tensors, vectors = _split(model, plan)
     names = {name: len(vector) for name, vector in vectors.items()}
     tensors[_VECTORS] = torch.cat([torch.empty(0), *vectors.values()])
+    paths = paths or {name: name for name in plan.towers}
     metadata = {_VECTORS: _pack(json.dumps(names)), "plan": plan.digest, "paths": json.dumps(paths)}
     # the weights name the plan that they belong to, so that a crash between the files cannot go unnoticed
     write_atomic(folder / PLAN, plan.to_json() + "\n")
@@ -59,9 +62,10 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module,
     """
     folder = Path(folder)
     file = folder / WEIGHTS
-    plan = Plan.from_json(json.dumps(read_json(folder / PLAN)), folder / PLAN)
-    if not file.exists():
-        raise InputError(file, "file not found")
+    for needed in (folder / PLAN, file):
+        if not needed.exists():
+            raise InputError(needed, "file not found")
+    plan = Plan.from_json((folder / PLAN).read_text(errors="replace"), folder / PLAN)
     try:
         with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
             metadata: dict[str, str] = opened.metadata() or {}
@@ -82,9 +86,9 @@ def read_extra(folder: str | Path) -> Any:
 
 
 def _split(model: nn.Module, plan: Plan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """State as it is stored: (tensors by name, float32 vectors by name); masked weights as the vector of kept values."""
+    """State as it is stored: (tensors, float32 vectors), by name; of a masked weight the kept values [n]."""
     tensors, vectors = {}, {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _state(model).items():
         tensor = tensor.detach().cpu().contiguous()
         if name in plan.masks:
             tensors[name] = tensor[plan.masks[name]]
@@ -97,18 +101,34 @@ def _split(model: nn.Module, plan: Plan) -> tuple[dict[str, Tensor], dict[str, T
 
 def _fill(file: Path, model: nn.Module, plan: Plan, stored: dict[str, Tensor]) -> None:
     """Copy stored tensors into the model, all or none."""
-    state = model.state_dict()
+    state = _state(model)
     for name in sorted(stored.keys() ^ state.keys()):
-        raise InputError(f"{file}: {name}", "tensor is missing" if name in state else "the model has no such tensor", "is it another model's?")
+        raise InputError(
+            f"{file}: {name}",
+            "tensor is missing" if name in state else "the model has no such tensor",
+            "is it another model's?",
+        )
     for name, tensor in stored.items():
         shape = [int(plan.masks[name].sum())] if name in plan.masks else list(state[name].shape)
         if list(tensor.shape) != shape or tensor.dtype != state[name].dtype:
-            raise InputError(f"{file}: {name}", f"is {tensor.dtype} {list(tensor.shape)}, the model needs {state[name].dtype} {shape}")
+            raise InputError(
+                f"{file}: {name}",
+                f"is {tensor.dtype} {list(tensor.shape)}, the model needs {state[name].dtype} {shape}",
+            )
     for name, tensor in stored.items():
         if name in plan.masks:
             state[name].zero_()[plan.masks[name]] = tensor.to(state[name].device)
         else:
             state[name].copy_(tensor)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, with a tensor that goes by several names under the first alone."""
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {
+        name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name
+    }
 
 
 def _pack(text: str) -> str:
@@ -121,5 +141,7 @@ def _unpack_vectors(file: Path, joined: Tensor | None, metadata: dict[str, str])
     try:
         sizes: dict[str, int] = json.loads(zlib.decompress(base64.b64decode(metadata[_VECTORS])))
         return dict(zip(sizes, joined.split(list(sizes.values())), strict=True))
-    except (KeyError, ValueError, zlib.error, RuntimeError) as error:
-        raise InputError(f"{file}: {_VECTORS}", f"does not match its list of names: {error}", "save it again") from None
+    except (KeyError, ValueError, TypeError, AttributeError, zlib.error, RuntimeError) as error:
+        raise InputError(
+            f"{file}: {_VECTORS}", f"does not match its list of names: {error}", "save it again"
+        ) from None

@@ -11,16 +11,16 @@ _PACKED = "base64:"
 
 
 def encode_units(units_N: Tensor) -> str:
-    """Bool [n] -> ranges of the True positions ("0-5,8"; "" = none), or "base64:..." of the packed bits when shorter."""
+    """Bool [n] -> ranges of True positions ("0-5,8"; "" = none), or "base64:" packed bits when shorter."""
     edges = np.flatnonzero(np.diff(units_N.numpy().astype(np.int8), prepend=0, append=0))
     runs = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
     ranges = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    packed = _PACKED + base64.b64encode(np.packbits(units_N.numpy())).decode()
+    packed = _PACKED + base64.b64encode(np.packbits(units_N.numpy()).tobytes()).decode()
     return ranges if len(ranges) <= len(packed) else packed
 
 
 def decode_units(text: str, n: int) -> Tensor:
-    """Inverse of `encode_units` for n units. Raises ValueError for text that no set of n units encodes to."""
+    """Inverse of `encode_units` for n units. Raises ValueError for any other text."""
     units = torch.zeros(n, dtype=torch.bool)
     if text.startswith(_PACKED):
         return _unpack(base64.b64decode(text.removeprefix(_PACKED), validate=True), n)
@@ -34,7 +34,7 @@ def decode_units(text: str, n: int) -> Tensor:
 
 
 def encode_mask(mask: Tensor) -> str:
-    """Bool mask of any shape -> base64 of its deflated packed bits (a 60% random mask: 0.16 characters a weight)."""
+    """Bool mask of any shape -> base64 of its deflated packed bits (at most 1/6 character a weight)."""
     return base64.b64encode(zlib.compress(np.packbits(mask.numpy()).tobytes(), 9)).decode()
 
 

@@ -17,7 +17,7 @@ class Counts:
 
     Attributes:
         stored: all parameters of the model.
-        nonzero: those that are not exactly zero.
+        nonzero: those that are not exactly zero (on the meta device, which holds no values, all).
         towers: stored q, k, v, o, fc1, fc2 weights and biases, per tower (comparable to Plan.cost()).
         embeddings: stored in nn.Embedding modules.
         other: the rest: norms, patch and position embeddings, fusion, heads.
@@ -44,17 +44,19 @@ def count(model: nn.Module, towers: dict[str, Tower]) -> Counts:
     embeddings = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     return Counts(
         stored=sum(p.numel() for p in parameters.values()),
-        nonzero=sum(int(p.count_nonzero()) for p in parameters.values()),
-        towers={name: sum(parameters[n].numel() for n in tower.parameter_names) for name, tower in towers.items()},
+        nonzero=sum(p.numel() if p.is_meta else int(p.count_nonzero()) for p in parameters.values()),
+        towers={
+            name: sum(parameters[n].numel() for n in tower.parameter_names) for name, tower in towers.items()
+        },
         embeddings=sum(weight.numel() for weight in embeddings.values()),
     )
 
 
 def flops(model: nn.Module, *example: Any, **named: Any) -> int:
-    """Floating-point operations of one forward pass (a multiplication and an addition are two), matrix products only.
+    """Floating-point operations of the matrix products of one forward pass; a multiply-add counts as two.
 
-    The counter sees nothing of fused attention on a CPU, nor of torch's inference fast path for attention, which is taken in
-    eval mode whenever no gradient is asked for. So: plain attention, and the fast path off.
+    The counter sees nothing of fused attention on a CPU, nor of torch's inference fast path for attention,
+    which is taken in eval mode whenever no gradient is asked for. So: plain attention, and the fast path off.
     """
     fast, training = torch.backends.mha.get_fastpath_enabled(), model.training
     torch.backends.mha.set_fastpath_enabled(False)

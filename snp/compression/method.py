@@ -26,8 +26,8 @@ class Problem:
         towers: its towers; the first is the donor in cross-modal sharing.
         budget: how much may remain.
         steps: weight steps of the compression phase.
-        loss: (batch, overrides) -> scalar loss; overrides maps full parameter names to tensors that stand in for them, None
-            is the model as it is. The model stays in the mode (train, eval) that it is in.
+        loss: (batch, overrides) -> scalar loss; overrides maps full parameter names to tensors that stand in
+            for them, None is the model as it is. The model stays in the mode (train, eval) that it is in.
         heldout: gives the next batch that no weight step sees.
         seed: of everything random in the method.
     """
@@ -48,7 +48,7 @@ class Options(BaseModel):
 
 
 class Session(ABC):
-    """One run of a method along the weight steps of the compression phase. All but `plan` may stay as they are."""
+    """One run of a method along the weight steps of the compression phase; only `plan` must be written."""
 
     #: weight step before which the plan is applied to the model; 0 = before any
     apply_at: int = 0
@@ -65,14 +65,14 @@ class Session(ABC):
         """A scalar to be added to the loss of the next weight step, or None."""
         return None
 
-    def after_step(self, step: int) -> None:
-        """Called after weight step `step` (from 0) while the plan is not applied yet: the method's own steps happen here."""
+    def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
+        """Called after weight step `step` (from 0) until the plan is applied: the method's own steps."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings from which `load_state_dict` goes on bit-equally."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - stateless by default
         """Take up a state that `state_dict` gave."""
 
     def log(self) -> dict[str, float]:
@@ -106,7 +106,9 @@ class Method(ABC):
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             known = ", ".join(self.Options.model_fields) or "none"
-            raise InputError(f"{self.name}.{field}", first["msg"], f"options of {self.name}: {known}") from None
+            raise InputError(
+                f"{self.name}.{field}", first["msg"], f"options of {self.name}: {known}"
+            ) from None
 
     @abstractmethod
     def start(self, problem: Problem) -> Session:

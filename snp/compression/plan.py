@@ -1,4 +1,4 @@
-"""A Plan is what a method decides, as a value: the units that are pruned and shared, and the weights that are masked."""
+"""A Plan is what a method decides, as a value: units pruned and shared, weights masked."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
 from snp.compression.tower import COMPONENTS, Shape, Tower, iterate
 from snp.errors import InputError
@@ -19,7 +20,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """The receiver's `units` (bool [n_share]) are the units of the same index in the donor layer, same component."""
+    """The receiver's `units` (bool [n_share]) are the donor layer's units of the same component and index."""
 
     receiver: Key
     donor: tuple[str, int]
@@ -33,13 +34,13 @@ class Plan:
     Attributes:
         towers: sizes of the dense towers, donor first.
         keep: (tower, layer, component) -> bool [n_prune], False = pruned; absent = all kept.
-        shares: which units are another layer's; a donor may itself receive (the stored parameter is found through the chain).
+        shares: which units are another layer's; a donor may itself receive: chains end where one is stored.
         masks: parameter name -> bool tensor of its shape, False = zero (unstructured).
         note: what a reader of the table must know, for example that the budget is out of this method's reach.
 
     Raises:
-        InputError: sizes that do not fit, a unit with two donors, a shared unit that is pruned in the receiver or the donor,
-            a cycle of donors, a component without survivor.
+        InputError: sizes that do not fit, a unit with two donors, a shared unit that is pruned in the
+            receiver or the donor, a cycle of donors, a component without survivor.
     """
 
     towers: Mapping[str, Shape]
@@ -49,10 +50,14 @@ class Plan:
     note: str = ""
 
     def __post_init__(self) -> None:
-        keep = {key: _bool(f"keep {key}", value, (self._shape(key).units(key[2]),)) for key, value in self.keep.items()}
+        keep = {
+            key: _bool(f"keep {key}", value, (self._shape(key).units(key[2]),))
+            for key, value in self.keep.items()
+        }
         merged: dict[tuple[Key, tuple[str, int]], Tensor] = {}
         for share in self.shares:
-            units = _bool(f"share {share.receiver}", share.units, (self._shape(share.receiver).units(share.receiver[2], "share"),))
+            n = self._shape(share.receiver).units(share.receiver[2], "share")
+            units = _bool(f"share {share.receiver}", share.units, (n,))
             same = (share.receiver, share.donor)
             if same in merged and bool((merged[same] & units).any()):
                 raise InputError(f"plan: share {share.receiver}", "names a unit twice")
@@ -69,7 +74,11 @@ class Plan:
         for key, kept in self.keep.items():
             if not kept.any():
                 raise InputError(f"plan: keep {key}", "leaves no unit", "keep at least one")
-        object.__setattr__(self, "_layers", [(name, layer) for name, shape in self.towers.items() for layer in range(shape.layers)])
+        for name, mask in self.masks.items():
+            if not mask.any():
+                raise InputError(f"plan: mask {name}", "leaves no weight", "keep at least one")
+        layers = [(name, layer) for name, shape in self.towers.items() for layer in range(shape.layers)]
+        object.__setattr__(self, "_layers", layers)
         object.__setattr__(self, "_owners", {component: self._resolve(component) for component in COMPONENTS})
 
     # ------------------------------------------------------------------ what is decided
@@ -94,7 +103,7 @@ class Plan:
         return self.towers[tower].expand(component, self.kept(tower, layer, component))
 
     def owner(self, tower: str, layer: int, component: str) -> Tensor:
-        """Long [n_share]: index into `layers` of the layer that stores each unit, found through chains of donors."""
+        """Long [n_share]: index into `layers` of the layer that stores each unit, at the end of its chain."""
         owners: Tensor = self._owners[component]  # type: ignore[attr-defined]
         return owners[self.layers.index((tower, layer)), : self.towers[tower].units(component, "share")]
 
@@ -104,67 +113,31 @@ class Plan:
         return here & self.survives(tower, layer, component)
 
     def cost(self) -> dict[str, Any]:
-        """Parameters of the towers' weights and biases, in total and per tower.
-
-        dense = stored + removed_units; stored = own units + biases of o and fc2; shared = units that another layer stores;
-        pruned = units cut; masked = zeros of unstructured masks (stored nonetheless, counted in the total only);
-        removed = shared + pruned + masked: what the budget counts.
-        """
-        towers = {}
-        for name, shape in self.towers.items():
-            own, surviving = (
-                sum(
-                    int(which(name, layer, c).sum()) * shape.unit_cost(c, "share")
-                    for layer in range(shape.layers)
-                    for c in COMPONENTS
-                )
-                for which in (self.own, self.survives)
-            )
-            fixed = 2 * shape.d_model * shape.layers
-            pruned = shape.cost - fixed - surviving
-            towers[name] = {"dense": shape.cost, "stored": own + fixed, "own": own, "shared": surviving - own, "pruned": pruned}
-        total = {key: sum(tower[key] for tower in towers.values()) for key in ("dense", "stored", "own", "shared", "pruned")}
-        masked = sum(int((~mask).sum()) for mask in self.masks.values())
-        return {**total, "masked": masked, "removed": total["shared"] + total["pruned"] + masked, "towers": towers}
+        """Parameters of the towers that are stored, shared, pruned and masked: see `accounting.cost`."""
+        return accounting.cost(self)
 
     def summary(self) -> dict[str, Any]:
-        """The cost, and per tower and component the kept and shared sharing units of each layer: small, JSON-able."""
-        units = {
-            name: {
-                c: {
-                    "units": shape.units(c, "share"),
-                    "kept": [int(self.survives(name, layer, c).sum()) for layer in range(shape.layers)],
-                    "own": [int(self.own(name, layer, c).sum()) for layer in range(shape.layers)],
-                }
-                for c in COMPONENTS
-            }
-            for name, shape in self.towers.items()
-        }
-        return {"cost": self.cost(), "units": units, "masks": len(self.masks), "note": self.note}
+        """Cost and unit counts per layer: small and JSON-able."""
+        return accounting.summary(self)
 
     def report(self) -> str:
-        """A table for people: per layer, units kept (of which stored in another layer) of each component."""
-        summary, cost = self.summary(), self.cost()
-        lines = [f"{'tower':<10}{'layer':>5}" + "".join(f"{c + ' kept (shared)':>24}" for c in COMPONENTS)]
-        for name, components in summary["units"].items():
-            for layer in range(self.towers[name].layers):
-                cells = []
-                for c in COMPONENTS:
-                    kept, own = components[c]["kept"][layer], components[c]["own"][layer]
-                    cells.append(f"{kept}/{components[c]['units']}" + (f" ({kept - own})" if kept > own else ""))
-                lines.append(f"{name:<10}{layer:>5}" + "".join(f"{cell:>24}" for cell in cells))
-        parts = ", ".join(f"{key} {cost[key]:,}" for key in ("stored", "shared", "pruned", "masked"))
-        lines.append(f"towers: {cost['dense']:,} parameters: {parts}; {cost['removed'] / cost['dense']:.1%} removed")
-        return "\n".join(lines + ([f"note: {self.note}"] if self.note else []))
+        """A table for people."""
+        return accounting.report(self)
 
     # ------------------------------------------------------------------ checks
 
     def check(self, towers: Mapping[str, Tower]) -> None:
-        """InputError unless the plan fits this model: same towers, masks of existing weights that are neither cut nor shared."""
+        """InputError unless it fits this model: same towers; masks of weights neither cut nor shared."""
         if shapes(towers) != dict(self.towers):
-            raise InputError("plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}")
+            raise InputError(
+                "plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}"
+            )
         blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
-        touched = {key[:2] for key in self.keep} | {share.receiver[:2] for share in self.shares} | {s.donor for s in self.shares}
+        touched = (
+            {key[:2] for key in self.keep}
+            | {share.receiver[:2] for share in self.shares}
+            | {s.donor for s in self.shares}
+        )
         busy = set().union(*(blocks[layer].parameter_names for layer in touched))
         model = next(iter(blocks.values())).model
         parameters = dict(model.named_parameters())
@@ -172,15 +145,24 @@ class Plan:
             if name not in parameters:
                 raise InputError(f"plan: mask {name}", "the model has no such parameter")
             if parameters[name].shape != mask.shape:
-                raise InputError(f"plan: mask {name}", f"has shape {list(mask.shape)}, the parameter {list(parameters[name].shape)}")
+                raise InputError(
+                    f"plan: mask {name}",
+                    f"has shape {list(mask.shape)}, the parameter {list(parameters[name].shape)}",
+                )
             if name in busy:
-                raise InputError(f"plan: mask {name}", "its layer is cut or shared", "mask other weights, or do not cut that layer")
+                raise InputError(
+                    f"plan: mask {name}",
+                    "its layer is cut or shared",
+                    "mask other weights, or do not cut that layer",
+                )
 
     def _shape(self, key: Key) -> Shape:
         tower, layer, component = key
         shape = self.towers.get(tower)
         if shape is None or not 0 <= layer < shape.layers or component not in COMPONENTS:
-            raise InputError(f"plan: {key}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}")
+            raise InputError(
+                f"plan: {key}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}"
+            )
         return shape
 
     def _resolve(self, component: str) -> Tensor:
@@ -199,7 +181,9 @@ class Plan:
                 raise InputError(where, "the two layers differ in size")
             for side in ((tower, layer), share.donor):
                 if bool((units & ~self.survives(*side, component)).any()):
-                    raise InputError(where, f"a shared unit is pruned in {side}", "prune a unit or share it, never both")
+                    raise InputError(
+                        where, f"a shared unit is pruned in {side}", "prune a unit or share it, never both"
+                    )
             row = rows[tower, layer]
             if bool((received[row, : len(units)] & units).any()):
                 raise InputError(where, "a unit has two donors")
@@ -209,7 +193,9 @@ class Plan:
         for _ in rows:  # a chain is at most as long as there are layers
             owner = donor.gather(0, owner)
         if bool(received.gather(0, owner).any()):
-            raise InputError(f"plan: shares of {component}", "donors form a cycle, so that no layer stores the unit")
+            raise InputError(
+                f"plan: shares of {component}", "donors form a cycle, so that no layer stores the unit"
+            )
         return owner
 
     # ------------------------------------------------------------------ as text
@@ -237,18 +223,24 @@ class Plan:
             if value["format"] != _FORMAT:
                 raise ValueError(f"format {value['format']} is not {_FORMAT}")
             towers = {name: Shape(**sizes) for name, sizes in value["towers"].items()}
-            keep = {key: decode_units(v, towers[key[0]].units(key[2])) for key, v in ((_key(k), v) for k, v in value["keep"].items())}
-            shares = tuple(
-                Share(key, (donor.split("/")[0], int(donor.split("/")[1])), decode_units(v, towers[key[0]].units(key[2], "share")))
-                for key, donors in ((_key(k), v) for k, v in value["shares"].items())
-                for donor, v in donors.items()
-            )
+            keep = {}
+            for name, units in value["keep"].items():
+                key = _key(name)
+                keep[key] = decode_units(units, towers[key[0]].units(key[2]))
+            shares = []
+            for name, donors in value["shares"].items():
+                key = _key(name)
+                for donor, units in donors.items():
+                    tower, layer = donor.split("/")
+                    decoded = decode_units(units, towers[key[0]].units(key[2], "share"))
+                    shares.append(Share(key, (tower, int(layer)), decoded))
             masks = {name: decode_mask(bits, tuple(shape)) for name, (shape, bits) in value["masks"].items()}
-            return cls(towers, keep, shares, masks, value["note"])
+            return cls(towers, keep, tuple(shares), masks, value["note"])
         except InputError as error:
             raise InputError(where, str(error)) from None
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(where, f"not a valid plan: {type(error).__name__}: {error}", "write it again") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"not a valid plan: {type(error).__name__}: {error}"
+            raise InputError(where, problem, "write it again") from None
 
     @property
     def digest(self) -> str:
@@ -277,7 +269,8 @@ def _key(name: str) -> Key:
 
 
 def _bool(what: str, value: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    if not isinstance(value, Tensor) or value.dtype != torch.bool or (shape is not None and value.shape != shape):
-        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(f"plan: {what}", f"is {got}, not a bool tensor" + (f" of {list(shape)}" if shape is not None else ""))
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        raise InputError(f"plan: {what}", f"is {getattr(value, 'dtype', type(value))}, not a bool tensor")
+    if shape is not None and value.shape != shape:
+        raise InputError(f"plan: {what}", f"has shape {list(value.shape)}, not {list(shape)}")
     return value.detach().cpu().clone()

@@ -1,18 +1,26 @@
-"""Surgery turns a model and a Plan into a smaller model: units cut out, shared units stored once, masked weights held at zero."""
+"""Surgery: a model and a Plan make a smaller model, with units cut or stored once and weights masked."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snp.compression.modules import Attention, MaskedParameter, TiedLinear, TimmAttention, TorchAttention, TransformersAttention
+from snp.compression.modules import (
+    Attention,
+    MaskedParameter,
+    TiedLinear,
+    TimmAttention,
+    TorchAttention,
+    TransformersAttention,
+)
 from snp.compression.plan import Plan
 from snp.compression.tower import UNIT_DIMS, Block, Tower, attention_name, iterate, linear_names, towers_of
-from snp.errors import InputError
 
 Place = tuple[str, int]  # tower, layer
-#: The linear maps of a compressed layer: their roles with the component that each belongs to, and the dimension of units.
+#: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
 MAPS: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {
     "qkv": ((("q", "qk"), ("k", "qk"), ("v", "vo")), 0),
     "proj": ((("o", "vo"),), 1),
@@ -24,13 +32,13 @@ MAPS: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {
 def substitute(
     model: nn.Module, towers: dict[str, Tower], plan: Plan, params: dict[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """What the plan makes of the dense weights, in their dense shapes: zeros for pruned and masked, donors' values for shared.
+    """What the plan makes of the dense weights, in dense shapes: zeros, and donors' values for shared units.
 
     Args:
         params: tensors to start from instead of the model's own parameters (full names).
 
     Returns:
-        Full parameter name -> tensor for every parameter that the plan changes, differentiable, for torch.func.functional_call.
+        Full name -> tensor of every parameter that the plan changes, differentiable, for functional_call.
     """
     plan.check(towers)
     base = dict(model.named_parameters()) | (params or {})
@@ -52,7 +60,8 @@ def substitute(
                         ref = blocks[plan.layers[donor]].ref(role)
                         theirs = (owner == donor).view(shape).to(tensor.device)
                         tensor = torch.where(theirs, base[getattr(ref, kind)][ref.rows], tensor)
-                    pieces.setdefault(name, {})[block.ref(role).start] = tensor * alive.view(shape).to(tensor.device)
+                    kept = alive.view(shape).to(tensor.device)
+                    pieces.setdefault(name, {})[block.ref(role).start] = tensor * kept
                     if donors or not alive.all():
                         changed.add(name)
         for name in changed:
@@ -87,7 +96,8 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
             assert isinstance(tied, TiedLinear)
             tied.donors = tuple(maps[donor, map_name] for donor in link.donors)
     for place, block in blocks.items():
-        _install(model, block, plan, place, {name: maps[place, name] for name in MAPS if (place, name) in maps})
+        new = {name: maps[place, name] for name in MAPS if (place, name) in maps}
+        _install(model, block, plan, place, new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         owner, _, attribute = name.rpartition(".")
@@ -98,7 +108,7 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Link:
-    """Where a map finds its units: `index` into the concatenation of its own stored units and those of `donors`."""
+    """Where a map finds its units: `index` into its own stored units followed by those of `donors`."""
 
     index: Tensor
     donors: tuple[Place, ...]
@@ -124,7 +134,8 @@ def _link(plan: Plan, place: Place, map_name: str) -> _Link:
     offset = 0
     for row in (here, *others):
         for part, c in zip(index, components, strict=True):
-            own = plan.own(*plan.layers[row], c)
+            tower, layer = plan.layers[row]
+            own = plan.own(tower, layer, c)
             mine = owners[c] == row
             part[mine] = offset + (own.cumsum(0) - 1)[units[c][mine]]
             offset += int(own.sum())
@@ -136,8 +147,8 @@ def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) 
     roles, dim = MAPS[map_name]
     weights, biases = [], []
     for role, component in roles:
-        own = plan.own(*place, component).to(block.weight(role).device)
-        weights.append(block.weight(role)[own] if dim == 0 else block.weight(role)[:, own])
+        own = plan.own(*place, component).nonzero()[:, 0].to(block.weight(role).device)
+        weights.append(block.weight(role).index_select(dim, own))
         biases.append(block.bias(role)[own] if dim == 0 else block.bias(role))
     weight, bias = torch.cat(weights, dim).detach().clone(), torch.cat(biases).detach().clone()
     module: nn.Module
@@ -162,16 +173,18 @@ def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dic
         d_qk, d_vo = (int(plan.kept(*place, c).sum()) for c in ("qk", "vo"))
         stored = [int(plan.own(*place, c).sum()) for c in ("qk", "vo")]
         scale = getattr(dense, "scale", block.d_head**-0.5)
-        sizes = (maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, *stored, scale)
-        setattr(layer, name, _attention(dense, sizes).train(dense.training))
+        call, habits = _manner(dense)
+        cut = call(maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, *stored, scale, **habits)
+        setattr(layer, name, cut.train(dense.training))
 
 
-def _attention(dense: nn.Module, sizes: tuple) -> Attention:  # type: ignore[type-arg]
-    """A cut attention module that is called as `dense` was, with its dropout."""
+def _manner(dense: Any) -> tuple[Callable[..., Attention], dict[str, Any]]:
+    """How a dense attention module is called, and its dropout."""
+    if isinstance(dense, Attention):  # a cut layer may be cut again
+        names = ("dropout", "batch_first")
+        return type(dense), {n: getattr(dense, n) for n in names} | {"proj_dropout": dense.proj_drop.p}
     if isinstance(dense, nn.MultiheadAttention):
-        return TorchAttention(*sizes, dropout=dense.dropout, batch_first=dense.batch_first)
+        return TorchAttention, {"dropout": dense.dropout, "batch_first": dense.batch_first}
     if hasattr(dense, "q_proj"):
-        return TransformersAttention(*sizes, dropout=float(dense.dropout))  # type: ignore[arg-type]
-    if hasattr(dense, "attn_drop"):
-        return TimmAttention(*sizes, dropout=dense.attn_drop.p, proj_dropout=dense.proj_drop.p)  # type: ignore[union-attr, arg-type]
-    raise InputError(type(dense).__name__, "attention of this kind cannot be cut", "start from a dense model")
+        return TransformersAttention, {"dropout": dense.dropout}
+    return TimmAttention, {"dropout": dense.attn_drop.p, "proj_dropout": dense.proj_drop.p}

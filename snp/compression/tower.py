@@ -1,13 +1,13 @@
-"""One uniform view of a transformer tower, whoever wrote its modules: where its q, k, v, o, fc1, fc2 live."""
+"""One uniform view of a transformer tower, whoever wrote it: where its q, k, v, o, fc1, fc2 live."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from snp.compression.modules import Attention
+from snp.compression.modules import Attention, TiedLinear
 from snp.errors import InputError
 
 COMPONENTS = ("qk", "vo", "ffn")
@@ -57,7 +57,7 @@ class Shape:
         return single * (self.units(component, "share") // self.units(component, space))
 
     def expand(self, component: str, units_P: Tensor) -> Tensor:
-        """Pruning units [n_prune] as sharing units [n_share]: a head dimension stands for that of every head."""
+        """Pruning units [n_prune] as sharing units [n_share]: a dimension stands for that of every head."""
         return units_P if component == "ffn" else units_P.repeat(self.n_heads)
 
     @property
@@ -69,7 +69,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a role is stored: rows [start, stop) of the parameters `weight` and `bias` (full names in the model)."""
+    """Where a role is stored: rows [start, stop) of `weight` and `bias`, full parameter names."""
 
     weight: str
     bias: str
@@ -101,14 +101,24 @@ class Block:
     @property
     def d_head(self) -> int:
         if self.d_qk != self.d_vo:
-            raise InputError(self.refs["q"].weight, "this layer is cut: queries and values differ in size", "use d_qk, d_vo")
+            raise InputError(
+                self.refs["q"].weight,
+                "this layer is cut: queries and values differ in size",
+                "use d_qk, d_vo",
+            )
         return self.d_qk
+
+    @property
+    def tied(self) -> bool:
+        """Whether some of its units are stored in another layer."""
+        sizes = {"q": self.n_heads * self.d_qk, "v": self.n_heads * self.d_vo, "fc1": self.d_ffn}
+        return any(self.refs[role].stop - self.refs[role].start < n for role, n in sizes.items())
 
     def ref(self, role: str) -> Ref:
         return self.refs[role]
 
     def weight(self, role: str) -> Tensor:
-        """View of the live weight, [out, in]; gradients flow, and writing into its .data changes the model."""
+        """View of the live weight, [out, in]; gradients flow, and writing to its .data changes the model."""
         return self.model.get_parameter(self.refs[role].weight)[self.refs[role].rows]
 
     def bias(self, role: str) -> Tensor:
@@ -142,10 +152,18 @@ class Tower:
 
     @property
     def shape(self) -> Shape:
-        """Sizes of a dense tower; InputError when its layers differ (it is compressed already)."""
+        """Sizes of a dense tower; InputError when its layers share units or differ in size."""
+        if any(block.tied for block in self.blocks):
+            raise InputError(
+                f"tower {self.name}", "its layers share units already", "start from the dense model"
+            )
         shapes = {Shape(len(self), b.d_model, b.n_heads, b.d_head, b.d_ffn) for b in self.blocks}
         if len(shapes) != 1:
-            raise InputError(f"tower {self.name}", "its layers differ in size, so it is compressed already", "start from the dense model")
+            raise InputError(
+                f"tower {self.name}",
+                "its layers differ in size: it is compressed already",
+                "start from the dense model",
+            )
         return shapes.pop()
 
     @property
@@ -156,16 +174,21 @@ class Tower:
 def view(model: nn.Module, path: str, name: str) -> Tower:
     """The tower `name` made of the layers of the submodule at `path`.
 
-    Knows timm's VisionTransformer, open_clip's TextTransformer and its Transformer, the encoders of transformers (SigLIP,
-    CLIP), and all of them after surgery.
+    Knows timm's VisionTransformer, open_clip's TextTransformer and its Transformer, the encoders of
+    transformers (SigLIP, CLIP), and all of them after surgery.
 
     Raises:
-        InputError: no such submodule, or layers of an unknown kind (norms inside the attention, gated FFN, no biases).
+        InputError: no such submodule, or layers of another kind (norms in the attention, gated FFN, no
+            biases).
     """
     try:
         module = model.get_submodule(path)
     except AttributeError:
-        raise InputError(f"tower {name}", f"the model has no submodule {path!r}", f"it has {', '.join(dict(model.named_children()))}") from None
+        raise InputError(
+            f"tower {name}",
+            f"the model has no submodule {path!r}",
+            f"it has {', '.join(dict(model.named_children()))}",
+        ) from None
     layers = None
     for inner in ("blocks", "resblocks", "layers", "transformer.resblocks", "encoder.layers"):
         found = _find(module, inner)
@@ -173,13 +196,22 @@ def view(model: nn.Module, path: str, name: str) -> Tower:
             layers, prefix = found, ".".join(filter(None, (path, inner)))
             break
     if layers is None:
-        raise InputError(f"tower {name}", f"no transformer layers found in {type(module).__name__} at {path!r}")
+        raise InputError(
+            f"tower {name}", f"no transformer layers found in {type(module).__name__} at {path!r}"
+        )
     return Tower(name, tuple(_block(model, layer, f"{prefix}.{i}") for i, layer in enumerate(layers)))
 
 
 def towers_of(model: nn.Module, paths: dict[str, str]) -> dict[str, Tower]:
     """Views of several towers: {name: path} -> {name: Tower}, in the same order."""
     return {name: view(model, path, name) for name, path in paths.items()}
+
+
+def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
+    """(tower name, layer, Block) over all layers of all towers."""
+    for name, tower in towers.items():
+        for layer, block in enumerate(tower.blocks):
+            yield name, layer, block
 
 
 def attention_name(layer: nn.Module) -> str:
@@ -199,64 +231,58 @@ def _find(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _block(model: nn.Module, layer: nn.Module, prefix: str) -> Block:
-    attention = getattr(layer, attention_name(layer), None)
-    mlp = getattr(layer, "mlp", None)
+def _block(model: nn.Module, layer: Any, prefix: str) -> Block:
+    attention, mlp = getattr(layer, attention_name(layer), None), getattr(layer, "mlp", None)
     if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
-        raise InputError(prefix, f"{type(layer).__name__} has no attention and mlp that could be viewed")
-    inside_attention = f"{prefix}.{attention_name(layer)}"
-    heads, d_qk, d_vo, refs = _attention_refs(attention, inside_attention)
-    first, second = linear_names(mlp)
-    for role, linear in (("fc1", first), ("fc2", second)):
-        if not hasattr(mlp, linear):
-            raise InputError(f"{prefix}.mlp", f"{type(mlp).__name__} is no known feed-forward module")
-        refs[role] = _linear(f"{prefix}.mlp.{linear}", 0, len(getattr(mlp, linear).weight))
-    block = Block(model, heads, d_qk, d_vo, 0, 0, refs)
+        raise InputError(prefix, f"{type(layer).__name__} has no attention and mlp to view")
+    inside = f"{prefix}.{attention_name(layer)}"
+    heads, d_qk, d_vo, refs = _attention_refs(attention, inside)
+    linears: list[Any] = [getattr(mlp, name, None) for name in linear_names(mlp)]
+    if not all(isinstance(linear, nn.Linear | TiedLinear) for linear in linears):
+        raise InputError(f"{prefix}.mlp", f"{type(mlp).__name__} is no known feed-forward module")
+    fc1, fc2 = linears
+    for role, name, linear in zip(("fc1", "fc2"), linear_names(mlp), linears, strict=True):
+        refs[role] = _linear(f"{prefix}.mlp.{name}", 0, len(linear.weight))
+    if fc1.out_features != fc2.in_features:
+        raise InputError(f"{prefix}.mlp", "its two maps differ in width: a gated FFN is not supported")
+    block = Block(model, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs)
     # a norm or a gate between the weights would make cutting change the function
-    present = {f"{inside_attention}.{n}" for n, _ in attention.named_parameters()}
+    present = {f"{inside}.{n}" for n, _ in attention.named_parameters()}
     present |= {f"{prefix}.mlp.{n}" for n, _ in mlp.named_parameters()}
     for odd in sorted(present ^ block.parameter_names):
-        raise InputError(odd, "is unexpected" if odd in present else "is missing", "only plain attention and FFN with biases can be compressed")
-    d_model = len(getattr(mlp, second).weight)
-    d_ffn = _width(getattr(mlp, first), 0)
-    if d_ffn != _width(getattr(mlp, second), 1):
-        raise InputError(f"{prefix}.mlp", f"{first} and {second} differ in width: a gated FFN is not supported")
-    return Block(model, heads, d_qk, d_vo, d_model, d_ffn, refs)
+        problem = "is unexpected" if odd in present else "is missing"
+        raise InputError(odd, problem, "only plain attention and FFN with biases can be compressed")
+    return block
 
 
-def _attention_refs(module: nn.Module, name: str) -> tuple[int, int, int, dict[str, Ref]]:
+def _attention_refs(attention: nn.Module, name: str) -> tuple[int, int, int, dict[str, Ref]]:
     """(heads, dims per head of q and k, of v, refs) for the attention modules that we know."""
-    heads: int = getattr(module, "num_heads", 0)
-    if isinstance(module, Attention):
+    module: Any = attention
+    heads: int = module.num_heads
+    if isinstance(attention, Attention):
         n_qk, n_vo = module.stored_qk, module.stored_vo
         spans = (("q", 0, n_qk), ("k", n_qk, 2 * n_qk), ("v", 2 * n_qk, 2 * n_qk + n_vo))
         refs = {role: _linear(f"{name}.qkv", start, stop) for role, start, stop in spans}
-        return heads, module.d_qk, module.d_vo, refs | {"o": _linear(f"{name}.proj", 0, module.proj.weight.shape[0])}
+        return (
+            heads,
+            module.d_qk,
+            module.d_vo,
+            refs | {"o": _linear(f"{name}.proj", 0, module.proj.out_features)},
+        )
     if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-        d, output = module.embed_dim, "out_proj"
-        refs = {role: Ref(f"{name}.in_proj_weight", f"{name}.in_proj_bias", i * d, i * d + d) for i, role in enumerate("qkv")}
+        d, output, packed = module.embed_dim, "out_proj", (f"{name}.in_proj_weight", f"{name}.in_proj_bias")
+        refs = {role: Ref(*packed, i * d, i * d + d) for i, role in enumerate("qkv")}
     elif isinstance(getattr(module, "qkv", None), nn.Linear):
-        d, output = module.qkv.out_features // 3, "proj"  # type: ignore[union-attr, operator]
+        d, output = module.qkv.out_features // 3, "proj"
         refs = {role: _linear(f"{name}.qkv", i * d, i * d + d) for i, role in enumerate("qkv")}
     elif all(isinstance(getattr(module, f"{role}_proj", None), nn.Linear) for role in "qkv"):
-        d, output = module.q_proj.out_features, "out_proj"  # type: ignore[union-attr, assignment]
+        d, output = module.q_proj.out_features, "out_proj"
         refs = {role: _linear(f"{name}.{role}_proj", 0, d) for role in "qkv"}
     else:
         raise InputError(name, f"{type(module).__name__} is no known attention module")
-    rows = getattr(module, output).weight.shape[0]
+    rows = getattr(module, output).out_features
     return heads, d // heads, d // heads, refs | {"o": _linear(f"{name}.{output}", 0, rows)}
 
 
 def _linear(name: str, start: int, stop: int) -> Ref:
     return Ref(f"{name}.weight", f"{name}.bias", start, stop)
-
-
-def _width(linear: nn.Module, dim: int) -> int:
-    return int(linear.out_features if dim == 0 else linear.in_features)  # type: ignore[arg-type]
-
-
-def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
-    """(tower name, layer, Block) over all layers of all towers."""
-    for name, tower in towers.items():
-        for layer, block in enumerate(tower.blocks):
-            yield name, layer, block
