@@ -35,6 +35,7 @@ class CrossModal(OneShot):
 
     name = "cross-modal"
     kind = "shared"
+    stage = "one-shot"
     source = "after MS-CLIP (You et al., 2022)"
     summary = "tie whole text layers to the vision tower, by hand"
     Options = Options

@@ -11,6 +11,7 @@ class Dense(OneShot):
 
     name = "dense"
     kind = "dense"
+    stage = "one-shot"
     source = "the uncompressed model"
     summary = "nothing is removed; the budget is ignored"
 

@@ -19,6 +19,7 @@ class Magnitude(OneShot):
 
     name = "magnitude"
     kind = "unstructured"
+    stage = "one-shot"
     source = "OMP: one-shot global magnitude pruning, as in MULTIFLOW (CVPR 2024)"
     summary = "zero the smallest weights of both towers, one global threshold"
 

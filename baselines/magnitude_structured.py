@@ -29,6 +29,7 @@ class MagnitudeStructured(OneShot):
 
     name = "magnitude-structured"
     kind = "structured"
+    stage = "one-shot"
     source = "L2-norm filter pruning (Li et al., ICLR 2017), on the units of the transformer"
     summary = "prune the units with the smallest L2 norm"
     Options = Options

@@ -14,6 +14,7 @@ class RandomStructured(OneShot):
 
     name = "random-structured"
     kind = "structured"
+    stage = "one-shot"
     source = "control"
     summary = "prune random units, the same share everywhere"
 
