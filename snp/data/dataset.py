@@ -24,7 +24,8 @@ class Batch:
 
     images_ICHW: uint8; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
     token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
-    valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box.
+    valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
+    category id of a box, 0 where none stands.
     """
 
     images_ICHW: Tensor
@@ -34,6 +35,7 @@ class Batch:
     boxes_BM4: Tensor
     valid_BM: Tensor
     positive_BML: Tensor
+    category_BM: Tensor
 
     def __len__(self) -> int:
         return len(self.tokens_BL)
@@ -50,7 +52,9 @@ class PixelCache:
 
     def __init__(self, folder: Path, size: int, store: Path) -> None:
         if not folder.is_dir():
-            raise InputError(folder, "image folder not found", "make the data set, or give another --data-root")
+            raise InputError(
+                folder, "image folder not found", "make the data set, or give another --data-root"
+            )
         files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
         if not files:
             raise InputError(folder, "holds no images", "make the data set, or give another --data-root")
@@ -112,29 +116,39 @@ class GroundingSet:
         self.captions = [entry.caption for entry in entries]
         self._cache = np.empty(len(entries), np.int32)
         self._row = np.empty(len(entries), np.int32)
-        tokens, boxes, positive = [], [], []
+        tokens, boxes, positive, category = [], [], [], []
         for i, entry in enumerate(entries):
             folder, _, file = entry.file_name.rpartition("/")
             if folder not in caches:
                 caches[folder] = PixelCache(root / "images" / folder, size, root / "cache")
             if file not in caches[folder].rows:
-                raise InputError(root / "images" / entry.file_name, f"image not found, but {path.name} names it")
+                raise InputError(
+                    root / "images" / entry.file_name, f"image not found, but {path.name} names it"
+                )
             self._cache[i] = list(caches).index(folder)
             self._row[i] = caches[folder].rows[file]
             ids, spans = vocabulary.encode(entry.caption)
             if len(ids) > context:
-                raise InputError(f"{path}: images[{i}].caption", f"{len(ids)} tokens, the model takes {context}")
+                raise InputError(
+                    f"{path}: images[{i}].caption", f"{len(ids)} tokens, the model takes {context}"
+                )
             tokens.append(ids)
             scale = np.array([entry.width, entry.height] * 2, np.float32)
             corner = np.array(entry.boxes, np.float32).reshape(-1, 4) / scale
             boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
+            category.append(np.array(entry.categories, np.int64))
             begin, end = np.array(spans).T
-            positive.append([
-                np.any([(begin < e) & (end > b) for b, e in phrase], axis=0) if phrase else np.zeros(len(ids), bool)
-                for phrase in entry.spans
-            ])
+            positive.append(
+                [
+                    np.any([(begin < e) & (end > b) for b, e in phrase], axis=0)
+                    if phrase
+                    else np.zeros(len(ids), bool)
+                    for phrase in entry.spans
+                ]
+            )
         self._pixels = [cache.pixels_NCHW for cache in caches.values()]
-        self._tokens, self._boxes, self._positive = tokens, boxes, positive
+        self._tokens, self._boxes, self._positive, self._category = tokens, boxes, positive, category
+        self.categories = max(int(ids.max()) for ids in category) + 1
         self.lengths = np.array([len(t) for t in tokens], np.int32)
 
     def __len__(self) -> int:
@@ -145,9 +159,8 @@ class GroundingSet:
         part = copy(self)
         part.types, part.lengths = self.types[index], self.lengths[index]
         part._cache, part._row = self._cache[index], self._row[index]
-        part.captions, part._tokens, part._boxes, part._positive = (
-            [values[i] for i in index] for values in (self.captions, self._tokens, self._boxes, self._positive)
-        )
+        for name in ("captions", "_tokens", "_boxes", "_positive", "_category"):
+            setattr(part, name, [getattr(self, name)[i] for i in index])
         return part
 
     def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
@@ -158,21 +171,22 @@ class GroundingSet:
         boxes = np.zeros((B, M, 4), np.float32)
         valid = np.zeros((B, M), bool)
         positive = np.zeros((B, M, L), bool)
+        category = np.zeros((B, M), np.int64)
         for b, i in enumerate(index):
             n, m = self.lengths[i], len(self._boxes[i])
             tokens[b, :n] = self._tokens[i]
             boxes[b, :m] = self._boxes[i]
             valid[b, :m] = True
             positive[b, :m, :n] = self._positive[i]
+            category[b, :m] = self._category[i]
         where = np.stack([self._cache[index], self._row[index]], 1)
         image_index = np.arange(B)
         if share_images:
             where, image_index = np.unique(where, axis=0, return_inverse=True)
         images = np.stack([self._pixels[c][r] for c, r in where])
         return Batch(
-            torch.from_numpy(images), torch.from_numpy(image_index.reshape(-1)), torch.from_numpy(tokens),
-            torch.from_numpy(tokens != PAD), torch.from_numpy(boxes), torch.from_numpy(valid), torch.from_numpy(positive),
-        )  # fmt: skip
+            *map(torch.from_numpy, (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category))
+        )
 
     def epoch(self, batch: int, seed: int, window: int = 64) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.

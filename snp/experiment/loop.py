@@ -98,10 +98,14 @@ class Loop:
             last = step == self.phase.steps
             if step % self.phase.log_every == 0 or last:
                 count = (step - 1) % self.phase.log_every + 1
-                record = {"step": step, "lr": self.phase.rate(step - 1)} | {k: round(v / count, 4) for k, v in running.items()}
+                record = {"step": step, "lr": self.phase.rate(step - 1)} | {
+                    k: round(v / count, 4) for k, v in running.items()
+                }
                 if self.session is not None and self.plan is None:
                     record |= self.session.log()
-                if self.judge is not None and (last or self.phase.judge_every and step % self.phase.judge_every == 0):
+                if self.judge is not None and (
+                    last or self.phase.judge_every and step % self.phase.judge_every == 0
+                ):
                     record |= self._judged()
                 self.curve.append(record)
                 self.log(record)
@@ -197,7 +201,9 @@ class Loop:
         try:
             state = torch.load(self.state_file, weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise InputError(self.state_file, f"cannot be read: {error}", "delete it to start this run again") from None
+            raise InputError(
+                self.state_file, f"cannot be read: {error}", "delete it to start this run again"
+            ) from None
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():

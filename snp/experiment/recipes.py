@@ -55,7 +55,9 @@ class Recipe(BaseModel):
 RECIPES: dict[Scale, Recipe] = {
     "smoke": Recipe(
         model="SMOKE",
-        pretrain=Phase(steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, ema=0.9, log_every=5),
+        pretrain=Phase(
+            steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, ema=0.9, log_every=5
+        ),
         compress=Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, ema=0.9, log_every=4),
         finetune=Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2),
         train_scenes=200,
@@ -63,7 +65,9 @@ RECIPES: dict[Scale, Recipe] = {
     ),
     "desk": Recipe(
         model="DESK",
-        pretrain=Phase(steps=9000, batch=32, lr=1.5e-3, warm_up=200, decay=0.5, towers_only=1500, judge_every=500),
+        pretrain=Phase(
+            steps=9000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=1500, judge_every=500
+        ),
         compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, ema=0.99),
         finetune=Phase(steps=200, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
         train_scenes=32_000,

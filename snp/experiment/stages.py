@@ -1,8 +1,8 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda capt
     """Do one run, or go on with it, and leave its result in the store. Its parents must be done."""
     for parent in run.parents():
         if store.state(parent) != "done":
-            raise InputError(store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}")
+            raise InputError(
+                store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}"
+            )
     store.begin(run)
     return {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind](run, store, progress)
 
@@ -59,22 +61,38 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     val = GroundingSet(root, "finetune_refcoco_val", vocabulary, config.image_size, config.context)
     glance = val.subset(np.arange(min(len(val), 1000)))
 
-    def judge(model: nn.Module) -> dict[str, Any]:
+    def judge(learner: nn.Module) -> dict[str, Any]:
         return _flat("val", rec.evaluate(model, glance))
 
     phase = recipe.pretrain
+    # simple phrases first: from captions that also tell places and relations the towers learn words very slowly
+    simple = train.subset(np.flatnonzero(train.types == "attribute"))
+    learner = grounding.WarmUp(model, train.categories)
 
-    def objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
+    def stream(start: int) -> Iterator[Batch]:
+        early = range(start, phase.towers_only)
+        yield from islice(simple.stream(phase.batch, run.seed, start), len(early))
+        yield from train.stream(phase.batch, run.seed, max(start - phase.towers_only, 0))
+
+    def objective(
+        learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
+    ) -> dict[str, Tensor]:
+        assert isinstance(learner, grounding.WarmUp)
         if step >= phase.towers_only:
-            return losses(model, batch, overrides, step)
-        return _weigh(grounding.warm_up_losses(model, batch))
+            return losses(learner.model, batch, overrides, step)
+        return _weigh(learner.losses(batch))
 
-    loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), objective, store.folder(run),
-                run.seed, judge=judge, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
-    model = loop.run()
+    loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
+                log=lambda record: store.log(run, record))  # fmt: skip
+    loop.run()
     _save_model(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), config, vocabulary)
     counted = count.count(model, towers_of(model, TOWERS))
-    params = {"stored": counted.stored, "towers": counted.total, "embeddings": counted.embeddings, "other": counted.other}
+    params = {
+        "stored": counted.stored,
+        "towers": counted.total,
+        "embeddings": counted.embeddings,
+        "other": counted.other,
+    }
     metrics = {"params": params, "splits": {"refcoco/val": rec.evaluate(model, val)}}
     return _finish(run, store, recipe, loop, metrics, root)
 
@@ -84,7 +102,10 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
     dense, _, config, vocabulary = load_model(store.folder(run.parent))
     method = get(run.method, **run.options)
-    phase, held = recipe.compress, Cursor(lambda start: held_out.stream(recipe.compress.batch, run.seed + 1, start))
+    phase, held = (
+        recipe.compress,
+        Cursor(lambda start: held_out.stream(recipe.compress.batch, run.seed + 1, start)),
+    )
     train, held_out = _learning(root, vocabulary, config)
     gap: dict[str, float] = {}
 
@@ -98,7 +119,13 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     towers = towers_of(dense, TOWERS)
     budget = Budget.of(dense, towers, run.keep)
     problem = Problem(
-        model=dense, towers=towers, budget=budget, steps=phase.steps, loss=task_loss, heldout=held, seed=run.seed
+        model=dense,
+        towers=towers,
+        budget=budget,
+        steps=phase.steps,
+        loss=task_loss,
+        heldout=held,
+        seed=run.seed,
     )
     session = method.start(problem)
 
@@ -136,11 +163,15 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Re
     loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
                 run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
     model = loop.run()
-    splits = {split: rec.evaluate(model, val if split == "val" else data(split)) for split in SPLITS[run.benchmark]}
+    splits = {
+        split: rec.evaluate(model, val if split == "val" else data(split)) for split in SPLITS[run.benchmark]
+    }
     return _finish(run, store, recipe, loop, {"splits": splits, "zero_shot": zero_shot}, root)
 
 
-def losses(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
+def losses(
+    model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
+) -> dict[str, Tensor]:
     """The weighted grounding losses of a batch, with `overrides` in place of parameters of the same names."""
     inputs = (batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
     out = functional_call(model, overrides, inputs) if overrides else model(*inputs)
@@ -170,8 +201,12 @@ def load_model(folder: Path) -> tuple[MDETR, Plan, ModelConfig, Vocabulary]:
     return model, plan, config, Vocabulary(about["vocabulary"])
 
 
-def _save_model(folder: Path, model: nn.Module, plan: Plan, config: ModelConfig, vocabulary: Vocabulary) -> None:
-    write_json(folder / "model.json", {"config": config.model_dump(), "vocabulary": vocabulary.clip_ids}, indent=None)
+def _save_model(
+    folder: Path, model: nn.Module, plan: Plan, config: ModelConfig, vocabulary: Vocabulary
+) -> None:
+    write_json(
+        folder / "model.json", {"config": config.model_dump(), "vocabulary": vocabulary.clip_ids}, indent=None
+    )
     checkpoint.save(folder, model, plan, TOWERS)
 
 
@@ -200,7 +235,9 @@ def _flat(name: str, found: dict[str, Any]) -> dict[str, float]:
     return flat | {f"{name}/{kind}": part["precision@1"] for kind, part in found["by_type"].items()}
 
 
-def _finish(run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path) -> Result:
+def _finish(
+    run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path
+) -> Result:
     phase: Phase = getattr(recipe, run.kind)
     about = manifest(run, {"model": recipe.model, **phase.model_dump()}, torch.get_num_threads(),
                      prepare.data_hash(root), datetime.now(UTC), loop.seconds)  # fmt: skip

@@ -41,7 +41,9 @@ class ModelConfig(BaseModel):
     def _divides(self) -> "ModelConfig":
         for whole, part in (("width", "heads"), ("fusion_width", "fusion_heads"), ("image_size", "patch")):
             if getattr(self, whole) % getattr(self, part):
-                raise ValueError(f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}")
+                raise ValueError(
+                    f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}"
+                )
         return self
 
 

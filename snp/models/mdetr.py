@@ -33,8 +33,9 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Patches:
-    """What the towers alone say: a box for every image token, and image and text tokens in one space. [ours]"""
+    """What the towers alone say: image tokens, a box for each, and image and text tokens in one space. [ours]"""
 
+    image_BND: Tensor
     boxes_BN4: Tensor
     centres_N2: Tensor
     patch_BNC: Tensor
@@ -70,8 +71,12 @@ class MDETR(nn.Module):
             self.patch_contrast, self.word_contrast = nn.Linear(d, c), nn.Linear(d, c)
         else:
             self.queries = nn.Embedding(config.queries, d)
-        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False
+        )
         self._initialise()
 
     def _initialise(self) -> None:
@@ -85,7 +90,9 @@ class MDETR(nn.Module):
         if self.config.proposals:
             nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
 
-    def forward(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Grounding:
+    def forward(
+        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor
+    ) -> Grounding:
         """Ground B captions in the images they belong to. Shapes and units as in `snp.data.dataset.Batch`."""
         v_BND, t_BLD, centres_N2 = self._towers(images_ICHW, image_index_B, tokens_BL, text_BL)
         patches = self._patches(v_BND, t_BLD, centres_N2) if self.config.proposals else None
@@ -134,7 +141,9 @@ class MDETR(nn.Module):
         """What the towers say before any fusion: enough for the warm-up, at half the cost of a whole pass."""
         return self._patches(*self._towers(images_ICHW, image_index_B, tokens_BL, text_BL))
 
-    def _towers(self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _towers(
+        self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x = self.vision.forward_features((images - self.mean) / self.std)[:, self.vision.num_prefix_tokens :]
         # each image passes the tower once, however many captions it has
         v_BND = self.vision_to_fusion(x)[image_index]
@@ -146,6 +155,7 @@ class MDETR(nn.Module):
     def _patches(self, v_BND: Tensor, t_BLD: Tensor, centres_N2: Tensor) -> Patches:
         start = torch.cat([centres_N2, torch.full_like(centres_N2, 0.2)], 1).logit()
         return Patches(
+            v_BND,
             (start + self.patch_box(v_BND)).sigmoid(),
             centres_N2,
             F.normalize(self.patch_contrast(v_BND), dim=-1),

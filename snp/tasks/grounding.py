@@ -2,7 +2,8 @@
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 
 from snp.data.dataset import Batch
@@ -10,8 +11,17 @@ from snp.models.mdetr import MDETR, Grounding, Patches
 
 TEMPERATURE = 0.07
 NO_OBJECT_WEIGHT = 0.1
-WEIGHTS = {"slot": 1.0, "l1": 5.0, "giou": 2.0, "contrast": 1.0, "score": 2.0, "patch_box": 1.0, "towers": 1.0}
-"""slot, l1, giou, contrast: MDETR. score, patch_box, towers: the dense losses of two-stage proposals. [ours]"""
+WEIGHTS = {
+    "slot": 1.0,
+    "l1": 5.0,
+    "giou": 2.0,
+    "contrast": 1.0,
+    "score": 2.0,
+    "patch_box": 1.0,
+    "towers": 1.0,
+    "category": 1.0,
+}
+"""slot, l1, giou, contrast: MDETR. score, patch_box, towers, category: the dense losses of two-stage proposals. [ours]"""
 
 
 def giou_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -38,7 +48,7 @@ def match(logits_BQS: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
 def slots(positive_BML: Tensor, S: int) -> Tensor:
     """The target over token slots of each box: uniform over its phrase's tokens, [B, M, S], S >= L + 1."""
     share = positive_BML.float() / positive_BML.sum(-1, keepdim=True).clamp(min=1)
-    return torch.nn.functional.pad(share, (0, S - share.shape[-1]))
+    return pad(share, (0, S - share.shape[-1]))
 
 
 def contrast(left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL: Tensor) -> Tensor:
@@ -69,13 +79,19 @@ def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
         target[b, q] = slots(batch.positive_BML, logits_BQS.shape[-1])[b, m]
         weight = torch.full(logits_BQS.shape[:2], NO_OBJECT_WEIGHT, device=target.device)
         weight[b, q] = 1
-        losses["slot"] = losses["slot"] - ((logits_BQS.log_softmax(-1) * target).sum(-1) * weight).sum() / boxes
+        losses["slot"] = (
+            losses["slot"] - ((logits_BQS.log_softmax(-1) * target).sum(-1) * weight).sum() / boxes
+        )
         found, wanted = boxes_BQ4[b, q], batch.boxes_BM4[b, m]
         losses["l1"] = losses["l1"] + (found - wanted).abs().sum() / boxes
         losses["giou"] = losses["giou"] + giou_loss(found, wanted).sum() / boxes
-        positive = torch.zeros(*query_BQC.shape[:2], batch.tokens_BL.shape[1], dtype=torch.bool, device=target.device)
+        positive = torch.zeros(
+            *query_BQC.shape[:2], batch.tokens_BL.shape[1], dtype=torch.bool, device=target.device
+        )
         positive[b, q] = batch.positive_BML[b, m]
-        losses["contrast"] = losses["contrast"] + contrast(query_BQC, out.token_BLC, positive, batch.text_BL) / boxes
+        losses["contrast"] = (
+            losses["contrast"] + contrast(query_BQC, out.token_BLC, positive, batch.text_BL) / boxes
+        )
     return losses
 
 
@@ -114,9 +130,26 @@ def forward(model: MDETR, batch: Batch) -> Grounding:
     return model(batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
 
 
-def warm_up_losses(model: MDETR, batch: Batch) -> dict[str, Tensor]:
-    """Losses of the towers alone, for the first stage of pre-training. [ours]"""
-    return patch_loss(model.towers_only(batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL), batch)
+class WarmUp(nn.Module):
+    """The model beside a classifier of image tokens that only the first stage of pre-training has. [ours]
+
+    Towers alone learn to see (category and box of every token on a named object) and to name (alignment with the
+    phrase); alignment by itself stays at chance for thousands of steps.
+    """
+
+    def __init__(self, model: MDETR, categories: int) -> None:
+        super().__init__()
+        self.model = model
+        self.category = nn.Linear(model.config.fusion_width, categories)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the towers alone, not yet weighted."""
+        patches = self.model.towers_only(
+            batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL
+        )
+        b, m, n = inside(patches.centres_N2, batch).nonzero(as_tuple=True)
+        found = self.category(patches.image_BND[b, n])
+        return patch_loss(patches, batch) | {"category": cross_entropy(found, batch.category_BM[b, m])}
 
 
 def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
@@ -126,4 +159,3 @@ def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
         found |= patch_loss(out.patches, batch)
         found["score"] = score_loss(out.patch_score_BN, out.patches.centres_N2, batch)
     return found
-
