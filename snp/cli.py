@@ -118,7 +118,7 @@ def pretrain(
     scale: Scale = "desk",
     data: Data = "scenes",
     out: Out = None,
-    threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 2,
+    threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
@@ -197,7 +197,7 @@ def data(
 
     root = root or prepare.data_folder(scale, name)
     if source or not (root / "dataset.json").exists():
-        _make(name, scale, root, source, workers)
+        prepare.make(root, scale, name, workers, **({} if source is None else {"source": source}))
     if action == "make":
         print(root)
         return
@@ -217,20 +217,6 @@ def bench(
 def _store(scale: Scale, out: Path | None) -> Store:
     """The committed results, or a folder of one's own that borrows their dense checkpoint."""
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
-
-
-def _make(name: Data, scale: Scale, root: Path, source: Path | None, workers: int) -> None:
-    from snp.experiment.prepare import SEED
-    from snp.experiment.recipes import RECIPES
-
-    if scale not in RECIPES:
-        raise InputError(
-            f"--scale {scale}", f"{name} is not made at this scale", f"scales: {', '.join(RECIPES)}"
-        )
-    sizes = {"train": RECIPES[scale].train_scenes, "test": RECIPES[scale].test_expressions}
-    sizes["pretrain_val"] = max(40, sizes["train"] // 64)
-    options = {} if source is None else {"source": source}
-    import_module(f"snp.data.{name}").make(root, SEED, **sizes, workers=workers, **options)
 
 
 def _run(rows: list[Row], seeds: tuple[int, ...], store: Store, workers: int, dry_run: bool) -> None:

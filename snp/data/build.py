@@ -3,13 +3,16 @@
 import hashlib
 import json
 import math
+import os
 import random
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import accumulate
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from snp.data import annotations
-from snp.data.annotations import Box, Entry
+from snp.data.annotations import Box, Entry, Span
 from snp.data.expressions import STYLES, Expression, Item, Scene
 from snp.errors import InputError
 from snp.files import write_json
@@ -64,7 +67,9 @@ class Picture:
     pixels: str  # sha256 of the pixels
 
 
-def build(root: str | Path, generator: Generator, seed: int, train: int, test: int, pretrain_val: int, workers: int) -> Path:
+def build(
+    root: str | Path, generator: Generator, seed: int, train: int, test: int, pretrain_val: int, workers: int
+) -> Path:
     """Make the data set in `root` (replacing one that is there) and return `root`.
 
     Args:
@@ -76,18 +81,29 @@ def build(root: str | Path, generator: Generator, seed: int, train: int, test: i
     Raises:
         InputError: counts below one, or `root` is a folder of something else.
     """
-    for name, value in (("train", train), ("test", test), ("pretrain_val", pretrain_val), ("workers", workers)):
+    for name, value in (
+        ("train", train),
+        ("test", test),
+        ("pretrain_val", pretrain_val),
+        ("workers", workers),
+    ):
         if value < 1:
             raise InputError(name, f"{value} is below one")
     root = Path(root)
-    if root.exists() and any(root.iterdir()) and not {"images", "dataset.json"} & {p.name for p in root.iterdir()}:
+    if (
+        root.exists()
+        and any(root.iterdir())
+        and not {"images", "dataset.json"} & {p.name for p in root.iterdir()}
+    ):
         raise InputError(root, "is not empty and holds no data set", "choose a new folder")
     # dataset.json is written last: a folder without it was interrupted and is made again.
     (root / "dataset.json").unlink(missing_ok=True)
     for folder in ("images", "annotations"):
         shutil.rmtree(root / folder, ignore_errors=True)
     evaluation = math.ceil(test / PER_PICTURE)
-    counts = {"train": train, "pretrain-val": pretrain_val} | dict.fromkeys(("val", "testA", "testB", "test"), evaluation)
+    counts = {"train": train, "pretrain-val": pretrain_val} | dict.fromkeys(
+        ("val", "testA", "testB", "test"), evaluation
+    )
     jobs = [
         (generator, root, seed, split, start, min(start + _CHUNK, count))
         for split, count in counts.items()
@@ -152,8 +168,18 @@ def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
         yield from map(_chunk, jobs)
         return
     # Spawned, not forked: the caller may hold threads (torch), which do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         yield from pool.map(_chunk, jobs)
+
+
+def _end_with_parent() -> None:
+    """Let this worker process end when its parent was killed; it would wait for work forever."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:
@@ -180,7 +206,9 @@ def picture(generator: Generator, root: Path, seed: int, split: str, number: int
         return Picture(name, image.shape[:2], items, caption, single, expressions, pixels)
 
 
-def _expressions(scene: Scene, split: str, number: int, rng: random.Random) -> dict[str, list[Expression]] | None:
+def _expressions(
+    scene: Scene, split: str, number: int, rng: random.Random
+) -> dict[str, list[Expression]] | None:
     made: dict[str, list[Expression]] = {}
     for benchmark, splits in BENCHMARKS.items():
         if split not in splits:
@@ -203,6 +231,7 @@ def _kind(benchmark: str, slot: int) -> str:
 
 
 def _files(pictures: dict[str, list[Picture]], test: int) -> Any:
+    yield "regions_train", [_regions(number, picture) for number, picture in enumerate(pictures["train"])]
     for split, name in (("train", "final_mixed_train"), ("pretrain-val", "final_mixed_val")):
         said = []
         for number, picture in enumerate(pictures[split]):
@@ -219,14 +248,28 @@ def _files(pictures: dict[str, list[Picture]], test: int) -> Any:
             yield f"finetune_{benchmark}_{split}", _entries(said if split == "train" else said[:test])
 
 
+def _regions(number: int, picture: Picture) -> Entry:
+    """Every item of a picture by all its attributes, as "small plain red circle, big striped blue star"."""
+    phrases = [" ".join((*item.attributes.values(), item.noun)) for item in picture.items]
+    ends = list(accumulate(len(phrase) + 2 for phrase in phrases))
+    spans = tuple(((end - 2 - len(phrase), end - 2),) for phrase, end in zip(phrases, ends, strict=True))
+    return Entry(
+        number, picture.file_name, *picture.size, ", ".join(phrases), "regions", tuple(item.box for item in picture.items),
+        spans, "", number, tuple(item.category for item in picture.items),
+    )  # fmt: skip
+
+
 def _entries(said: list[tuple[int, Picture, Any, str]]) -> list[Entry]:
     entries = []
     for number, (original, picture, expression, dataset) in enumerate(said):
-        # Of a referring expression only the referent is annotated; of a caption every item it names.
-        named = expression.named[:1] if expression.kind else expression.named
+        # Of a referring expression only the referent is annotated; of a caption every item it names, once.
+        spans: dict[int, list[Span]] = defaultdict(list)
+        for index, span in expression.named[:1] if expression.kind else expression.named:
+            spans[index].append(span)
+        items = [picture.items[index] for index in spans]
         entries.append(Entry(
             number, picture.file_name, *picture.size, expression.caption, dataset,
-            tuple(picture.items[index].box for index, _ in named), tuple((span,) for _, span in named),
-            expression.kind, original, tuple(picture.items[index].category for index, _ in named),
+            tuple(item.box for item in items), tuple(map(tuple, spans.values())),
+            expression.kind, original, tuple(item.category for item in items),
         ))  # fmt: skip
     return entries

@@ -40,6 +40,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tokens_BL)
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that a model is given: pixels and words."""
+        return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL
+
 
 class PixelCache:
     """The images below a folder, decoded once and kept as one memory-mapped uint8 array NCHW. [ours]

@@ -3,6 +3,7 @@
 import os
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from snp.data import annotations, build
 from snp.data.tokens import Vocabulary, encode
@@ -23,14 +24,17 @@ def data_folder(scale: Scale, data: Data) -> Path:
 
 def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:
     """The folder of a data set, made from its seed first if it is not there."""
+    root = data_folder(scale, data)
+    return root if (root / "dataset.json").exists() else make(root, scale, data, workers)
+
+
+def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
+    """Make a desk data set at the size of a scale; `options` are the data set's own (`source` of stamps)."""
     if scale not in RECIPES:
-        raise InputError(f"scale {scale}", "its data cannot be made", "fetch them and give their folder")
-    root, recipe = data_folder(scale, data), RECIPES[scale]
-    if not (root / "dataset.json").exists():
-        module = import_module(f"snp.data.{data}")
-        module.make(root, SEED, train=recipe.train_scenes, test=recipe.test_expressions,
-             pretrain_val=max(40, recipe.train_scenes // 64), workers=workers)  # fmt: skip
-    return root
+        raise InputError(f"--scale {scale}", f"{data} is not made at this scale", f"scales: {', '.join(RECIPES)}")
+    train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
+    maker = import_module(f"snp.data.{data}").make
+    return maker(root, SEED, train=train, test=test, pretrain_val=max(40, train // 64), workers=workers, **options)
 
 
 def vocabulary(root: Path) -> Vocabulary:

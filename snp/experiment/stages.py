@@ -65,13 +65,14 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
         return _flat("val", rec.evaluate(model, glance))
 
     phase = recipe.pretrain
-    # simple phrases first: from captions that also tell places and relations the towers learn words very slowly
-    simple = train.subset(np.flatnonzero(train.types == "attribute"))
-    learner = grounding.WarmUp(model, train.categories)
+    # every object by its full description first: from sparse captions that also tell places the towers learn
+    # words very slowly
+    regions = GroundingSet(root, "regions_train", vocabulary, config.image_size, config.context)
+    learner = grounding.WarmUp(model, regions.categories)
 
     def stream(start: int) -> Iterator[Batch]:
         early = range(start, phase.towers_only)
-        yield from islice(simple.stream(phase.batch, run.seed, start), len(early))
+        yield from islice(regions.stream(phase.batch, run.seed, start), len(early))
         yield from train.stream(phase.batch, run.seed, max(start - phase.towers_only, 0))
 
     def objective(
@@ -109,13 +110,6 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     train, held_out = _learning(root, vocabulary, config)
     gap: dict[str, float] = {}
 
-    def task_loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
-        training = dense.training
-        dense.eval()
-        value = torch.stack(list(losses(dense, batch, overrides, phase.steps).values())).sum()
-        dense.train(training)
-        return value
-
     towers = towers_of(dense, TOWERS)
     budget = Budget.of(dense, towers, run.keep)
     problem = Problem(
@@ -123,7 +117,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         towers=towers,
         budget=budget,
         steps=phase.steps,
-        loss=task_loss,
+        loss=inference_loss(dense),
         heldout=held,
         seed=run.seed,
     )
@@ -173,9 +167,13 @@ def losses(
     model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
 ) -> dict[str, Tensor]:
     """The weighted grounding losses of a batch, with `overrides` in place of parameters of the same names."""
-    inputs = (batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
-    out = functional_call(model, overrides, inputs) if overrides else model(*inputs)
+    out = functional_call(model, overrides, batch.inputs) if overrides else model(*batch.inputs)
     return _weigh(grounding.losses(out, batch))
+
+
+def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
+    """The pre-training loss as compression methods see it: (batch, overrides) -> scalar."""
+    return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides, 0).values())).sum()
 
 
 def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet) -> dict[str, float | int]:
@@ -183,13 +181,12 @@ def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet
     dense = MDETR(config)
     whole, left = (count.count(m, towers_of(m, TOWERS)) for m in (dense, model))
     batch = data.batch(np.array([int(np.argsort(data.lengths)[len(data) // 2])]))
-    inputs = (batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
     return {
         "stored_params": left.stored,
         "stored_ratio": left.stored / whole.stored,
         "tower_ratio": left.total / whole.total,
         "nonzero_ratio": left.nonzero / whole.stored,
-        "flops_ratio": count.flops(model, *inputs) / count.flops(dense, *inputs),
+        "flops_ratio": count.flops(model, *batch.inputs) / count.flops(dense, *batch.inputs),
     }
 
 

@@ -127,7 +127,7 @@ def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch) -> Tensor:
 
 def forward(model: MDETR, batch: Batch) -> Grounding:
     """One pass of the model over a batch."""
-    return model(batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL)
+    return model(*batch.inputs)
 
 
 class WarmUp(nn.Module):
@@ -144,9 +144,7 @@ class WarmUp(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of the towers alone, not yet weighted."""
-        patches = self.model.towers_only(
-            batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL
-        )
+        patches = self.model.towers_only(*batch.inputs)
         b, m, n = inside(patches.centres_N2, batch).nonzero(as_tuple=True)
         found = self.category(patches.image_BND[b, n])
         return patch_loss(patches, batch) | {"category": cross_entropy(found, batch.category_BM[b, m])}

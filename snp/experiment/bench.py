@@ -1,0 +1,98 @@
+"""How fast training is here: samples a second, the share of the matmul peak, and what SNP's steps add."""
+
+import time
+from statistics import median
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from snp.compression import count
+from snp.compression.budget import Budget
+from snp.compression.method import Problem, Session
+from snp.compression.registry import get
+from snp.compression.tower import towers_of
+from snp.data.dataset import Batch, GroundingSet
+from snp.experiment import prepare
+from snp.experiment.recipes import RECIPES
+from snp.experiment.spec import Data, Scale
+from snp.experiment.stages import inference_loss, losses
+from snp.models import config as configs
+from snp.models.mdetr import MDETR, TOWERS
+
+ROUNDS = 5
+STEPS = 20  # weight steps timed at once; two hypernetwork steps fall among them
+
+
+def train(scale: Scale, data: Data, threads: int = 1) -> str:
+    """Measure plain and SNP pre-training in turns, `ROUNDS` times, and report medians.
+
+    The peak is that of one large matrix product with the same threads; a training step counts as three forward passes.
+    The overhead of SNP is the ratio of step times while the structure is being learned, measured in pairs.
+    """
+    torch.set_num_threads(threads)
+    recipe, root = RECIPES[scale], prepare.data_root(scale, data)
+    vocabulary = prepare.vocabulary(root)
+    config = getattr(configs, recipe.model).model_copy(update={"vocabulary": len(vocabulary)})
+    torch.manual_seed(0)
+    model = MDETR(config)
+    train = GroundingSet(root, "final_mixed_train", vocabulary, config.image_size, config.context)
+    stream = train.stream(recipe.compress.batch, seed=0)
+    batches = [next(stream) for _ in range(STEPS)]
+    towers = towers_of(model, TOWERS)
+    problem = Problem(
+        model=model,
+        towers=towers,
+        budget=Budget.of(model, towers, 0.6),
+        steps=1_000_000,  # the structure stays open for as long as is measured
+        loss=inference_loss(model),
+        heldout=lambda: batches[0],
+    )
+    session = get("snp").start(problem)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    plain, joint = [], []
+    _run(model, batches[:3], optimizer, None)
+    for _ in track(range(ROUNDS), "measuring"):
+        plain.append(_run(model, batches, optimizer, None))
+        joint.append(_run(model, batches, optimizer, session))
+    seconds = median(plain) / STEPS
+    captions = recipe.compress.batch / seconds
+    forward = np.mean([count.flops(model, *b.inputs) / len(b) for b in batches[:4]])
+    achieved, peak = 3 * forward * captions / 1e9, _peak()
+    overhead = median(b / a for a, b in zip(plain, joint, strict=True))
+    return "\n".join([
+        f"plain pre-training   {captions:8.1f} captions/s   ({1000 * seconds:.0f} ms a step of {recipe.compress.batch}, "
+        f"{threads} thread{'s' * (threads > 1)})",
+        f"arithmetic           {achieved:8.1f} GFLOP/s      ({achieved / peak:.0%} of the measured matmul peak, "
+        f"{peak:.0f} GFLOP/s)",
+        f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
+        f"{session.options.every})",
+    ])  # fmt: skip
+
+
+def _run(
+    model: MDETR, batches: list[Batch], optimizer: torch.optim.Optimizer, session: Session | None
+) -> float:
+    """Seconds for one weight step on each batch."""
+    start = time.perf_counter()
+    for step, batch in enumerate(batches):
+        parts = list(losses(model, batch, None, step).values())
+        penalty = session.penalty() if session else None
+        total = torch.stack(parts if penalty is None else [*parts, penalty]).sum()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if session:
+            session.after_step(step)
+    return time.perf_counter() - start
+
+
+def _peak(side: int = 1024, repeats: int = 7) -> float:
+    """GFLOP/s of a float32 product of two square matrices, the best of several."""
+    a, b = torch.randn(2, side, side)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / min(times) / 1e9
