@@ -1,5 +1,6 @@
 """A budget: how many of a model's parameters may remain, and whether that can be reached at all."""
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -37,10 +38,12 @@ class Budget:
             )
         minimum = max(self.least, self.fixed)
         if self.target < minimum:
+            reachable = math.ceil(minimum / self.total * 1e4) / 1e4
             raise InputError(
                 "keep",
-                f"{self.keep:g} leaves {self.target:,} of {self.total:,} parameters, but {minimum:,} stay",
-                f"choose at least {minimum / self.total:.4f}",
+                f"{self.keep:g} asks for {self.target:,} of {self.total:,} parameters, "
+                f"but {minimum:,} must survive",
+                f"choose at least {reachable}",
             )
 
     @property
