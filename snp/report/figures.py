@@ -41,7 +41,7 @@ def figure(name: str, store: Store, scale: Scale, data: Data, path: str | Path) 
     )
     axes.grid(alpha=0.3)
     if axes.has_data():
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return write_atomic(path, buffer.getvalue())

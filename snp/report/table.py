@@ -106,7 +106,7 @@ def compare(new: list[Row], new_store: Store, committed: list[Row], committed_st
         line = {"method": _title(row, ours)}
         for key in _columns([row]):
             line[_head(*key)] = f"{_cell(found, key, 'missing')} \\| {_cell(known, key, 'missing')}"
-        gap = subtract(ours, theirs).abs().max(axis=None)
+        gap = subtract(ours, theirs).abs().max().max()
         line["same seed, largest gap"] = _number(gap, 2)
         lines.append(line)
     text = markdown(pd.DataFrame(lines).fillna(""))

@@ -1,0 +1,144 @@
+"""The command: one clear line and exit code 2 for bad input, and tables without torch."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from synthetic import fill
+
+from snp.cli import main
+from snp.experiment.store import Store
+from snp.experiment.tables import find
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    fill(Store(tmp_path / "results"), find("scenes/dense@100", "desk"), [0.90, 0.91])
+    return tmp_path / "results"
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line a failing command prints."""
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith("snp: ") and error.count("\n") == 1
+    return error
+
+
+def test_a_share_above_one_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    error = fails(capsys, "run", "scenes/snp@60", "--keep", "1.5", "--out", str(tmp_path / "runs"))
+    assert "--keep: must lie in (0, 1], got 1.5" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_row_names_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "near: scenes/snp@60" in fails(capsys, "run", "scenes/snpp@60")
+
+
+def test_an_unknown_table_names_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tables: table1" in fails(capsys, "table", "tabel1")
+
+
+def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--seed: must be 0 or more" in fails(capsys, "run", "scenes/snp@60", "--seed", "-1")
+
+
+def test_a_result_cut_in_half_is_named_by_every_command_that_reads_it(
+    capsys: pytest.CaptureFixture[str], results: Path
+) -> None:
+    path = Store(results).folder(find("scenes/dense@100", "desk").finetune(1, "refcoco+")) / "result.json"
+    path.write_bytes(path.read_bytes()[:300])
+    for command in (
+        ["table", "table1"],
+        ["rows", "table1"],
+        ["claims"],
+        ["run", "scenes/dense@100", "--dry-run"],
+    ):
+        assert f"{path}: not valid JSON" in fails(capsys, *command, "--out", str(results))
+
+
+def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["table", "table1", "--frmt", "csv"])
+    assert exit.value.code == 2
+    assert "--frmt" in capsys.readouterr().err
+
+
+def test_rows_are_listed_with_the_state_of_every_seed_and_the_time_left(
+    capsys: pytest.CaptureFixture[str], results: Path
+) -> None:
+    store, row = Store(results), find("scenes/dense@100", "desk")
+    (store.folder(row.finetune(1, "refcoco")) / "result.json").unlink()
+    main(["rows", "table1", "--data", "scenes", "--out", str(results)])
+    lines = {
+        text.split()[0]: " ".join(text.split())
+        for text in capsys.readouterr().out.splitlines()
+        if "@" in text
+    }
+    # of seed 1 one run is missing, of seed 2 all four; every finished run took a minute
+    assert lines["scenes/dense@100"] == "scenes/dense@100 40% yes done incomplete (3 of 4 runs) missing 5 min"
+    assert lines["scenes/snp@40"] == "scenes/snp@40 60% yes missing missing missing 6 min"
+
+
+def test_a_dry_run_lists_what_it_would_do_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main(
+        [
+            "run",
+            "scenes/snp@60",
+            "--seed",
+            "1",
+            "--scale",
+            "smoke",
+            "--dry-run",
+            "--out",
+            str(tmp_path / "runs"),
+        ]
+    )
+    listed = [text.split() for text in capsys.readouterr().out.splitlines()]
+    row = find("scenes/snp@60", "smoke")
+    assert listed == [["missing", run.slug] for run in row.runs(1)]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_table_can_be_had_as_csv_and_as_a_figure(
+    capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path
+) -> None:
+    main(["table", "table1", "--format", "csv", "--out", str(results)])
+    assert capsys.readouterr().out.startswith("data,method,label,kind,group,target,benchmark,")
+    main(["figure", str(tmp_path / "figure.png"), "--out", str(results)])
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_a_table_renders_without_torch_in_under_three_seconds(results: Path) -> None:
+    code = (
+        "import sys; from snp.cli import main; "
+        f"main(['table', 'table1', '--out', {str(results)!r}]); "
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    start = time.process_time(), time.monotonic()
+    before = _children_seconds()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| dense (2 of 3)" in done.stdout
+    assert _children_seconds() - before < 3, f"{time.monotonic() - start[1]:.1f} s of wall time"
+
+
+def _children_seconds() -> float:
+    """Processor time of finished child processes: other work on the machine does not count."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["methods"])
+    listed = capsys.readouterr().out
+    for name in ("dense", "snp", "magnitude", "magnitude-structured", "random-structured", "cross-modal"):
+        assert f"\n{name} " in listed

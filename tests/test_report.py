@@ -1,0 +1,273 @@
+"""Tables, claims and figures from results: hand-computed numbers, stable bytes, missing rows."""
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import fill
+
+from snp.errors import InputError
+from snp.experiment.store import Store
+from snp.experiment.tables import Row, table1
+from snp.report.claims import Claim, claims
+from snp.report.figures import figure
+from snp.report.frame import Measured
+from snp.report.statistics import estimate, points
+from snp.report.table import compare, reproduction, select, table
+
+ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
+
+
+def row(name: str, group: str = "40%", data: str = "scenes") -> Row:
+    return ROWS[data, name, group]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Dense: 90, 91, 92 per cent over three seeds; snp: 88, 90, 89; random-structured: two seeds of three."""
+    store = Store(tmp_path / "results")
+    fill(store, row("dense"), [0.90, 0.91, 0.92])
+    fill(store, row("snp"), [0.88, 0.90, 0.89], kind="joint")
+    fill(store, row("random-structured"), [0.80, 0.82])
+    return store
+
+
+def long(store: Store) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table("table1", store, "desk", "scenes", "csv"))))
+
+
+def line(lines: list[dict[str, str]], **wanted: str) -> dict[str, str]:
+    (found,) = [line for line in lines if all(line[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_the_csv_holds_mean_deviation_interval_and_paired_difference(store: Store) -> None:
+    found = line(
+        long(store),
+        label="scenes/snp@60",
+        benchmark="refcoco+",
+        split="testB",
+        type="all",
+        metric="precision@1",
+    )
+    # half width of the interval: t(0.975; 2) * 1 / sqrt(3) = 4.30265 / 1.73205 = 2.484
+    assert (found["mean"], found["std"], found["seeds"]) == ("89.000", "1.000", "3")
+    assert (found["ci_low"], found["ci_high"]) == ("86.516", "91.484")
+    # differences by seed: -2, -1, -3
+    assert (found["delta_vs_dense"], found["delta_ci_low"], found["delta_ci_high"]) == (
+        "-2.000",
+        "-4.484",
+        "0.484",
+    )
+    assert (found["kind"], found["target"], found["group"], found["state"]) == ("joint", "0.6", "40%", "done")
+    assert (found["stored_params"], found["stored_ratio"], found["tower_ratio"]) == (
+        "600000",
+        "0.60000",
+        "0.50000",
+    )
+
+
+def test_the_csv_reports_by_expression_type_and_before_fine_tuning(store: Store) -> None:
+    lines = [
+        line for line in long(store) if line["label"] == "scenes/snp@60" and line["benchmark"] == "refcoco"
+    ]
+    assert line(lines, split="val", type="attribute", metric="precision@1")["mean"] == "94.000"
+    assert line(lines, split="val", type="relation", metric="precision@1")["mean"] == "84.000"
+    assert line(lines, split="val", type="all", metric="mean_iou")["mean"] == "50.000"
+    assert line(lines, split="val", type="all", metric="zero_shot_precision@1")["mean"] == "40.000"
+    splits = [found["split"] for found in lines if (found["type"], found["metric"]) == ("all", "precision@1")]
+    assert splits == ["val", "testA", "testB"]
+
+
+def test_dense_has_no_difference_to_itself(store: Store) -> None:
+    found = line(
+        long(store),
+        label="scenes/dense@100",
+        benchmark="refcocog",
+        split="test",
+        type="all",
+        metric="mean_iou",
+    )
+    assert found["delta_vs_dense"] == found["delta_ci_low"] == ""
+
+
+def test_differences_use_only_seeds_that_both_rows_have(store: Store) -> None:
+    found = line(
+        long(store),
+        label="scenes/random-structured@60",
+        benchmark="refcoco",
+        split="val",
+        type="all",
+        metric="precision@1",
+    )
+    # dense 90, 91 against 80, 82: -10, -9
+    assert (found["mean"], found["delta_vs_dense"], found["seeds"], found["state"]) == (
+        "81.000",
+        "-9.500",
+        "2",
+        "2 of 3",
+    )
+
+
+def test_a_row_without_results_is_shown_as_missing_in_every_format(store: Store) -> None:
+    found = line(long(store), label="scenes/magnitude@60", benchmark="refcoco")
+    assert (found["state"], found["mean"], found["seeds"]) == ("missing", "", "0")
+    markdown = table("table1", store, "desk", "scenes")
+    assert "| magnitude (missing) " in markdown and "| random-structured (2 of 3) " in markdown
+    assert "magnitude (missing) &" in table("table1", store, "desk", "scenes", "latex")
+
+
+def test_the_markdown_table_is_this_one(store: Store) -> None:
+    markdown = table("table1", store, "desk", "scenes")
+    lines = [[cell.strip() for cell in text.split("|")[1:-1]] for text in markdown.splitlines()[2:6]]
+    eight = ["val", "testA", "testB"]
+    assert lines[0] == [
+        "method", "kind",
+        *(f"RefCOCO {split}" for split in eight), *(f"RefCOCO+ {split}" for split in eight),
+        "RefCOCOg val", "RefCOCOg test", "Δ dense", "stored", "non-zero", "towers", "FLOPs",
+    ]  # fmt: skip
+    full = ["100.0%", "100.0%", "100.0%", "75.0%"]
+    assert lines[2] == ["dense", "dense", *["91.0 ±1.0"] * 8, "", *full]
+    cut = ["60.0%", "60.0%", "50.0%", "75.0%"]
+    assert lines[3] == ["snp", "joint", *["89.0 ±1.0"] * 8, "-2.0 [-4.5, +0.5]", *cut]
+
+
+def test_the_same_results_give_the_same_bytes(store: Store) -> None:
+    for form in ("markdown", "csv", "latex"):
+        assert table("table1", store, "desk", None, form) == table("table1", store, "desk", None, form)
+
+
+def test_removing_one_result_takes_that_seed_out_of_that_row_and_breaks_nothing(store: Store) -> None:
+    before = table("table1", store, "desk", "scenes")
+    (store.folder(row("snp").finetune(1, "refcocog")) / "result.json").unlink()
+    after = table("table1", store, "desk", "scenes")
+    assert "| snp (2 of 3) " in after
+    changed = [text for text in after.splitlines() if text not in before.splitlines()]
+    assert "| dense " not in "\n".join(text for text in changed if "snp" not in text)
+    one = line(
+        long(store), label="scenes/snp@60", benchmark="refcocog", split="val", type="all", metric="mean_iou"
+    )
+    assert one["state"] == "2 of 3"
+
+
+def test_what_a_method_says_about_its_ceiling_stands_under_the_table(store: Store) -> None:
+    fill(
+        store,
+        row("cross-modal", "60%"),
+        [0.7, 0.7, 0.7],
+        stored_ratio=0.57,
+        note="ceiling: 57.0% is the least",
+    )
+    assert "- cross-modal: ceiling: 57.0% is the least" in table("table1", store, "desk", "scenes")
+
+
+def test_published_figures_are_quoted_with_their_source_and_never_measured(store: Store) -> None:
+    markdown = table("table1", store, "desk", "scenes")
+    measured, quoted = markdown.split("### Published figures")
+    assert "87.51" in quoted and "ashkamath/mdetr README" in quoted and "35-40% of all parameters" in quoted
+    assert "87.51" not in measured and "MDETR" not in measured
+    assert "published" not in table("table1", store, "desk", "scenes", "csv")
+
+
+def test_no_results_at_all_still_give_a_table(tmp_path: Path) -> None:
+    empty = Store(tmp_path / "none")
+    assert table("table1", empty, "desk").count("missing") > 100
+    assert {claim.verdict for claim in claims(Measured(table1("desk"), empty))} == {"not tested"}
+
+
+def test_a_table_without_rows_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="has no rows at scale smoke"):
+        table("table1", store, "smoke", "stamps")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 3.0], "+2.0 [-0.5, +4.5]"),
+        ([-1.0], "-1.0"),
+        ([float("nan"), -1.0, -3.0], "-2.0 [-14.7, +10.7]"),
+        ([-0.01, -0.01], "+0.0 [+0.0, +0.0]"),
+        ([], ""),
+    ],
+)
+def test_intervals_are_students_t_over_the_values_there_are(values: list[float], expected: str) -> None:
+    assert points(estimate(pd.Series(values, dtype=float))) == expected
+
+
+def claims_of(store: Store) -> list[Claim]:
+    return claims(Measured(select("table1", "desk", "scenes"), store))
+
+
+def claim(found: list[Claim], number: str, text: str = "", where: str = "") -> Claim:
+    (one,) = [
+        claim for claim in found if claim.number == number and text in claim.text and where in claim.where
+    ]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("snp", "verdict"),
+    [
+        ([0.899, 0.909, 0.919], "holds"),  # -0.1 each
+        ([0.87, 0.88, 0.89], "fails"),  # -3 each
+        ([0.88, 0.90, 0.89], "undecided"),  # -2, -1, -3
+        ([0.90], "not tested"),
+    ],
+)
+def test_almost_no_loss_is_at_most_one_point_by_the_interval(
+    tmp_path: Path, snp: list[float], verdict: str
+) -> None:
+    store = Store(tmp_path)
+    fill(store, row("dense"), [0.90, 0.91, 0.92])
+    fill(store, row("snp"), snp)
+    found = claim(claims_of(store), "1")
+    assert found.verdict == verdict and found.seeds == len(snp)
+    assert "removed 40.0% of all, 50.0% of the towers" in found.where
+
+
+def test_each_claim_compares_the_rows_it_speaks_of(store: Store) -> None:
+    fill(store, row("snp-prune-only"), [0.85, 0.87, 0.86])  # snp is 3 points above, every seed
+    fill(store, row("snp-cross-only"), [0.70, 0.72, 0.71])
+    fill(store, row("cross-modal"), [0.72, 0.74, 0.73])  # 2 above learned sharing; 18, 17, 19 below dense
+    fill(store, row("snp-free-logits"), [0.88, 0.90, 0.89])
+    fill(store, row("cross-modal", "60%"), [0.7, 0.7, 0.7], stored_ratio=0.6, tower_ratio=0.5)
+    found = claims_of(store)
+
+    def outcome(number: str, text: str = "", where: str = "") -> tuple[str, str]:
+        one = claim(found, number, text, where)
+        return one.measured, one.verdict
+
+    assert outcome("2") == ("-2.0", "undecided")
+    assert outcome("3", "pruning alone", "40%") == ("+3.0", "holds")
+    assert outcome("3", "sharing alone") == ("+18.0", "holds")
+    assert outcome("4") == ("-2.0", "fails")
+    assert outcome("5", "ends at") == ("50.0% of towers", "holds")
+    assert outcome("5", "early") == ("+18.0", "holds")
+    assert outcome("6") == ("1.05x", "holds")
+    assert outcome("7", where="40%") == ("+0.0", "fails")  # equal is not better
+    assert outcome("7", where="60%") == ("", "not tested")
+    assert outcome("T", "3 points") == ("+9.5", "holds")
+
+
+def test_a_reproduction_stands_beside_the_committed_results(store: Store, tmp_path: Path) -> None:
+    here = Store(tmp_path / "here")
+    mine = [row(name).model_copy(update={"seeds": (0,)}) for name in ("dense", "snp", "magnitude")]
+    fill(here, mine[0], [0.90])
+    fill(here, mine[1], [0.875])
+    lines = compare(mine, here, select("table1", "desk"), store).splitlines()
+    cells = [[cell.strip() for cell in text.replace("\\|", "/").split("|")[1:-1]] for text in lines[2:5]]
+    assert cells[0] == ["dense", *["90.0 / 91.0 ±1.0"] * 8, "0.00"]
+    assert cells[1] == ["snp", *["87.5 / 89.0 ±1.0"] * 8, "0.50"]
+    assert cells[2] == ["magnitude (missing)", *["missing / missing"] * 8, ""]
+    text = reproduction("table1", mine, here, store, "desk")
+    assert "tested on the committed results" in text and "35-40% of all parameters" in text
+    nothing = Store(tmp_path / "nothing")
+    assert "tested on this run" in reproduction("table1", mine, here, nothing, "desk")
+
+
+def test_the_figure_is_a_png_with_the_same_bytes_twice(store: Store, tmp_path: Path) -> None:
+    first = figure("table1", store, "desk", "scenes", tmp_path / "a.png").read_bytes()
+    assert first.startswith(b"\x89PNG") and len(first) > 10_000
+    assert figure("table1", store, "desk", "scenes", tmp_path / "b.png").read_bytes() == first

@@ -1,0 +1,87 @@
+"""Which rows Table 1 has."""
+
+import pytest
+
+from snp.errors import InputError
+from snp.experiment.tables import find, rows, table1
+
+DESK = table1("desk")
+
+
+def names(data: str, group: str) -> list[str]:
+    return [row.name for row in DESK if (row.data, row.group) == (data, group)]
+
+
+def test_labels_are_unique_and_lead_back_to_their_row() -> None:
+    labels = [row.label for row in DESK]
+    assert len(set(labels)) == len(labels)
+    assert [find(label, "desk") for label in labels] == DESK
+
+
+def test_no_two_rows_share_a_run_other_than_pretraining() -> None:
+    runs = [run for row in DESK for seed in row.seeds for run in row.runs(seed)[1:]]
+    assert len({run.hash for run in runs}) == len(runs)
+
+
+def test_the_main_rows_are_dense_snp_and_its_simple_rivals() -> None:
+    main = [row.name for row in DESK if row.main and (row.data, row.group) == ("scenes", "40%")]
+    assert main == [
+        "dense", "snp", "cross-modal", "magnitude",
+        "magnitude-structured-uniform", "magnitude-structured-global", "random-structured",
+    ]  # fmt: skip
+
+
+def test_the_first_group_removes_40_per_cent_on_three_benchmarks_and_three_seeds() -> None:
+    group = [row for row in DESK if (row.data, row.group) == ("scenes", "40%")]
+    assert {row.keep for row in group} == {0.6, 1.0}
+    assert {row.benchmarks for row in group} == {("refcoco", "refcoco+", "refcocog")}
+    assert {row.seeds for row in group} == {(0, 1, 2)}
+    assert {"snp-prune-only", "snp-cross-only", "snp-free-logits"} < set(names("scenes", "40%"))
+
+
+def test_the_second_group_removes_60_per_cent_on_refcoco_without_rows_that_cannot_get_there() -> None:
+    group = [row for row in DESK if (row.data, row.group) == ("scenes", "60%")]
+    assert {(row.keep, row.benchmarks) for row in group} == {(0.4, ("refcoco",))}
+    assert "cross-modal" in names("scenes", "60%")
+    assert not {"dense", "snp-cross-only"} & set(names("scenes", "60%"))
+
+
+def test_stamps_has_five_methods_and_one_seed() -> None:
+    assert set(names("stamps", "40%")) == {
+        "dense", "snp", "cross-modal", "magnitude-structured-uniform", "random-structured",
+    }  # fmt: skip
+    assert {row.seeds for row in DESK if row.data == "stamps"} == {(0,)}
+
+
+def test_smoke_scale_is_one_seed_of_scenes() -> None:
+    assert {(row.data, row.seeds) for row in table1("smoke")} == {("scenes", (0,))}
+
+
+def test_runs_of_a_seed_start_with_the_shared_dense_checkpoint() -> None:
+    runs = find("scenes/snp@60", "desk").runs(2)
+    assert [run.kind for run in runs] == ["pretrain", "compress", "finetune", "finetune", "finetune"]
+    assert runs[0] == find("scenes/dense@100", "desk").runs(0)[0]
+    assert {run.seed for run in runs[1:]} == {2}
+
+
+def test_another_size_of_a_row_is_a_row() -> None:
+    row = find("scenes/snp", "desk", keep=0.5)
+    assert (row.label, row.group, row.main) == ("scenes/snp@50", "50%", False)
+
+
+def test_blockwise_sharing_alone_can_be_run_but_is_in_no_table() -> None:
+    assert find("scenes/snp-blockwise-only@90", "desk").options == {"prune": False, "cross": False}
+    assert "snp-blockwise-only" not in [row.name for row in DESK]
+
+
+@pytest.mark.parametrize("keep", [1.5, 0.0, -0.1])
+def test_a_size_outside_its_range_is_refused(keep: float) -> None:
+    with pytest.raises(InputError, match=r"--keep: must lie in \(0, 1\]"):
+        find("scenes/snp@60", "desk", keep=keep)
+
+
+def test_an_unknown_row_names_near_ones_and_an_unknown_table_the_tables() -> None:
+    with pytest.raises(InputError, match="near: scenes/snp@60"):
+        find("scenes/snip@60", "desk")
+    with pytest.raises(InputError, match="tables: table1"):
+        rows("table9", "desk")
