@@ -49,7 +49,7 @@ class ModelConfig(BaseModel):
 
 DESK = ModelConfig(
     name="mdetr-desk", image_size=64, patch=8, stem="convolution", width=80, depth=6, heads=5, class_token=False,
-    vocabulary=128, context=48, causal=False, fusion_width=64, fusion_heads=4, fusion_ffn=64, encoder_layers=2,
+    vocabulary=128, context=56, causal=False, fusion_width=64, fusion_heads=4, fusion_ffn=64, encoder_layers=2,
     decoder_layers=2, queries=16, proposals=True, contrastive=32,
     position_temperature=20.0,
 )  # fmt: skip
