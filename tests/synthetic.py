@@ -19,7 +19,8 @@ def cost(row: Row, **changes: Any) -> dict[str, Any]:
         "nonzero_ratio": row.keep,
         "flops_ratio": 0.75,
         "projection_gap": 0.0125,
-        "step_overhead": 1.05,
+        "seconds": 210.0,
+        "session_seconds": 10.0,
         "note": "",
     } | changes
 

@@ -36,7 +36,10 @@ class PretrainMetrics(Metrics):
 
 
 class CompressMetrics(Metrics):
-    """What a plan costs. Ratios are shares of the whole dense model, `tower_ratio` of its towers alone."""
+    """What a plan costs. Ratios are shares of the whole dense model, `tower_ratio` of its towers alone.
+
+    `session_seconds` of the phase's training `seconds` went into the method's own steps.
+    """
 
     kind: Kind
     stored_params: Annotated[int, Field(gt=0)]
@@ -45,8 +48,8 @@ class CompressMetrics(Metrics):
     nonzero_ratio: Share
     flops_ratio: Share
     projection_gap: float | None = None
-    step_overhead: float | None = None
-    seconds: float | None = None
+    seconds: Share | None = None
+    session_seconds: Share | None = None
     note: str = ""
     plan: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ class Measured:
         long = pd.DataFrame(lines, columns=[*KEYS, "seed", "value"])
         self.scores = long.set_index([*KEYS, "seed"]).value.unstack("seed", sort=False)
         plans: list[dict[str, Any]] = [
-            {"label": row.label, "seed": seed} | {key: result.metrics.get(key) for key in COSTS[2:]}
+            {**result.metrics, "step_overhead": _overhead(result), "label": row.label, "seed": seed}
             for row in rows
             for seed in row.seeds
             if (result := store.find(row.compress(seed)))
@@ -76,6 +76,12 @@ def over_benchmarks(wide: pd.DataFrame) -> pd.Series:
     """Mean over splits, then over benchmarks, per seed; a seed that lacks any of them is left out."""
     whole = wide.loc[:, wide.notna().all()]
     return whole.groupby(level="benchmark", sort=False).mean().mean()
+
+
+def _overhead(result: Result) -> float | None:
+    """Time of the compression phase over the same phase without the method's own steps."""
+    seconds, own = (result.metrics.get(key) for key in ("seconds", "session_seconds"))
+    return seconds / (seconds - own) if seconds and own is not None else None
 
 
 def _lines(result: Result, benchmark: Benchmark) -> Iterator[tuple[str, str, str, float]]:
