@@ -1,7 +1,7 @@
-"""An independent reader of referring expressions: it parses the sentence and finds who is meant among true objects.
+"""An independent reader of referring expressions: it parses the sentence and finds who is meant.
 
-It shares no code with the generator and uses plain meanings (left of = further left), so that what it can solve
-with one answer is unambiguous to a person who reads the words in the same plain way.
+It shares no code with the generator and uses plain meanings (left of = further left), so that what it
+solves with one answer is unambiguous to a person who reads the words in the same plain way.
 """
 
 import re
@@ -12,13 +12,16 @@ from snp.data.expressions import Item
 _SIDES = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}
 _SUPERLATIVES = {"leftmost": "left", "rightmost": "right", "top": "top", "bottom": "bottom"}
 _RELATIONS = re.compile(
-    r" (?:that is )?(?:to the )?(left of|right of|above|below|next to|bigger than|smaller than|of the same \w+ as) the "
+    r" (?:that is )?(?:to the )?"
+    r"(left of|right of|above|below|next to|bigger than|smaller than|of the same \w+ as) the "
 )
 
 
 def solve(sentence: str, items: Sequence[Item]) -> list[int]:
     """Indices of all items the sentence may mean; exactly one for an unambiguous expression."""
-    text = re.sub(r" (in the picture|side of the picture|of the picture)\b", "", sentence).removeprefix("the ")
+    text = re.sub(r" (in the picture|side of the picture|of the picture)\b", "", sentence).removeprefix(
+        "the "
+    )
     parts = _RELATIONS.split(text)
     if len(parts) == 1:
         return _alone(text, items)
@@ -62,7 +65,11 @@ def _related(relation: str, found: list[int], anchor: Item, items: Sequence[Item
 
     def gap(item: Item) -> float:
         x, y = (
-            max(item.box[a] - anchor.box[a] - anchor.box[a + 2], anchor.box[a] - item.box[a] - item.box[a + 2], 0)
+            max(
+                item.box[a] - anchor.box[a] - anchor.box[a + 2],
+                anchor.box[a] - item.box[a] - item.box[a + 2],
+                0,
+            )
             for a in (0, 1)
         )
         return (x * x + y * y) ** 0.5

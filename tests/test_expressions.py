@@ -27,7 +27,11 @@ def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     for split in ("val", "testB", "test", "train"):
         (root / "images" / split).mkdir(parents=True)
-    return [picture(Scenes(), root, 7, split, n) for split in ("val", "testB", "test", "train") for n in range(100)]
+    return [
+        picture(Scenes(), root, 7, split, n)
+        for split in ("val", "testB", "test", "train")
+        for n in range(100)
+    ]
 
 
 def test_the_oracle_solves_every_expression_of_400_scenes(pictures):
@@ -41,9 +45,10 @@ def test_the_oracle_solves_every_expression_of_400_scenes(pictures):
 def test_all_kinds_and_all_shapes_of_sentences_occur(pictures):
     said = " | ".join(e.caption for p in pictures for found in p.expressions.values() for e in found)
     for words in (
-        "left of", "right of", "above", "below", "next to", "bigger than", "smaller than", "of the same color as",
-        "of the same size as", "of the same texture as", "leftmost", "rightmost", "the top", "the bottom", "on the left",
-        "at the top", "the second", "from the right", "biggest", "second smallest", "that is", "in the picture",
+        "left of", "right of", "above", "below", "next to", "bigger than", "smaller than",
+        "of the same color as", "of the same size as", "of the same texture as", "leftmost", "rightmost",
+        "the top", "the bottom", "on the left", "at the top", "the second", "from the right", "biggest",
+        "second smallest", "that is", "in the picture",
     ):  # fmt: skip
         assert words in said, words
 
@@ -95,7 +100,11 @@ def test_equal_chance_gives_equal_words(style, kind):
 
 
 def test_only_targets_are_referred_to():
-    crowd = [item("star", "red", 0, 2, 2, target=False), *CROWD[1:2], item("heart", "blue", 1, 20, 40, target=False)]
+    crowd = [
+        item("star", "red", 0, 2, 2, target=False),
+        *CROWD[1:2],
+        item("heart", "blue", 1, 20, 40, target=False),
+    ]
     for seed in range(30):
         for kind in KINDS:
             found = Scene(crowd).refer("refcoco", kind, random.Random(seed))

@@ -1,4 +1,4 @@
-"""Lays a data set out on disk: draws its pictures in worker processes, writes captions and the three benchmarks."""
+"""Lays a data set out on disk: pictures drawn by worker processes, captions and the three benchmarks."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture as annotated: its items, one caption of several phrases, and expressions by benchmark."""
+    """A drawn picture as annotated: items, a caption of several phrases, and expressions by benchmark."""
 
     file_name: str
     size: tuple[int, int]
@@ -123,7 +123,8 @@ def build(
         "name": generator.name, "version": generator.version, "seed": seed, "pictures": counts,
         "captions": {name: len(entries) for name, entries in files.items()},
         "annotations_sha256": {
-            name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest() for name in files
+            name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest()
+            for name in files
         },
         "pixels_sha256": {
             split: hashlib.sha256("".join(p.pixels for p in made).encode()).hexdigest()
@@ -136,7 +137,7 @@ def build(
 def place(
     rng: random.Random, shape: tuple[int, int], canvas: tuple[int, int], boxes: Sequence[Box]
 ) -> tuple[int, int] | None:
-    """A corner (x, y) for something of `shape` (height, width) clear of all `boxes`; None when none is soon found."""
+    """A corner (x, y) for something of `shape` (height, width), clear of `boxes`; None if none is found."""
     height, width = shape
     for _ in range(40):
         x, y = rng.randint(0, canvas[1] - width), rng.randint(0, canvas[0] - height)
@@ -254,8 +255,9 @@ def _regions(number: int, picture: Picture) -> Entry:
     ends = list(accumulate(len(phrase) + 2 for phrase in phrases))
     spans = tuple(((end - 2 - len(phrase), end - 2),) for phrase, end in zip(phrases, ends, strict=True))
     return Entry(
-        number, picture.file_name, *picture.size, ", ".join(phrases), "regions", tuple(item.box for item in picture.items),
-        spans, "", number, tuple(item.category for item in picture.items),
+        number, picture.file_name, *picture.size, ", ".join(phrases), "regions",
+        tuple(item.box for item in picture.items), spans, "", number,
+        tuple(item.category for item in picture.items),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Referring expressions and captions, unambiguous by construction, for any list of objects with names and boxes."""
+"""Referring expressions and captions for any list of named objects, unambiguous by construction."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A description: a noun (or "thing") and adjectives (class, word), with the set of items it fits as bits."""
+    """A description: a noun (or "thing") and adjectives (class, word); the items it fits as bits."""
 
     noun: str
     adjectives: tuple[tuple[str, str], ...]
@@ -70,7 +70,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation of items to a landmark: per landmark the bits of items where it `holds`, or `may` hold to an eye."""
+    """A relation to a landmark: per landmark the bits of items where it `holds`, or `may` hold to an eye."""
 
     short: str
     long: str
@@ -82,7 +82,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Order:
-    """An order of items: per item the bits of those clearly `after` it (so first = all rivals are after it)."""
+    """An order of items: per item the bits of those clearly `after` it (first = all rivals are after it)."""
 
     first: tuple[str, ...]  # templates around "{}", the adjectives and noun
     second: str
@@ -104,7 +104,7 @@ class Scene:
     def refer(
         self, style: str, kind: str, rng: random.Random, taken: Set[str] = frozenset()
     ) -> Expression | None:
-        """An expression of `kind` in the style of a benchmark that fits exactly one item, or None where there is none.
+        """An expression of `kind` in the style of a benchmark that fits exactly one item, or None.
 
         Args:
             style: refcoco (short, location words), refcoco+ (short, none), refcocog (long).
@@ -184,7 +184,9 @@ class Scene:
         # Distance of two boxes, edge to edge.
         gap_ATX = np.maximum(0, np.abs(step_ATX) - (boxes[None, :, 2:] + boxes[:, None, 2:]) / 2)
         gap_AT = np.hypot(gap_ATX[..., 0], gap_ATX[..., 1])
-        found.append(Relation("next to", "next to", False, (), self._table(gap_AT <= NEAR), self._table(gap_AT <= FAR)))
+        found.append(
+            Relation("next to", "next to", False, (), self._table(gap_AT <= NEAR), self._table(gap_AT <= FAR))
+        )
         rank = np.array([item.rank for item in self.items])
         for word, sign in (("bigger than", 1), ("smaller than", -1)):
             holds = sign * (rank[None] - rank[:, None]) > 0
@@ -206,7 +208,9 @@ class Scene:
         ):  # fmt: skip
             centre = boxes[:, axis] + boxes[:, axis + 2] / 2
             edge = boxes[:, axis] + (boxes[:, axis + 2] if sign < 0 else 0)
-            after = (sign * (centre[None] - centre[:, None]) >= STEP) & (sign * (edge[None] - edge[:, None]) >= EDGE_STEP)
+            after = (sign * (centre[None] - centre[:, None]) >= STEP) & (
+                sign * (edge[None] - edge[:, None]) >= EDGE_STEP
+            )
             first = (f"the {word} {{}}", f"the {{}} {place}")
             found.append(Order(first, f"the second {{}} from the {side}", True, (), self._table(after)))
         rank = np.array([item.rank for item in self.items])
@@ -222,9 +226,15 @@ class Scene:
 
     def _attribute(self, style: str, rng: random.Random) -> Iterator[Expression]:
         for target in self._targets(rng):
-            fitting = [p for p in self.phrases[target] if p.fits == 1 << target and (p.adjectives or p.noun != ANYTHING)]
+            fitting = [
+                p
+                for p in self.phrases[target]
+                if p.fits == 1 << target and (p.adjectives or p.noun != ANYTHING)
+            ]
             if style == "refcocog":
-                fitting = [p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))]
+                fitting = [
+                    p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))
+                ]
             while fitting:
                 phrase = _pick(fitting, rng, "long" if style == "refcocog" else rng.choice(("short", "any")))
                 fitting.remove(phrase)
@@ -256,6 +266,8 @@ class Scene:
                     anchor = f"the {_pick(unique, rng, length).text()}"
                     text = f"{root} {tail} {anchor}"
                     spans = (0, len(root)), (len(text) - len(anchor), len(text))
+                    if style == "refcocog" and len(self.items[target].attributes) < 2:
+                        text += " in the picture"  # few adjectives to make it long
                     yield Expression(text, "relation", ((target, spans[0]), (landmark, spans[1])))
 
     def _two_relations(
@@ -268,7 +280,8 @@ class Scene:
             both = one.may[first] & two.may[second]
             rivals = [
                 p for p in self.phrases[target]
-                if p.fits & both == 1 << target and p.fits & one.may[first] != p.fits & both != p.fits & two.may[second]
+                if p.fits & both == 1 << target
+                and p.fits & one.may[first] != 1 << target != p.fits & two.may[second]
             ]  # fmt: skip
             landmarks = self._landmark(first, one), self._landmark(second, two)
             if rivals and all(landmarks):
@@ -276,7 +289,11 @@ class Scene:
                 anchors = [f"the {_pick(unique, rng, 'short').text()}" for unique in landmarks]
                 head = f"{root} that is {one.long} {anchors[0]}"
                 text = f"{head} and {two.long} {anchors[1]}"
-                spans = (0, len(root)), (len(head) - len(anchors[0]), len(head)), (len(text) - len(anchors[1]), len(text))
+                spans = (
+                    (0, len(root)),
+                    (len(head) - len(anchors[0]), len(head)),
+                    (len(text) - len(anchors[1]), len(text)),
+                )
                 yield Expression(text, "relation", tuple(zip((target, first, second), spans, strict=True)))
 
     def _landmark(self, index: int, relation: Relation) -> list[Phrase]:
@@ -295,10 +312,12 @@ class Scene:
                 rivals = []
                 for phrase in self.phrases[target]:
                     others = phrase.fits & ~(1 << target)
-                    # For "second" exactly one rival comes before; it must itself be clearly before all the rest.
+                    # For "second" exactly one rival comes before, itself clearly before all the rest.
                     before = others & ~after
-                    ahead = before.bit_count() == 1 and others & ~before and (
-                        order.after[before.bit_length() - 1] & phrase.fits == phrase.fits & ~before
+                    ahead = (
+                        before.bit_count() == 1
+                        and others & ~before
+                        and (order.after[before.bit_length() - 1] & phrase.fits == phrase.fits & ~before)
                     )
                     if not phrase.uses(order.silent) and (ahead if second else others and not before):
                         rivals.append(phrase)
@@ -308,7 +327,9 @@ class Scene:
                     text = template.format(phrase.text())
                     root = text.index(f" {phrase.text()}") + 1 + len(phrase.text())
                     if style == "refcocog":
-                        ending = "side of the picture" if text.endswith(("left", "right")) else "in the picture"
+                        ending = (
+                            "side of the picture" if text.endswith(("left", "right")) else "in the picture"
+                        )
                         text += " of the picture" if text.endswith(("top", "bottom")) else f" {ending}"
                     yield Expression(text, "order", ((target, (0, root)),))
 

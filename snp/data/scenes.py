@@ -24,7 +24,9 @@ SIZES = {"small": (8, 10), "medium": (13, 15), "big": (19, 22)}  # longer side o
 FINE = 4  # masks are drawn this much larger and averaged down
 PAIRS = tuple((color, shape) for color in COLORS for shape in SHAPES)
 # Two shapes of every colour are kept from training and from all tests but testB, whose targets they are.
-HELD_OUT = frozenset((color, SHAPES[(3 * i + k) % len(SHAPES)]) for i, color in enumerate(COLORS) for k in (0, 5))
+HELD_OUT = frozenset(
+    (color, SHAPES[(3 * i + k) % len(SHAPES)]) for i, color in enumerate(COLORS) for k in (0, 5)
+)
 
 
 class Scenes:
@@ -59,7 +61,12 @@ class Scenes:
 
 
 def make(
-    root: str | Path, seed: int, train: int = 32_000, test: int = 5_000, pretrain_val: int = 500, workers: int = 2
+    root: str | Path,
+    seed: int,
+    train: int = 32_000,
+    test: int = 5_000,
+    pretrain_val: int = 500,
+    workers: int = 2,
 ) -> Path:
     """Draw the data set into `root`.
 
@@ -77,13 +84,19 @@ def make(
 
 def background(rng: random.Random) -> np.ndarray:
     """A busy, muted background (64, 64, 3) of float32: gradient, clutter and noise."""
-    low, high = ([grey + rng.randint(-22, 22) for _ in range(3)] for grey in (rng.randint(50, 120), rng.randint(50, 120)))
+    low, high = (
+        [grey + rng.randint(-22, 22) for _ in range(3)]
+        for grey in (rng.randint(50, 120), rng.randint(50, 120))
+    )
     angle = rng.uniform(0, 2 * math.pi)
     ramp = (math.cos(angle) * _GRID[0] + math.sin(angle) * _GRID[1] + 1.5) / 3
-    image = Image.fromarray((low + ramp[..., None] * (np.subtract(high, low, dtype=np.float32))).astype(np.uint8))
+    image = Image.fromarray(
+        (low + ramp[..., None] * (np.subtract(high, low, dtype=np.float32))).astype(np.uint8)
+    )
     pen = ImageDraw.Draw(image)
     for _ in range(rng.randint(6, 12)):
-        x, y, angle, reach = rng.randrange(SIDE), rng.randrange(SIDE), rng.uniform(0, math.pi), rng.randint(4, 30)
+        x, y = rng.randrange(SIDE), rng.randrange(SIDE)
+        angle, reach = rng.uniform(0, math.pi), rng.randint(4, 30)
         shade = rng.choices(range(50, 131), k=3)
         shade = tuple((value + sum(shade) // 3) // 2 for value in shade)
         end = x + reach * math.cos(angle), y + reach * math.sin(angle)
@@ -93,7 +106,8 @@ def background(rng: random.Random) -> np.ndarray:
 
 
 def _looks(rng: random.Random, items: list[Item], split: str) -> tuple[str, str, str]:
-    """Colour, shape and texture; often taken over from an earlier item, so that no single word tells items apart."""
+    """Colour, shape and texture, often those of an earlier item, so that no single word tells items apart."""
+
     def choose(chance: float, name: str, words: tuple[str, ...]) -> str:
         if items and rng.random() < chance:
             item = rng.choice(items)
@@ -111,10 +125,13 @@ def _looks(rng: random.Random, items: list[Item], split: str) -> tuple[str, str,
 
 @cache
 def _mask(shape: str, side: int, degrees: int) -> np.ndarray:
-    """Coverage in [0, 1] of each pixel (height, width), turned by `degrees`; no empty row or column at the rim."""
+    """Coverage in [0, 1] of each pixel (height, width), turned by `degrees`; no empty row at the rim."""
     turn = math.radians(degrees)
-    rings = [[(x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)) for x, y in ring]
-             for ring in _outline(shape)]  # fmt: skip
+    cosine, sine = math.cos(turn), math.sin(turn)
+    rings = [
+        [(x * cosine - y * sine, x * sine + y * cosine) for x, y in ring]
+        for ring in _outline(shape)
+    ]  # fmt: skip
     points = np.array(rings[0])
     lowest, extent = points.min(0), np.ptp(points, 0).max()
     fine = Image.new("L", (side * FINE, side * FINE))
@@ -122,7 +139,8 @@ def _mask(shape: str, side: int, degrees: int) -> np.ndarray:
     for ring, fill in zip(rings, (255, 0), strict=False):
         pen.polygon([tuple(p) for p in (np.array(ring) - lowest) * ((side * FINE - 1) / extent)], fill=fill)
     mask = np.asarray(fine.reduce(FINE), np.float32) / 255
-    mask = np.where(mask < 0.3, 0, mask)  # what is fainter would not be seen, and the box is tight around the rest
+    # What is fainter would not be seen, and the box is tight around the rest.
+    mask = np.where(mask < 0.3, 0, mask)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -148,7 +166,7 @@ def _outline(shape: str) -> list[list[tuple[float, float]]]:
             return [[(r * math.cos(t), r * math.sin(t)) for r, t in spokes]]
         case "heart":
             return [[
-                (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
+                (math.sin(t) ** 3, sum(w * math.cos(k * t) for k, w in enumerate((-13, 5, 2, 1), 1)) / 16)
                 for t in around
             ]]  # fmt: skip
         case "cross":

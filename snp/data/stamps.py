@@ -18,28 +18,32 @@ SOURCE = Path("/usr/share/tuxpaint/stamps")
 PACKAGE = "tuxpaint-stamps-default"
 SIDE = 64
 SIZES = {"small": (15, 17), "medium": (21, 23), "big": (28, 30)}  # longer side of the box, pixels
-# Plain English names, looked for at the end of a caption ("A great blue heron." -> heron, "A sea lion." -> sea lion).
-NOUNS = tuple(" ".join("""
-    almond, apple, apricot, avocado, ball, banana, basketball, bear, beaver, bin, bison, blackbird,
-    broccoli, bull, bus, camel, camera, carrot, chicken, chimpanzee, clothespin, cow, crane, crow, cymbal,
-    daffodil, deer, dog, dolphin, donkey, drum, duck, eggplant, elephant, ferret, fireman, fish, flamingo,
-    flower, football, fox, frog, garbage can, garlic, giraffe, gnu, goat, goose, gorilla, grasshopper,
-    gravestone, guinea fowl, gull, hammer, heron, hippopotamus, hornet, horse, iris, kangaroo, kettle, key,
-    kiwi, koala, lemon, lettuce, lightbulb, lime, lion, lobster, magpie, mailbox, mango, marigold, marmot,
-    mouse, mushroom, onion, orange, orca, ostrich, otter, owl, paintbrush, peacock, pear, pelican, penguin,
-    pepper, pig, pigeon, pineapple, pinecone, pitcher, pomegranate, potato, pumpkin, rabbit, raspberry,
-    rooster, rose, sailboat, saw, sea lion, seahorse, sheep, ship, slug, squirrel, stethoscope, strawberry,
-    teapot, tiger, tomato, toolbox, toucan, tree, tricycle, truck, turkey, violin, vulture, walnut, whale,
-    wheel, wombat, wreath, wrench, yak, yam, zebra
-""".split()).split(", "))
+# Plain English names, looked for at the end of a caption ("A great blue heron." -> heron).
+NOUNS = (
+    "almond", "apple", "apricot", "avocado", "ball", "banana", "basketball", "bear", "beaver", "bin",
+    "bison", "blackbird", "broccoli", "bull", "bus", "camel", "camera", "carrot", "chicken", "chimpanzee",
+    "clothespin", "cow", "crane", "crow", "cymbal", "daffodil", "deer", "dog", "dolphin", "donkey", "drum",
+    "duck", "eggplant", "elephant", "ferret", "fireman", "fish", "flamingo", "flower", "football", "fox",
+    "frog", "garbage can", "garlic", "giraffe", "gnu", "goat", "goose", "gorilla", "grasshopper",
+    "gravestone", "guinea fowl", "gull", "hammer", "heron", "hippopotamus", "hornet", "horse", "iris",
+    "kangaroo", "kettle", "key", "kiwi", "koala", "lemon", "lettuce", "lightbulb", "lime", "lion",
+    "lobster", "magpie", "mailbox", "mango", "marigold", "marmot", "mouse", "mushroom", "onion", "orange",
+    "orca", "ostrich", "otter", "owl", "paintbrush", "peacock", "pear", "pelican", "penguin", "pepper",
+    "pig", "pigeon", "pineapple", "pinecone", "pitcher", "pomegranate", "potato", "pumpkin", "rabbit",
+    "raspberry", "rooster", "rose", "sailboat", "saw", "sea lion", "seahorse", "sheep", "ship", "slug",
+    "squirrel", "stethoscope", "strawberry", "teapot", "tiger", "tomato", "toolbox", "toucan", "tree",
+    "tricycle", "truck", "turkey", "violin", "vulture", "walnut", "whale", "wheel", "wombat", "wreath",
+    "wrench", "yak", "yam", "zebra",
+)  # fmt: skip
 # Narrower or second names of the same thing.
 ALIASES = {
-    "butterflyfish": "fish", "clownfish": "fish", "coral trout": "fish", "dolphinfish": "fish", "moon wrasse": "fish",
-    "cep": "mushroom", "doe": "deer", "drake": "duck", "dromedary": "camel", "gander": "goose", "hen": "chicken",
-    "holm oak": "tree", "kiwifruit": "kiwi", "mountaingoat": "goat", "seagull": "gull",
-    "tombstone": "gravestone", "headstone": "gravestone", "avocado fruit": "avocado",
+    "butterflyfish": "fish", "clownfish": "fish", "coral trout": "fish", "dolphinfish": "fish",
+    "moon wrasse": "fish", "cep": "mushroom", "doe": "deer", "drake": "duck", "dromedary": "camel",
+    "gander": "goose", "hen": "chicken", "holm oak": "tree", "kiwifruit": "kiwi", "mountaingoat": "goat",
+    "seagull": "gull", "tombstone": "gravestone", "headstone": "gravestone", "avocado fruit": "avocado",
     "garlic bulb": "garlic", "grave marker": "gravestone",
-    "rubber duck": "", "alien tree": "", "bolted lettuce": "", "string of garlic": "",  # of another kind: left out
+    # Of another kind than their last word says: left out.
+    "rubber duck": "", "alien tree": "", "bolted lettuce": "", "string of garlic": "",
 }  # fmt: skip
 DRAWN = {"cartoon", "symbols", "easter", "toys", "plastic", "roadsigns"}  # folders without photographs
 # What tells a photograph from a drawing: many colours, and few neighbours of exactly the same colour.
@@ -50,7 +54,7 @@ SEVERAL = 2  # names with so many cut-outs keep some of them for evaluation
 
 @dataclass(frozen=True)
 class Cutout:
-    """A photograph with a name. `train` and `evaluate` say where it may occur; a name's only cut-out does both."""
+    """A photograph with a name; `train` and `evaluate` say where it occurs, a name's only cut-out in both."""
 
     name: str
     path: Path
@@ -109,11 +113,17 @@ class Stamps:
 
 
 def make(
-    root: str | Path, seed: int, train: int = 32_000, test: int = 5_000, pretrain_val: int = 500, workers: int = 2,
+    root: str | Path,
+    seed: int,
+    train: int = 32_000,
+    test: int = 5_000,
+    pretrain_val: int = 500,
+    workers: int = 2,
     source: str | Path = SOURCE,
-) -> Path:  # fmt: skip
-    """Paste the data set into `root`. In the evaluation splits, names with several cut-outs show ones never trained
-    on; these are the targets of testB.
+) -> Path:
+    """Paste the data set into `root`.
+
+    In the evaluation splits names with several cut-outs show ones never trained on: the targets of testB.
 
     Args:
         train: training pictures.
@@ -139,8 +149,12 @@ def find(source: str | Path) -> list[Cutout]:
             named[name].append(path)
             seen.add(path.read_bytes())
     if len(named) < len(NOUNS) // 2:
-        problem = "no such folder" if not source.is_dir() else f"photographs of only {len(named)} known things"
-        raise InputError(source, problem, f"install Debian's {PACKAGE}, or name the folder that holds its stamps")
+        problem = (
+            "no such folder" if not source.is_dir() else f"photographs of only {len(named)} known things"
+        )
+        raise InputError(
+            source, problem, f"install Debian's {PACKAGE}, or name the folder that holds its stamps"
+        )
     found = []
     for name, paths in sorted(named.items()):
         for number, path in enumerate(paths):
@@ -151,7 +165,7 @@ def find(source: str | Path) -> list[Cutout]:
 
 
 def photographic(path: Path) -> bool:
-    """Whether a cut-out is a photograph of a fair shape, not a drawing: many colours, hardly any flat area.  [ours]"""
+    """Whether a cut-out is a photograph of a fair shape: many colours, hardly any flat area.  [ours]"""
     pixels = np.asarray(Image.open(path).convert("RGBA"), int)
     solid = pixels[..., 3] > 200
     if solid.sum() < 300:
@@ -160,7 +174,9 @@ def photographic(path: Path) -> bool:
     colors = len(np.unique(pixels[solid][:, :3] // 8, axis=0))
     both = solid[:, 1:] & solid[:, :-1]
     equal = (pixels[:, 1:, :3] == pixels[:, :-1, :3]).all(-1)
-    return bool(max(height / width, width / height) <= SLIM and colors >= COLORS and equal[both].mean() < FLAT)
+    return bool(
+        max(height / width, width / height) <= SLIM and colors >= COLORS and equal[both].mean() < FLAT
+    )
 
 
 def _name(caption: Path) -> str | None:
@@ -197,7 +213,8 @@ def _sprite(path: Path, side: int, mirrored: bool) -> tuple[np.ndarray, np.ndarr
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image, np.float32)
     mask = pixels[..., 3] / 255
-    mask = np.where(mask < 0.3, 0, mask)  # what is fainter would not be seen, and the box is tight around the rest
+    # What is fainter would not be seen, and the box is tight around the rest.
+    mask = np.where(mask < 0.3, 0, mask)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return pixels[inside][..., :3], mask[inside]
@@ -220,7 +237,9 @@ def _background(rng: random.Random, paths: list[Path]) -> np.ndarray:
         sky, ground = rng.choice(SKIES), rng.choice(GROUNDS)
         horizon, soft = rng.uniform(0.2, 0.8), rng.uniform(0.03, 0.3)
         rise = 1 / (1 + np.exp((horizon - np.linspace(0, 1, SIDE)) / soft))
-        canvas = np.repeat((np.outer(1 - rise, sky) + np.outer(rise, ground))[:, None], SIDE, 1).astype(np.float32)
+        canvas = np.repeat((np.outer(1 - rise, sky) + np.outer(rise, ground))[:, None], SIDE, 1).astype(
+            np.float32
+        )
     noise = np.frombuffer(rng.randbytes(SIDE * SIDE), np.uint8).reshape(SIDE, SIDE, 1).astype(np.float32)
     return np.clip(canvas + (noise - 127.5) * 0.08, 0, 255)
 
