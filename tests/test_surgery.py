@@ -121,12 +121,15 @@ def test_open_clip_pad_masks_per_head_are_respected():
     torch.testing.assert_close(compressed(words), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_attention_masks_mean_what_they_meant_before():
+@pytest.mark.parametrize(("keep", "share"), [(0.6, 0.0), (2.0, 0.5)])
+def test_attention_masks_mean_what_they_meant_before(keep, share):
     """Bool masks keep their sense: True = attend in timm, do not attend in torch; so does is_causal."""
     model = two_towers().eval()
     towers = views(model)
-    plan = random_plan(towers, share=0.0)
+    plan = random_plan(towers, keep=keep, share=share)
     compressed = apply(model, plan, PATHS)
+    cut = compressed.vision.blocks[0].attn
+    assert (cut.d_qk == cut.d_vo) == (keep > 1), "both ways to attend are tested"
     weights = substitute(model, towers, plan)
     x = torch.randn(2, 7, 32)
     allowed = torch.ones(7, 7, dtype=torch.bool).tril()
