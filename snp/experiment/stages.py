@@ -204,7 +204,7 @@ def _save_model(
     write_json(
         folder / "model.json", {"config": config.model_dump(), "vocabulary": vocabulary.clip_ids}, indent=None
     )
-    checkpoint.save(folder, model, plan, TOWERS)
+    checkpoint.save(folder, model, plan, paths=TOWERS)
 
 
 def _learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[GroundingSet, GroundingSet]:
