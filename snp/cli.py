@@ -3,6 +3,7 @@
 Heavy parts are imported by the command that needs them: rendering a table never loads torch.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print("snp:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command
@@ -178,6 +181,18 @@ def figure(
     from snp.report.figures import figure as draw
 
     print(draw(table, _store(scale, out), scale, data, path))
+
+
+@app.command
+def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = False) -> None:
+    """Write the tables of a README anew from the committed results; with --check only say whether they are stale."""
+    from snp.report.readme import rendered, update
+
+    store = Store.at("desk")
+    if not check:
+        print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
+    elif rendered(path.read_text(), store) != path.read_text():
+        raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
 @app.command

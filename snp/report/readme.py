@@ -1,0 +1,42 @@
+"""Keeps the tables of README.md equal to the results: each stands between two comments and is written anew."""
+
+import re
+from pathlib import Path
+
+from snp.errors import InputError
+from snp.experiment.store import Store
+from snp.experiment.tables import rows
+from snp.files import write_atomic
+from snp.report.claims import claims_markdown
+from snp.report.frame import Measured
+from snp.report.table import table
+
+_PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def rendered(text: str, store: Store) -> str:
+    """`text` with every part between its comments replaced by what the results in `store` say now.
+
+    Parts: `table1 scenes`, `table1 stamps`, `claims`.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        words = match[2].split()
+        if words == ["claims"]:
+            content = claims_markdown(Measured(rows("table1", "desk"), store))
+        elif len(words) == 2:
+            content = table(words[0], store, "desk", words[1], "markdown")
+        else:
+            raise InputError(f"README.md: begin {match[2]}", "is no table", "write `begin table1 scenes`")
+        return f"{match[1]}{content}{match[3]}"
+
+    return _PART.sub(part, text)
+
+
+def update(path: Path, store: Store) -> bool:
+    """Write the tables of `path` anew; whether anything changed."""
+    before = path.read_text()
+    after = rendered(before, store)
+    if after != before:
+        write_atomic(path, after)
+    return after != before
