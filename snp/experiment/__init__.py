@@ -1,1 +1,1 @@
-"""Runs of an experiment: what a run is (spec), where it lives (store), what a table consists of (tables), how it is run."""
+"""Experiments: what a run is (spec), where it lives (store), what a table consists of (tables), how it is run."""
