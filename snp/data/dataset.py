@@ -168,6 +168,18 @@ class GroundingSet:
             setattr(part, name, [getattr(self, name)[i] for i in index])
         return part
 
+    def joined(self, *others: "GroundingSet") -> "GroundingSet":
+        """These entries and those of `others`, in this order. Pictures of different files count as different."""
+        whole, parts = copy(self), (self, *others)
+        for name in ("captions", "_pixels", "_tokens", "_boxes", "_positive", "_category"):
+            setattr(whole, name, [value for part in parts for value in getattr(part, name)])
+        for name in ("types", "lengths", "_row"):
+            setattr(whole, name, np.concatenate([getattr(part, name) for part in parts]))
+        before = np.cumsum([0, *(len(part._pixels) for part in parts[:-1])])
+        whole._cache = np.concatenate([part._cache + start for part, start in zip(parts, before, strict=True)])
+        whole.categories = max(part.categories for part in parts)
+        return whole
+
     def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
         """The entries at `index`. With `share_images` each distinct image is held once (for evaluation)."""
         B, L = len(index), int(self.lengths[index].max())
