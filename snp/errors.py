@@ -13,3 +13,6 @@ class InputError(ValueError):
     def __init__(self, where: object, problem: str, mend: str = "") -> None:
         self.where, self.problem, self.mend = str(where), problem, mend
         super().__init__(f"{where}: {problem}" + (f" ({mend})" if mend else ""))
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
+        return InputError, (self.where, self.problem, self.mend)  # worker processes send it home pickled
