@@ -127,9 +127,8 @@ class GroundingSet:
             if folder not in caches:
                 caches[folder] = PixelCache(root / "images" / folder, size, root / "cache")
             if file not in caches[folder].rows:
-                raise InputError(
-                    root / "images" / entry.file_name, f"image not found, but {path.name} names it"
-                )
+                picture = root / "images" / entry.file_name
+                raise InputError(f"{path}: images[{i}].file_name", f"image {picture} not found")
             self._cache[i] = list(caches).index(folder)
             self._row[i] = caches[folder].rows[file]
             ids, spans = vocabulary.encode(entry.caption)
@@ -201,9 +200,8 @@ class GroundingSet:
         if share_images:
             where, image_index = np.unique(where, axis=0, return_inverse=True)
         images = np.stack([self._pixels[c][r] for c, r in where])
-        return Batch(
-            *map(torch.from_numpy, (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category))
-        )
+        fields = (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
+        return Batch(*map(torch.from_numpy, fields))
 
     def epoch(self, batch: int, seed: int, window: int = 64) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.

@@ -104,7 +104,7 @@ class Loop:
                 if self.session is not None and self.plan is None:
                     record |= self.session.log()
                 if self.judge is not None and (
-                    last or self.phase.judge_every and step % self.phase.judge_every == 0
+                    last or (self.phase.judge_every and step % self.phase.judge_every == 0)
                 ):
                     record |= self._judged()
                 self.curve.append(record)

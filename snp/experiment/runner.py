@@ -1,15 +1,13 @@
 """Runs rows: what is missing or incomplete, parents first, as many at a time as there are workers."""
 
 import multiprocessing
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
 
 from tqdm import tqdm
 
-from snp.experiment.recipes import RECIPES, Recipe
-from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.recipes import RECIPES
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import Row
 

@@ -26,8 +26,8 @@ from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import manifest
 from snp.experiment.recipes import RECIPES, Phase, Recipe
 from snp.experiment.spec import Compress, Finetune, Pretrain
-from snp.experiment.tables import SPLITS
 from snp.experiment.store import AnyRun, Result, Store
+from snp.experiment.tables import SPLITS
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.config import ModelConfig
@@ -211,7 +211,7 @@ def _learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
     Captions of several phrases and the training expressions of all benchmarks, as in MDETR's mixture. Four fifths
-    are single expressions: from a mixture that is half captions relations are not learned in any reasonable time. [ours]
+    are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
     """
     names = ["final_mixed_train", *(f"finetune_{benchmark}_train" for benchmark in SPLITS)]
     first, *others = (GroundingSet(root, name, vocabulary, config.image_size, config.context) for name in names)

@@ -21,7 +21,7 @@ WEIGHTS = {
     "towers": 1.0,
     "category": 1.0,
 }
-"""slot, l1, giou, contrast: MDETR. score, patch_box, towers, category: the dense losses of two-stage proposals. [ours]"""
+"""slot, l1, giou, contrast: MDETR. score, patch_box, towers, category: dense losses of two-stage proposals. [ours]"""
 
 
 def giou_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def giou_loss(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(logits_BQS: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
-    """The query of every box, [B, M], -1 where no box stands. Costs of MDETR: class 1, L1 5, GIoU 2."""
+    """The query of every box, [B, M]; -1 where no box stands or no query is left. Costs: class 1, L1 5, GIoU 2."""
     target_BMS = slots(batch.positive_BML, logits_BQS.shape[-1])
     cost = -torch.einsum("bqs,bms->bqm", logits_BQS.softmax(-1), target_BMS)
     ours, theirs = boxes_BQ4[:, :, None], batch.boxes_BM4[:, None]
@@ -71,9 +71,10 @@ def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     """Soft-token, L1, GIoU and contrastive losses of every decoder layer, re-matched at each, per box of the batch."""
     boxes = batch.valid_BM.sum().clamp(min=1)
     losses = dict.fromkeys(("slot", "l1", "giou", "contrast"), out.logits_KBQS.new_zeros(()))
-    b, m = batch.valid_BM.nonzero(as_tuple=True)
     for logits_BQS, boxes_BQ4, query_BQC in zip(out.logits_KBQS, out.boxes_KBQ4, out.query_KBQC, strict=True):
-        q = match(logits_BQS, boxes_BQ4, batch)[b, m]
+        query_BM = match(logits_BQS, boxes_BQ4, batch)
+        b, m = (query_BM >= 0).nonzero(as_tuple=True)
+        q = query_BM[b, m]
         target = torch.zeros_like(logits_BQS)
         target[..., -1] = 1
         target[b, q] = slots(batch.positive_BML, logits_BQS.shape[-1])[b, m]
