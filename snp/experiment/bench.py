@@ -60,9 +60,9 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     forward = np.mean([count.flops(model, *b.inputs) / len(b) for b in batches[:4]])
     achieved, peak = 3 * forward * captions / 1e9, _peak()
     overhead = median(b / a for a, b in zip(plain, joint, strict=True))
+    step = f"{1000 * seconds:.0f} ms a step of {recipe.compress.batch}"
     return "\n".join([
-        f"plain pre-training   {captions:8.1f} captions/s   ({1000 * seconds:.0f} ms a step of {recipe.compress.batch}, "
-        f"{threads} thread{'s' * (threads > 1)})",
+        f"plain pre-training   {captions:8.1f} captions/s   ({step}, threads: {threads})",
         f"arithmetic           {achieved:8.1f} GFLOP/s      ({achieved / peak:.0%} of the measured matmul peak, "
         f"{peak:.0f} GFLOP/s)",
         f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
