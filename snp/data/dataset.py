@@ -118,6 +118,7 @@ class GroundingSet:
         entries = annotations.read(path)
         caches: dict[str, PixelCache] = {}
         self.types = np.array([entry.type for entry in entries])
+        self.datasets = np.array([entry.dataset_name for entry in entries])
         self.captions = [entry.caption for entry in entries]
         self._cache = np.empty(len(entries), np.int32)
         self._row = np.empty(len(entries), np.int32)
@@ -161,8 +162,8 @@ class GroundingSet:
     def subset(self, index: np.ndarray) -> "GroundingSet":
         """The entries at `index` as a data set of their own; pixels are shared."""
         part = copy(self)
-        part.types, part.lengths = self.types[index], self.lengths[index]
-        part._cache, part._row = self._cache[index], self._row[index]
+        for name in ("types", "datasets", "lengths", "_cache", "_row"):
+            setattr(part, name, getattr(self, name)[index])
         for name in ("captions", "_tokens", "_boxes", "_positive", "_category"):
             setattr(part, name, [getattr(self, name)[i] for i in index])
         return part
@@ -172,7 +173,7 @@ class GroundingSet:
         whole, parts = copy(self), (self, *others)
         for name in ("captions", "_pixels", "_tokens", "_boxes", "_positive", "_category"):
             setattr(whole, name, [value for part in parts for value in getattr(part, name)])
-        for name in ("types", "lengths", "_row"):
+        for name in ("types", "datasets", "lengths", "_row"):
             setattr(whole, name, np.concatenate([getattr(part, name) for part in parts]))
         before = np.cumsum([0, *(len(part._pixels) for part in parts[:-1])])
         whole._cache = np.concatenate([part._cache + start for part, start in zip(parts, before, strict=True)])

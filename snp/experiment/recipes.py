@@ -13,6 +13,7 @@ class Phase(BaseModel):
         lr: the rate that is held.
         warm_up: steps of linear rise. decay: share of the steps spent on the descent.
         towers_only: steps at the start that train the towers alone, before any fusion. [ours]
+        short_only: steps after those that see only the shortest expressions, before the whole mixture. [ours]
         ema: decay of the weights' moving average, which is what is kept. clip: largest gradient norm.
         log_every: steps between two records, and so the finest grain at which a killed run goes on.
         judge_every: steps between two looks at the validation set; 0 for none.
@@ -26,6 +27,7 @@ class Phase(BaseModel):
     warm_up: int
     decay: float
     towers_only: int = 0
+    short_only: int = 0
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.998
@@ -56,7 +58,7 @@ RECIPES: dict[Scale, Recipe] = {
     "smoke": Recipe(
         model="SMOKE",
         pretrain=Phase(
-            steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, ema=0.9, log_every=5
+            steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, short_only=10, ema=0.9, log_every=5
         ),
         compress=Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, ema=0.9, log_every=4),
         finetune=Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2),
@@ -66,7 +68,7 @@ RECIPES: dict[Scale, Recipe] = {
     "desk": Recipe(
         model="DESK",
         pretrain=Phase(
-            steps=9000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, judge_every=500
+            steps=9000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=2500, judge_every=500
         ),
         compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, ema=0.99),
         finetune=Phase(steps=200, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),

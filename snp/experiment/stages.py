@@ -70,10 +70,14 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     regions = GroundingSet(root, "regions_train", vocabulary, config.image_size, config.context)
     learner = grounding.WarmUp(model, regions.categories)
 
+    # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
+    short = train.subset(np.flatnonzero(train.datasets == "refcoco"))
+    courses = ((regions, phase.towers_only), (short, phase.short_only), (train, phase.steps))
+
     def stream(start: int) -> Iterator[Batch]:
-        early = range(start, phase.towers_only)
-        yield from islice(regions.stream(phase.batch, run.seed, start), len(early))
-        yield from train.stream(phase.batch, run.seed, max(start - phase.towers_only, 0))
+        for data, steps in courses:
+            yield from islice(data.stream(phase.batch, run.seed, start), max(steps - start, 0))
+            start = max(start - steps, 0)
 
     def objective(
         learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
