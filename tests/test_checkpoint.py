@@ -54,6 +54,13 @@ def test_a_loaded_model_is_the_saved_one_and_trains_on_alike(kind, tmp_path):
     assert count(again, views(again)) == count(model, views(model))
 
 
+def test_the_same_model_gives_the_same_bytes_every_time(tmp_path):
+    plan = plans()["joint"]
+    model = apply(two_towers(), plan, PATHS)
+    files = [save(tmp_path / str(i), model, plan, paths=PATHS) / "weights.safetensors" for i in range(8)]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
 class Million(nn.Module):
     """Two towers of about a million parameters, of desk size."""
 

@@ -44,7 +44,7 @@ def save(
     write_atomic(folder / PLAN, plan.to_json() + "\n")
     if extra is not None:
         write_json(folder / EXTRA, extra)
-    write_atomic(folder / WEIGHTS, to_bytes(tensors, metadata))
+    write_atomic(folder / WEIGHTS, _in_order(to_bytes(tensors, metadata)))
     return folder
 
 
@@ -129,6 +129,16 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name
     }
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: safetensors shuffles it, and equal models shall give equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _pack(text: str) -> str:
