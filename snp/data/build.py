@@ -24,7 +24,7 @@ from snp.data import annotations
 from snp.data.annotations import Box, Entry, Span
 from snp.data.expressions import STYLES, Expression, Item, Scene
 from snp.errors import InputError
-from snp.files import write_json
+from snp.files import read_json, write_json
 
 BENCHMARKS = {
     "refcoco": ("train", "val", "testA", "testB"),
@@ -158,10 +158,13 @@ def data_hash(root: str | Path) -> str:
     path = Path(root) / "dataset.json"
     if not path.is_file():
         raise InputError(root, "holds no complete data set", "make it with `snp data make`")
-    made = json.loads(path.read_text())
-    return hashlib.sha256(
-        json.dumps([made["annotations_sha256"], made["pixels_sha256"]], sort_keys=True).encode()
-    ).hexdigest()
+    made = read_json(path)
+    hashes = []
+    for name in ("annotations_sha256", "pixels_sha256"):
+        if name not in made:
+            raise InputError(f"{path}: {name}", "missing", "make it again with `snp data make`")
+        hashes.append(made[name])
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
@@ -169,11 +172,11 @@ def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
         yield from map(_chunk, jobs)
         return
     # Spawned, not forked: the caller may hold threads (torch), which do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(_chunk, jobs)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let this worker process end when its parent was killed; it would wait for work forever."""
 
     def watch() -> None:

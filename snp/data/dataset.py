@@ -17,6 +17,8 @@ from snp.data import annotations
 from snp.data.tokens import PAD, Vocabulary
 from snp.errors import InputError
 
+MEND = "make the data set again with `snp data make`"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -57,12 +59,10 @@ class PixelCache:
 
     def __init__(self, folder: Path, size: int, store: Path) -> None:
         if not folder.is_dir():
-            raise InputError(
-                folder, "image folder not found", "make the data set, or give another --data-root"
-            )
+            raise InputError(folder, "image folder not found", MEND)
         files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
         if not files:
-            raise InputError(folder, "holds no images", "make the data set, or give another --data-root")
+            raise InputError(folder, "holds no images", MEND)
         key = hashlib.sha256(str(size).encode())
         for file in files:
             stat = file.stat()

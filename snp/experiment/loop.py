@@ -208,7 +208,15 @@ class Loop:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():
             for name, parameter in zip(self.names, self.parameters, strict=True):
-                parameter.copy_(state["weights"][name])
+                saved = state["weights"].get(name)
+                if saved is None or saved.shape != parameter.shape:
+                    found = "missing" if saved is None else f"of shape {list(saved.shape)}"
+                    raise InputError(
+                        f"{self.state_file}: {name}",
+                        f"is {found}, the model needs {list(parameter.shape)}",
+                        "delete the file to start this run again",
+                    )
+                parameter.copy_(saved)
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.session is not None and self.plan is None:

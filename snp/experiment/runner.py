@@ -88,6 +88,9 @@ def _start(counter: Any) -> None:
     _counter = counter
     import torch
 
+    from snp.data.build import end_with_parent
+
+    end_with_parent()  # the command may be killed, and its successor must be alone with the run folders
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
 

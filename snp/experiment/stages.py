@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -25,7 +26,7 @@ from snp.experiment import prepare
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import manifest
 from snp.experiment.recipes import RECIPES, Phase, Recipe
-from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.spec import Compress, Finetune, Pretrain, explain
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import SPLITS
 from snp.files import read_json, write_json
@@ -196,8 +197,15 @@ def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet
 
 def load_model(folder: Path) -> tuple[MDETR, Plan, ModelConfig, Vocabulary]:
     """A model saved by a run, dense or compressed, with what is needed to use it."""
-    about = read_json(folder / "model.json")
-    config = ModelConfig.model_validate(about["config"])
+    file = folder / "model.json"
+    about = read_json(file)
+    for name in ("config", "vocabulary"):
+        if name not in about:
+            raise InputError(f"{file}: {name}", "missing", "save the checkpoint again")
+    try:
+        config = ModelConfig.model_validate(about["config"])
+    except ValidationError as error:
+        raise explain(error, f"{file}: config") from None
     model, plan = checkpoint.load(folder, lambda: MDETR(config))
     return model, plan, config, Vocabulary(about["vocabulary"])
 
@@ -246,8 +254,10 @@ def _finish(
     run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path
 ) -> Result:
     phase: Phase = getattr(recipe, run.kind)
+    # the spec was written when the run was begun, before any kill
+    started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
     about = manifest(run, {"model": recipe.model, **phase.model_dump()}, torch.get_num_threads(),
-                     prepare.data_hash(root), datetime.now(UTC), loop.seconds)  # fmt: skip
+                     prepare.data_hash(root), started, loop.seconds)  # fmt: skip
     result = store.save(run, about, metrics, loop.curve)
     loop.state_file.unlink(missing_ok=True)
     return result
