@@ -98,7 +98,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
             return np.asarray(image).transpose(2, 0, 1)
     except FileNotFoundError:
         raise InputError(path, "image not found", "fetch or make it again") from None
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(path, f"image cannot be read: {error}", "fetch or make it again") from None
 
 
