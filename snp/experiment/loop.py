@@ -179,6 +179,7 @@ class Loop:
     def _save(self, step: int) -> None:
         state = {
             "step": step,
+            "phase": self.phase.model_dump(),
             "plan": None if self.plan is None else self.plan.to_json(),
             "weights": dict(zip(self.names, [p.detach() for p in self.parameters], strict=True)),
             "average": self.average,
@@ -204,6 +205,8 @@ class Loop:
             raise InputError(
                 self.state_file, f"cannot be read: {error}", "delete it to start this run again"
             ) from None
+        if state["phase"] != self.phase.model_dump():
+            raise InputError(self.state_file, "was left by another recipe", "delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():

@@ -1,0 +1,21 @@
+"""Recipes: the learning rate over a phase, and that committed results were made by the recipes of this commit."""
+
+import pytest
+
+from snp.experiment.recipes import RECIPES, Phase
+from snp.experiment.store import Store
+
+
+def test_the_rate_rises_holds_and_falls_to_nothing():
+    phase = Phase(steps=100, batch=1, lr=1.0, warm_up=10, decay=0.5)
+    assert phase.rate(0) == pytest.approx(0.1) and phase.rate(9) == 1.0
+    assert phase.rate(50) == 1.0 and phase.rate(75) == pytest.approx(0.5)
+    assert phase.rate(99) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("scale", RECIPES)
+def test_every_committed_result_was_made_by_todays_recipe(scale):
+    for result in Store.at(scale).results():
+        recipe = RECIPES[result.run.scale]
+        expected = {"model": recipe.model, **getattr(recipe, result.run.kind).model_dump()}
+        assert result.manifest["config"]["recipe"] == expected, result.run.slug
