@@ -2,6 +2,7 @@
 
 import pytest
 
+from snp.compression.registry import get
 from snp.experiment.recipes import RECIPES, Phase
 from snp.experiment.store import Store
 
@@ -11,6 +12,13 @@ def test_the_rate_rises_holds_and_falls_to_nothing():
     assert phase.rate(0) == pytest.approx(0.1) and phase.rate(9) == 1.0
     assert phase.rate(50) == 1.0 and phase.rate(75) == pytest.approx(0.5)
     assert phase.rate(99) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("scale", RECIPES)
+def test_every_committed_plan_was_made_with_the_options_that_the_method_has_today(scale):
+    for result in Store.at(scale).results("compress"):
+        today = get(result.run.method, **result.run.options).options.model_dump()
+        assert result.metrics["options"] == today, result.run.slug
 
 
 @pytest.mark.parametrize("scale", RECIPES)
