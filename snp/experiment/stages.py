@@ -143,8 +143,16 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     plan = loop.plan
     assert plan is not None
     _save_model(store.folder(run), model, plan, config, vocabulary)
-    metrics = {"kind": method.kind, "options": method.options.model_dump(), "note": plan.note, "plan": plan.summary(), **loop.notes, "seconds": loop.seconds,
-               "session_seconds": loop.session_seconds, **ratios(model, plan, config, held_out)}  # fmt: skip
+    metrics = {
+        "kind": method.kind,
+        "options": method.options.model_dump(),
+        "note": plan.note,
+        "plan": plan.summary(),
+        "seconds": loop.seconds,
+        "session_seconds": loop.session_seconds,
+        **loop.notes,
+        **ratios(model, plan, config, held_out),
+    }
     return _finish(run, store, recipe, loop, metrics, root)
 
 
