@@ -63,7 +63,7 @@ class CrossModal(OneShot):
                 if tied:
                     shares.append(Share((text, layer, c), (vision, layer), torch.arange(n) < tied))
                 surplus -= tied * cost
-        note = f"tying {self.options.part} of layers {self.options.first}-{last} cannot reach the target: this is its ceiling"
+        note = f"tying {self.options.part} of layers {self.options.first}-{last} ends at this ceiling, above the target"
         return Plan(
             towers={vision: shape, text: shape}, shares=tuple(shares), note=note if surplus > 0 else ""
         )

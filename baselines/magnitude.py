@@ -30,14 +30,13 @@ class Magnitude(OneShot):
         )
         weights = [problem.model.get_parameter(name).detach() for name in names]
         magnitude = torch.cat([weight.abs().flatten() for weight in weights])
+        ends = torch.tensor([weight.numel() for weight in weights]).cumsum(0)
+        for weight, end in zip(weights, ends.tolist(), strict=True):  # the largest of each matrix survives
+            magnitude[end - weight.numel() + int(weight.abs().argmax())] = torch.inf
         remove = problem.budget.total - problem.budget.target
-        if remove >= len(magnitude):
-            least = 1 - len(magnitude) / problem.budget.total
-            raise InputError(
-                "keep",
-                f"{problem.budget.keep:g} is too small",
-                f"masking every tower weight leaves {least:.4g}",
-            )
+        if remove > len(magnitude) - len(weights):
+            least = 1 - (len(magnitude) - len(weights)) / problem.budget.total
+            raise InputError("keep", f"{problem.budget.keep:g} is too small", f"choose at least {least:.4f}")
         kept = torch.ones(len(magnitude), dtype=torch.bool)
         kept[magnitude.argsort(stable=True)[:remove]] = False
         masks = kept.split([weight.numel() for weight in weights])

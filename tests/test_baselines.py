@@ -42,6 +42,7 @@ def test_magnitude_masks_exactly_the_smallest_tower_weights(two_towers):
     )
     assert len(removed) == problem.budget.total - problem.budget.target
     assert removed.max() <= kept.min()
+    assert all(mask.any() for mask in plan.masks.values())
 
 
 def test_magnitude_leaves_biases_norms_and_the_head_alone(two_towers):

@@ -10,8 +10,10 @@ from snp.compression.budget import Budget
 from snp.compression.surgery import substitute
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
+from snp.sharing.hypernetwork import binary
 from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, stacked
-from snp.sharing.structure import KINDS, Geometry, Structure, harden, project
+from snp.sharing.projection import expected, harden, offset, project, shifted
+from snp.sharing.structure import KINDS, Geometry, Structure
 
 
 @pytest.fixture
@@ -20,12 +22,12 @@ def geometry(two_towers) -> Geometry:
     return Geometry.of(list(towers.values()), Budget.of(two_towers, towers, keep=1).fixed, block=2)
 
 
-def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, offset: float = 0.0):
+def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, mean: float = 0.0):
     generator = torch.Generator().manual_seed(seed)
     shape = geometry.shape
     return {
         c: {
-            k: offset
+            k: mean
             + spread
             * torch.randn(
                 shape.layers, shape.units(c, "prune" if k == "prune" else "share"), generator=generator
@@ -94,12 +96,12 @@ def test_the_loss_reaches_every_structure_vector(two_towers, geometry):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("offset", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("mean", [-3.0, 0.0, 3.0])
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
-def test_projection_meets_any_budget_from_any_logits(geometry, seed, offset, part):
+def test_projection_meets_any_budget_from_any_logits(geometry, seed, mean, part):
     full = float(harden(geometry, random_logits(geometry, seed, 0, 1)).stored())
     target = round(geometry.rest + part * (full - geometry.rest))
-    structure, reached = project(geometry, random_logits(geometry, seed, offset=offset), target)
+    structure, reached = project(geometry, random_logits(geometry, seed, mean=mean), target)
     assert reached
     smallest = min(geometry.cost(c) for c in COMPONENTS)
     assert target - 2 * smallest < float(structure.stored()) <= target
@@ -113,7 +115,9 @@ def test_projection_keeps_the_order_of_the_logits(geometry):
     structure, _ = project(
         geometry,
         logits,
-        round(geometry.rest + 0.5 * (float(harden(geometry, logits, 99).stored()) - geometry.rest)),
+        round(
+            geometry.rest + 0.5 * (float(harden(geometry, shifted(logits, 99.0)).stored()) - geometry.rest)
+        ),
     )
     values = torch.cat([logits[c]["prune"].flatten() for c in COMPONENTS])
     kept = torch.cat([structure.keep[c][:, : geometry.shape.units(c)].flatten() for c in COMPONENTS]) > 0.5
@@ -175,3 +179,26 @@ def test_towers_of_two_shapes_are_a_clear_error(geometry):
     shorter = replace(geometry.receiver, blocks=geometry.receiver.blocks[:-1])
     with pytest.raises(InputError, match="shapes differ"):
         Geometry.of([geometry.donor, shorter], 0, 2)
+
+
+def test_the_expected_size_is_the_mean_over_samples(geometry):
+    logits, generator = random_logits(geometry, 0), torch.Generator().manual_seed(0)
+    sizes = [
+        float(
+            Structure.compose(
+                geometry, {c: {k: binary(logits[c][k], 0.4, generator) for k in KINDS} for c in COMPONENTS}
+            ).stored()
+        )
+        for _ in range(300)
+    ]
+    assert float(expected(geometry, logits).stored()) == pytest.approx(sum(sizes) / len(sizes), rel=0.01)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+def test_the_offset_gives_any_expected_size(geometry, part):
+    logits = random_logits(geometry, 0)
+    full = float(harden(geometry, shifted(logits, 99.0)).stored())
+    target = geometry.rest + part * (full - geometry.rest)
+    shift = offset(geometry, logits, target, most=3.0)
+    assert float(expected(geometry, shifted(logits, shift)).stored()) == pytest.approx(target, rel=0.01)
+    assert offset(geometry, logits, 2 * full, most=3.0) == pytest.approx(3.0, abs=0.01)

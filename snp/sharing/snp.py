@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,11 +12,14 @@ from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
-from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
 from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters
-from snp.sharing.structure import KINDS, Geometry, Structure, Vectors, harden, project
+from snp.sharing.projection import harden, offset, project, shifted
+from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
+
+ALIGN_EVERY = 5
+"""Weight steps between two decoupled alignments: often enough to be smooth, seldom enough to be free."""
 
 
 class Options(MethodOptions):
@@ -27,23 +30,31 @@ class Options(MethodOptions):
     blockwise: bool = Field(True, description="share text units inside blocks of text layers [paper]")
     hypernetwork: bool = Field(True, description="False: one free logit per unit instead [author: ablation]")
     block: int = Field(2, ge=1, description="text layers per block; the first is the base layer [ours]")
-    every: int = Field(10, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
+    every: int = Field(8, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
     lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
     head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
     tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
     b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
+    track: bool = Field(
+        True, description="the offset follows a target that falls from dense to budget [ours]"
+    )
+    ramp: float = Field(
+        0.7, gt=0, le=1, description="track: share of the steps up to the freeze of that fall [ours]"
+    )
     lam: float = Field(8.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
+    align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
+    pull: float = Field(
+        5e-3, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]"
+    )
     gamma: float = Field(
-        1e-3, ge=0, description="weight of the alignment regulariser while structure is learned [ours]"
+        1e-3, ge=0, description="loss: weight of the alignment regulariser until the freeze [ours]"
     )
-    gamma_end: float = Field(
-        1e-1, ge=0, description="its weight when the plan is applied; grows geometrically [ours]"
-    )
+    gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
     freeze: float = Field(
-        0.5, gt=0, le=1, description="share of the steps after which the structure is frozen [ours]"
+        0.5, gt=0, le=1, description="share of the steps until the structure is frozen [ours]"
     )
     apply_at: float = Field(
-        0.7, gt=0, le=1, description="share of the steps after which the plan is applied [ours]"
+        0.7, gt=0, le=1, description="share of the steps until the plan is applied [ours]"
     )
 
 
@@ -54,7 +65,7 @@ class SNP(Method):
     name = "snp"
     kind = "joint"
     stage = "training"
-    source = "Learning to Jointly Share and Prune Weights for Grounding Based Vision and Language Models (ICLR 2023)"
+    source = "Learning to Jointly Share and Prune Weights for Grounding Based Vision and Language Models, ICLR 2023"
     summary = (
         "a hypernetwork learns which units to prune, share across towers, or share inside the text tower"
     )
@@ -65,10 +76,21 @@ class SNP(Method):
 
 
 class SNPSession(Session):
-    """One compression by SNP: weight steps with an alignment penalty, hypernetwork steps in between.
+    """One compression by SNP: weight steps that align weights with the structure, hypernetwork steps in between.
 
-    After `freeze` of the steps the learned structure is projected to the exact budget and kept; then gamma grows
-    until `apply_at`, where the plan is applied; the compressed model is trained on tied.
+    The budget. [author] keeps the logits' offset b0 and leaves the budget to the regulariser, over thousands of
+    hypernetwork steps. Here there are 50 to 100 of them, in which the common fall of all logits is faster than the
+    learning of their order, and the budget is overshot. So (`track`) the target falls linearly from the dense size
+    to the budget, and the offset is set before every step such that the EXPECTED size is that target; the
+    regulariser then weighs what a unit costs against what it is worth. [ours]
+
+    The alignment. With align="loss", gamma * A is added to the weight loss, and gamma grows geometrically from the
+    freeze on. With "decoupled" (as AdamW treats weight decay), a step towards the structure is taken every
+    ALIGN_EVERY weight steps outside the optimizer: it neither meets the gradient clip nor costs a backward pass.
+    After the freeze, the rest of the way shrinks linearly to zero, so that applying the plan changes nothing. [ours]
+
+    Order: structure learned until `freeze_at`, then projected to the exact budget and kept; applied at `apply_at`;
+    the compressed model is trained on tied.
     """
 
     def __init__(self, problem: Problem, options: Options) -> None:
@@ -77,77 +99,93 @@ class SNPSession(Session):
         self.target = problem.budget.target
         self.freeze_at = max(1, round(options.freeze * problem.steps))
         self.apply_at = max(self.freeze_at, round(options.apply_at * problem.steps))
-        network = (
+        self.hyper: nn.Module = (
             HyperNetwork(self.geometry, problem.seed, options.head_scale)
             if options.hypernetwork
             else FreeLogits(self.geometry, problem.seed)
         )
-        self.hyper: nn.Module = network
         self.optimizer = torch.optim.Adam(self.hyper.parameters(), lr=options.lr)
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
         self.frozen, self.step = False, 0
-        self.measured = {"task": float("nan"), "regularizer": float("nan")}
-        self._adopt(self._learned())
-        _, reached = project(self.geometry, self._logits(), self.target)
-        if not reached and options.prune:
+        self.measured: dict[str, float] = {}
+        if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError(
                 "keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share"
             )
+        self._adopt(self._learned())
 
     # -- hypernetwork steps -------------------------------------------------------------------------------------
 
     def after_step(self, step: int) -> None:
         """Call after weight step `step` (from 0): every `every` steps the hypernetwork learns, until it is frozen."""
         self.step = step + 1
-        if self.frozen:
-            return
-        if self.step % self.options.every == 0:
-            self._hyper_step()
-        if self.step >= self.freeze_at:
-            structure, _ = project(self.geometry, self._logits(), self.target)
-            self.frozen = True
-            self._adopt(structure)
-        elif self.step % self.options.every == 0:
-            self._adopt(self._learned())
+        if not self.frozen:
+            if self.step % self.options.every == 0:
+                self._hyper_step()
+                self._adopt(self._learned())
+            if self.step >= self.freeze_at:
+                self._adopt(project(self.geometry, self._logits(), self.target)[0])
+                self.frozen = True
+        if self.options.align == "decoupled" and (self.step % ALIGN_EVERY == 0 or self.step == self.apply_at):
+            self._pull()
 
     def _hyper_step(self) -> None:
         """One step on L_task(x; W~(m,s,b)) + lambda * R(P, T): weights frozen, model in eval mode, held-out batch."""
         structure = self._sample()
         with evaluating(self.problem.model):
             task = self.problem.loss(self.problem.heldout(), effective_parameters(structure))
-        excess = budget_regularizer(structure.stored(), self.target)
+        excess = budget_regularizer(structure.stored(), self._target_now())
         parameters = list(self.hyper.parameters())
         gradients = torch.autograd.grad(task + self.options.lam * excess, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
-        self.measured = {"task": float(task.detach()), "regularizer": float(excess.detach())}
-
-    def _logits(self) -> Vectors:
-        """Logits with the offset b0; +inf (kept, own) where an operation is switched off."""
-        on = {kind: getattr(self.options, kind) for kind in KINDS}
-        logits = self.hyper()
-        return {
-            c: {k: logits[c][k] + (self.options.b0 if on[k] else float("inf")) for k in KINDS}
-            for c in COMPONENTS
+        size = float(structure.stored().detach()) / self.target
+        self.measured = {
+            "hyper_task": float(task.detach()),
+            "hyper_budget": float(excess.detach()),
+            "hyper_size": size,
         }
 
+    def _target_now(self) -> float:
+        """What the structure may store at this step: under `track` it falls linearly from everything to the budget."""
+        done = min(1.0, self.step / (self.options.ramp * self.freeze_at)) if self.options.track else 1.0
+        return self.problem.budget.total + done * (self.target - self.problem.budget.total)
+
+    @torch.no_grad()
+    def _pull(self) -> None:
+        """Move weights towards what the structure will make of them; at `apply_at` they have arrived."""
+        rate = 1 - (1 - self.options.pull) ** ALIGN_EVERY
+        if self.frozen:
+            rate = max(rate, 1 / (1 + -(-(self.apply_at - self.step) // ALIGN_EVERY)))
+        if rate and not self.alignment.empty:
+            aims = effective_parameters(self.structure)
+            torch._foreach_lerp_(
+                [self.problem.model.get_parameter(name) for name in aims], list(aims.values()), rate
+            )
+
+    def _logits(self) -> Vectors:
+        """Logits without offset; +inf (kept, own) where an operation is switched off."""
+        off = {kind: 0.0 if getattr(self.options, kind) else float("inf") for kind in KINDS}
+        return {c: {k: logits + off[k] for k, logits in made.items()} for c, made in self.hyper().items()}
+
     def _sample(self) -> Structure:
-        logits = self._logits()
+        """A random structure, of the expected size `_target_now` under `track`; differentiable."""
+        logits, shift = self._logits(), self.options.b0
+        if self.options.track:
+            shift = offset(self.geometry, logits, self._target_now(), most=self.options.b0)
         own = {
-            c: {
-                k: binary(logits[c][k], self.options.tau, self.generator)
-                if getattr(self.options, k)
-                else torch.ones_like(logits[c][k])
-                for k in KINDS
-            }
-            for c in COMPONENTS
+            c: {k: binary(v, self.options.tau, self.generator) for k, v in vectors.items()}
+            for c, vectors in shifted(logits, shift).items()
         }
         return Structure.compose(self.geometry, own)
 
     @torch.no_grad()
     def _learned(self) -> Structure:
-        return harden(self.geometry, self._logits())
+        """The structure as learned so far, without noise, of the size `_target_now` under `track`."""
+        if self.options.track:
+            return project(self.geometry, self._logits(), self._target_now(), exact=False)[0]
+        return harden(self.geometry, shifted(self._logits(), self.options.b0))
 
     def _adopt(self, structure: Structure) -> None:
         self.structure, self.alignment = structure, Alignment(structure)
@@ -167,7 +205,9 @@ class SNPSession(Session):
         return first * (last / first) ** done
 
     def penalty(self) -> Tensor | None:
-        """gamma * A(W; m, s, b), or None when nothing is to be aligned."""
+        """gamma * A(W; m, s, b), or None when nothing is to be aligned by the loss."""
+        if self.options.align != "loss":
+            return None
         gamma = self.gamma()
         return gamma * self.alignment() if gamma and not self.alignment.empty else None
 
@@ -180,12 +220,19 @@ class SNPSession(Session):
         return structure.plan("" if reached else "sharing alone cannot reach the target: this is its ceiling")
 
     def log(self) -> dict[str, float]:
-        """Stored parameters over target, shares of the receiver's units, last hypernetwork losses, gamma."""
+        """What a person needs to see it learn.
+
+        budget_ratio: stored parameters of the present structure over the budget's; pruned, cross, blockwise: parts of
+        the receiver's units; spread: standard deviation of the pruning logits, which grows as units are told apart;
+        hyper_*: task loss, budget regulariser and size over budget of the last sampled structure.
+        """
+        with torch.no_grad():
+            logits = torch.cat([v["prune"].flatten() for v in self.hyper().values()])
         return {
             "budget_ratio": float(self.structure.stored()) / self.target,
             **self.structure.shares(),
-            **{f"hyper_{name}": value for name, value in self.measured.items()},
-            "gamma": self.gamma(),
+            "spread": float(logits.std()),
+            **self.measured,
         }
 
     def state_dict(self) -> dict[str, Any]:

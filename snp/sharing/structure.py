@@ -47,13 +47,18 @@ class Geometry:
             )
         return cls(donor, receiver, shape, torch.arange(shape.layers) // block * block, rest)
 
+    @property
+    def takes(self) -> Tensor:
+        """(L,) 1 where a layer may take its base layer's units, 0 in base layers, which only lend."""
+        return (self.base != torch.arange(self.shape.layers)).float()
+
     def cost(self, component: str) -> int:
         """Stored parameters of one share unit (F)."""
         return self.shape.unit_cost(component, "share")
 
     def expand(self, component: str, prune_LP: Tensor) -> Tensor:
         """Prune units as share units (L, N): a head dimension stands for that of every head."""
-        return prune_LP if component == "ffn" else prune_LP.repeat(1, self.shape.n_heads)
+        return prune_LP if component == "ffn" else torch.cat([prune_LP] * self.shape.n_heads, -1)
 
 
 Vectors = dict[str, dict[str, Tensor]]
@@ -74,25 +79,27 @@ class Structure:
 
     @classmethod
     def compose(cls, geometry: Geometry, own: Vectors) -> "Structure":
-        """Make the effective vectors from binary ones: own[c] = {prune: m, cross: 1-s, blockwise: 1-b}."""
+        """Make the effective vectors from own[c] = {prune: m, cross: 1-s, blockwise: 1-b}.
+
+        Of binary vectors this is a structure; of probabilities of independent vectors it is the expected one, as
+        every product is of different units. Leading dimensions are kept.
+        """
         keep, cross, blockwise = {}, {}, {}
         for c in COMPONENTS:
             m = geometry.expand(c, own[c]["prune"])
             s, b = 1 - own[c]["cross"], 1 - own[c]["blockwise"]
-            may_take = (geometry.base != torch.arange(geometry.shape.layers)).to(m)[
-                :, None
-            ]  # base layers lend only
             keep[c], cross[c] = m, m * s
-            blockwise[c] = m * (1 - s) * b * m[geometry.base] * may_take
+            blockwise[c] = m * (1 - s) * b * m[..., geometry.base, :] * geometry.takes[:, None]
         return cls(geometry, keep, cross, blockwise)
 
     def stored(self) -> Tensor:
         """Parameters of the whole model that this structure stores (0-d float64; differentiable) [ours]."""
-        copies = {c: 2 * self.keep[c] - self.cross[c] - self.blockwise[c] for c in COMPONENTS}
-        return sum(
-            (copies[c].sum(dtype=torch.float64) * self.geometry.cost(c) for c in COMPONENTS),
-            torch.tensor(float(self.geometry.rest), dtype=torch.float64),
+        units = (
+            (2 * self.keep[c] - self.cross[c] - self.blockwise[c]).sum((-2, -1), dtype=torch.float64)
+            * self.geometry.cost(c)
+            for c in COMPONENTS
         )
+        return sum(units, torch.tensor(self.geometry.rest, dtype=torch.float64))
 
     def shares(self) -> dict[str, float]:
         """Part of the receiver's unit parameters that is pruned, cross-shared and shared block-wise."""
@@ -135,66 +142,3 @@ class Structure:
                         shares.append(Share((g.receiver.name, layer, c), donor, units))
         towers = {tower.name: g.shape for tower in (g.donor, g.receiver)}
         return Plan(towers=towers, keep=keep, shares=tuple(shares), note=note)
-
-
-def harden(geometry: Geometry, logits: Vectors, shift: float = 0.0) -> Structure:
-    """The structure without noise: a unit is kept / own where logit + shift > 0; one unit of each component stays."""
-    own: Vectors = {}
-    for c in COMPONENTS:
-        own[c] = {kind: (logits[c][kind] + shift > 0).float() for kind in KINDS}
-        best = logits[c]["prune"].argmax(1, keepdim=True)
-        own[c]["prune"].scatter_(1, best, 1.0)
-    return Structure.compose(geometry, own)
-
-
-def project(geometry: Geometry, logits: Vectors, target: int) -> tuple[Structure, bool]:
-    """The structure nearest to `logits` that stores at most `target` parameters, and whether the target is reached.
-
-    One scalar shift of all logits by bisection, then unit by unit from the least negative logit on, as long as the
-    unit still fits [ours]. Switched-off vectors hold +inf. If even full sharing and pruning stores too much,
-    that ceiling is returned with False.
-    """
-    logits = {c: {kind: v.detach().double().clone() for kind, v in logits[c].items()} for c in COMPONENTS}
-    finite = torch.cat([v[v.isfinite()].flatten() for c in COMPONENTS for v in logits[c].values()])
-    if not len(finite):
-        raise InputError("snp", "prune, cross and blockwise are all switched off", "leave at least one on")
-    low, high = -float(finite.max()) - 1, -float(finite.min()) + 1
-
-    def stored(shift: float) -> float:
-        return float(harden(geometry, logits, shift).stored())
-
-    if stored(low) > target:
-        return harden(geometry, logits, low), False
-    if stored(high) <= target:
-        return harden(geometry, logits, high), True
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if stored(middle) <= target else (low, middle)
-    _fill(geometry, logits, low, target)
-    return harden(geometry, logits, low), True
-
-
-def _fill(geometry: Geometry, logits: Vectors, shift: float, target: int, tries: int = 256) -> None:
-    """Give back single units, the most wanted first, while they fit: edits `logits` in place."""
-    now = harden(geometry, logits, shift)
-    removed = {
-        "prune": lambda c: now.keep[c][:, : geometry.shape.units(c)] < 0.5,
-        "cross": lambda c: now.cross[c] > 0.5,
-        "blockwise": lambda c: now.blockwise[c] > 0.5,
-    }
-    found = []
-    for c in COMPONENTS:
-        for kind in KINDS:
-            values = logits[c][kind].flatten()
-            off = removed[kind](c).flatten().nonzero().flatten()
-            best = off[values[off].argsort(descending=True, stable=True)[:tries]]
-            found += [(float(values[i]), c, kind, int(i)) for i in best]
-    smallest = min(map(geometry.cost, COMPONENTS))
-    for value, c, kind, i in sorted(found, key=lambda f: -f[0])[:tries]:
-        room = target - float(harden(geometry, logits, shift).stored())
-        if room < smallest:
-            return
-        flat = logits[c][kind].view(-1)
-        flat[i] = float("inf")
-        if float(harden(geometry, logits, shift).stored()) > target:
-            flat[i] = value

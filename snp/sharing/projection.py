@@ -1,0 +1,100 @@
+"""From logits to sizes: the structure without noise, the expected size, and the projection to the exact budget."""
+
+import torch
+from torch import Tensor
+
+from snp.compression.tower import COMPONENTS
+from snp.errors import InputError
+from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
+
+GRID = 17  # shifts that are tried at once
+
+
+def shifted(logits: Vectors, shift: float | Tensor) -> Vectors:
+    """Logits + shift; a vector of K shifts makes tensors (K, L, units). Switched-off vectors stay +inf."""
+    step = shift if isinstance(shift, float) else shift[:, None, None]
+    return {c: {kind: values + step for kind, values in logits[c].items()} for c in COMPONENTS}
+
+
+def harden(geometry: Geometry, logits: Vectors) -> Structure:
+    """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each component stays."""
+    own: Vectors = {c: {kind: (logits[c][kind] > 0).float() for kind in KINDS} for c in COMPONENTS}
+    for c in COMPONENTS:
+        own[c]["prune"].scatter_(-1, logits[c]["prune"].argmax(-1, keepdim=True), 1.0)
+    return Structure.compose(geometry, own)
+
+
+def expected(geometry: Geometry, logits: Vectors) -> Structure:
+    """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit)) in every vector."""
+    return Structure.compose(
+        geometry, {c: {k: -torch.expm1(-logits[c][k].exp()) for k in KINDS} for c in COMPONENTS}
+    )
+
+
+@torch.no_grad()
+def offset(geometry: Geometry, logits: Vectors, target: float, most: float) -> float:
+    """The shift, at most `most`, at which the expected size is `target`, to 1% of a logit [ours]."""
+    low, high = -4 * abs(most) - 8, most
+    for _ in range(3):
+        shifts = torch.linspace(low, high, GRID)
+        fits = expected(geometry, shifted(logits, shifts)).stored() <= target
+        last = int(fits.nonzero().max()) if fits.any() else 0
+        low, high = float(shifts[last]), float(shifts[min(last + 1, GRID - 1)])
+    return low
+
+
+@torch.no_grad()
+def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = True) -> tuple[Structure, bool]:
+    """The structure nearest to `logits` that stores at most `target` parameters, and whether the target is reached.
+
+    One scalar shift of all logits by bisection, then unit by unit from the least negative logit on, as long as
+    the unit still fits [ours]. Switched-off vectors hold +inf. If even full sharing and pruning stores too much,
+    that ceiling is returned with False. Not `exact`: the shift to 1% of a logit, and no single units.
+    """
+    logits = {c: {kind: v.double() for kind, v in logits[c].items()} for c in COMPONENTS}
+    finite = torch.cat([v[v.isfinite()].flatten() for c in COMPONENTS for v in logits[c].values()])
+    if not len(finite):
+        raise InputError("snp", "prune, cross and blockwise are all switched off", "leave at least one on")
+    low, high = -float(finite.max()) - 1, -float(finite.min()) + 1
+    for end, reached in ((low, False), (high, True)):
+        structure = harden(geometry, shifted(logits, end))
+        if (float(structure.stored()) <= target) is reached:
+            return structure, reached
+    while high - low > (1e-9 if exact else 1e-2):
+        shifts = torch.linspace(low, high, GRID, dtype=torch.float64)
+        fits = harden(geometry, shifted(logits, shifts)).stored() <= target
+        last = (
+            int((~fits).nonzero().min()) - 1
+        )  # sharing makes the size not quite monotone: take the first crossing
+        low, high = float(shifts[last]), float(shifts[last + 1])
+    logits = shifted(logits, low)
+    return (_fill(geometry, logits, target) if exact else harden(geometry, logits)), True
+
+
+def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) -> Structure:
+    """Give back single units, the most wanted first, while they fit."""
+    now = harden(geometry, logits)
+    smallest = min(map(geometry.cost, COMPONENTS))
+    found = []
+    for c in COMPONENTS:
+        pruned = now.keep[c][:, : geometry.shape.units(c)] < 0.5
+        for kind, away in (
+            ("prune", pruned),
+            ("cross", now.cross[c] > 0.5),
+            ("blockwise", now.blockwise[c] > 0.5),
+        ):
+            values = logits[c][kind].flatten()
+            units = away.flatten().nonzero().flatten()
+            best = units[values[units].argsort(descending=True, stable=True)[:tries]]
+            found += [(float(values[i]), c, kind, int(i)) for i in best]
+    for value, c, kind, i in sorted(found, key=lambda f: -f[0])[:tries]:
+        if target - float(now.stored()) < smallest:
+            break
+        flat = logits[c][kind].view(-1)
+        flat[i] = float("inf")
+        more = harden(geometry, logits)
+        if float(more.stored()) <= target:
+            now = more
+        else:
+            flat[i] = value
+    return now
