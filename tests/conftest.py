@@ -1,4 +1,6 @@
-"""Tiny real models that all tests share."""
+"""Tiny real models, data and runs that all tests share."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from snp.compression.tower import Tower, towers_of
+from snp.experiment.spec import Pretrain
+from snp.experiment.store import Store
 
 PATHS = {"vision": "vision", "text": "text"}
 WIDTH, DEPTH, HEADS, VOCABULARY, WORDS = 32, 2, 4, 19, 7
@@ -72,3 +76,25 @@ def views(model: nn.Module) -> dict[str, Tower]:
 def two_towers_fixture() -> TwoTowers:
     """A fresh model per test."""
     return two_towers()
+
+
+@pytest.fixture(scope="session")
+def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for SNP_DATA with the drawn scenes of smoke scale, fewer than usual."""
+    from snp.data import scenes
+
+    folder = tmp_path_factory.mktemp("data")
+    scenes.make(folder / "scenes-smoke", seed=0, train=80, test=8, pretrain_val=4, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_dense(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Store:
+    """A store that holds the finished dense run of smoke scale, from which all rows start."""
+    from snp.experiment import stages
+
+    store = Store(tmp_path_factory.mktemp("dense"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNP_DATA", str(smoke_data))
+        stages.run(Pretrain(scale="smoke", data="scenes"), store)
+    return store

@@ -1,0 +1,293 @@
+"""From files to batches: tokens with their characters, decoded pixels, and every caption once an epoch."""
+
+import os
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+
+from snp.data import annotations, tokens
+from snp.data.annotations import Entry
+from snp.data.dataset import Batch, GroundingSet, PixelCache, read_image
+from snp.data.tokens import END, PAD, START, UNKNOWN, Vocabulary
+from snp.errors import InputError
+
+SIZE, CONTEXT = 16, 24
+CLIP = SimpleTokenizer()
+RED, BLUE = "a red star", "the small blue heart left of a red star"
+SENTENCES = [
+    RED, BLUE, "Snowman's hat, 2nd from the LEFT!", "unbelievably zigzagging squircle-ish thing", "café at 10%",
+]  # fmt: skip
+
+
+def entry(number: int, picture: str, caption: str, boxes, spans, **fields) -> Entry:
+    fields = {"height": 32, "width": 48, "dataset_name": "toy"} | fields
+    return Entry(id=number, file_name=picture, caption=caption, boxes=boxes, spans=spans, **fields)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Twelve captions on five pictures in two folders; caption 1 names two objects, one of them twice."""
+    root = tmp_path_factory.mktemp("toy")
+    source = np.random.default_rng(0)
+    for name in ("val/a.png", "val/b.png", "val/c.png", "test/a.png", "test/b.png"):
+        path = root / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.integers(0, 256, (32, 48, 3), np.uint8)).save(path)
+    entries = [
+        entry(0, "val/a.png", RED, ((12, 8, 24, 16),), (((2, 10),),), type="attribute", categories=(3,)),
+        entry(1, "test/b.png", BLUE, ((0, 0, 12, 8), (24, 16, 24, 16)), (((0, 20), (4, 9)), ((29, 39),)),
+              type="relation", categories=(7, 3)),
+    ]  # fmt: skip
+    pictures = ["val/b.png", "test/a.png", "val/c.png", "val/a.png"]
+    for number in range(2, 12):
+        caption = "star " * (number % 5) + f"heart {number}"
+        entries.append(
+            entry(number, pictures[number % 4], caption, ((1, 1, 2, 2),), (((0, 4),),), categories=(1,))
+        )
+    annotations.write(root / "annotations" / "toy.json", entries, [str(i) for i in range(8)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def vocabulary(root):
+    return Vocabulary.of(entry.caption for entry in annotations.read(root / "annotations" / "toy.json"))
+
+
+@pytest.fixture(scope="module")
+def data(root, vocabulary):
+    return GroundingSet(root, "toy", vocabulary, SIZE, CONTEXT)
+
+
+# -- words ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caption", SENTENCES)
+def test_ids_are_those_of_open_clips_tokenizer(caption):
+    assert tokens.encode(caption)[0] == CLIP.encode(caption)
+
+
+def test_every_token_carries_the_characters_of_its_word():
+    ids, spans = tokens.encode(RED)
+    assert [RED[begin:end] for begin, end in spans] == ["a", "red", "star"] and len(ids) == 3
+
+
+def test_all_pieces_of_a_word_carry_the_whole_word():
+    caption = "one squircleish thing"
+    ids, spans = tokens.encode(caption)
+    words = [caption[begin:end] for begin, end in spans]
+    assert words[0] == "one" and words[-1] == "thing"
+    assert len(ids) == len(spans) > 3 and {*words[1:-1]} == {"squircleish"}
+
+
+@pytest.mark.parametrize("caption", SENTENCES)
+def test_pieces_joined_again_are_the_words_that_their_spans_show(caption):
+    ids, spans = tokens.encode(caption)
+    for span in dict.fromkeys(spans):
+        pieces = [i for i, s in zip(ids, spans, strict=True) if s == span]
+        assert CLIP.decode(pieces).strip() == caption.lower()[slice(*span)]
+
+
+def test_a_vocabulary_numbers_the_ids_that_occur_and_no_others():
+    vocabulary = Vocabulary.of([RED, "a blue star"])
+    occurring = sorted({i for text in (RED, "a blue star") for i in tokens.encode(text)[0]})
+    assert vocabulary.clip_ids == occurring and len(vocabulary) == 4 + len(occurring)
+    ids, spans = vocabulary.encode(RED)
+    assert [int(i) for i in ids] == [START, *(4 + occurring.index(i) for i in tokens.encode(RED)[0]), END]
+    assert spans == [(0, 0), (0, 1), (2, 5), (6, 10), (0, 0)]
+
+
+def test_a_word_that_never_occurred_is_unknown_and_the_others_are_not():
+    ids, _ = Vocabulary.of([RED]).encode("a green star")
+    assert [i == UNKNOWN for i in ids] == [False, False, True, False, False]
+    assert len({PAD, START, END, UNKNOWN}) == 4
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------
+
+
+def test_cached_pixels_are_what_pillow_decodes(root, tmp_path):
+    cache = PixelCache(root / "images" / "val", SIZE, tmp_path)
+    assert cache.pixels_NCHW.shape == (3, 3, SIZE, SIZE) and cache.pixels_NCHW.dtype == np.uint8
+    for name, row in cache.rows.items():
+        image = Image.open(root / "images" / "val" / name).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        assert np.array_equal(cache.pixels_NCHW[row], np.asarray(image).transpose(2, 0, 1))
+
+
+def test_an_image_of_the_right_size_is_not_resampled(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "exact.png")
+    assert np.array_equal(read_image(tmp_path / "exact.png", SIZE), pixels.transpose(2, 0, 1))
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path):
+    Image.new("L", (SIZE, SIZE), 77).save(tmp_path / "grey.png")
+    Image.new("RGBA", (SIZE, SIZE), (10, 20, 30, 40)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "grey.png", SIZE) == 77).all()
+    assert read_image(tmp_path / "clear.png", SIZE)[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_images_are_decoded_once_and_again_when_one_changes(tmp_path, monkeypatch):
+    folder, store = tmp_path / "images", tmp_path / "cache"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (SIZE, SIZE), (9, 9, 9)).save(folder / name)
+    PixelCache(folder, SIZE, store)
+    with monkeypatch.context() as patch:
+        patch.setattr("snp.data.dataset.read_image", lambda *_: pytest.fail("decoded a second time"))
+        PixelCache(folder, SIZE, store)
+    before = (folder / "b.png").stat()
+    Image.new("RGB", (SIZE, SIZE), (8, 9, 9)).save(folder / "b.png")
+    os.utime(folder / "b.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    changed = PixelCache(folder, SIZE, store)
+    assert changed.pixels_NCHW[changed.rows["b.png"], :, 0, 0].tolist() == [8, 9, 9]
+    assert changed.pixels_NCHW[changed.rows["a.png"], :, 0, 0].tolist() == [9, 9, 9]
+
+
+# -- batches ----------------------------------------------------------------------------------------------------
+
+
+def test_boxes_are_centre_and_size_as_shares_of_the_picture(data):
+    batch = data.batch(np.array([0, 1]))
+    assert batch.boxes_BM4[0].tolist() == [[0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0]]
+    assert batch.boxes_BM4[1].tolist() == [[0.125, 0.125, 0.25, 0.25], [0.75, 0.75, 0.5, 0.5]]
+    assert batch.valid_BM.tolist() == [[True, False], [True, True]]
+    assert batch.category_BM.tolist() == [[3, 0], [7, 3]]
+
+
+def test_the_tokens_of_a_phrase_are_positive_for_its_box_alone(data):
+    batch = data.batch(np.array([0, 1]))
+    # <start> a red star <end>
+    assert batch.positive_BML[0, 0].nonzero().flatten().tolist() == [2, 3]
+    # <start> the small blue heart left of a red star <end>
+    assert batch.positive_BML[1, 0].nonzero().flatten().tolist() == [1, 2, 3, 4]
+    assert batch.positive_BML[1, 1].nonzero().flatten().tolist() == [7, 8, 9]
+    assert not batch.positive_BML[0, 1].any(), "no box, no phrase"
+
+
+def test_shorter_captions_are_padded_to_the_longest(data, vocabulary):
+    batch = data.batch(np.array([0, 1]))
+    assert batch.tokens_BL.shape == (2, 11) and len(batch) == 2
+    assert batch.tokens_BL[0, :5].tolist() == vocabulary.encode(RED)[0].tolist()
+    assert (batch.tokens_BL[0, 5:] == PAD).all() and (batch.tokens_BL[1] != PAD).all()
+    assert torch.equal(batch.text_BL, batch.tokens_BL != PAD)
+    assert not (batch.positive_BML & ~batch.text_BL[:, None]).any()
+
+
+def test_each_caption_gets_its_own_picture(data, root):
+    for number, name in ((0, "val/a.png"), (1, "test/b.png"), (2, "val/c.png"), (5, "test/a.png")):
+        batch = data.batch(np.array([4, number]))
+        assert np.array_equal(
+            batch.images_ICHW[batch.image_index_B[1]], read_image(root / "images" / name, SIZE)
+        )
+
+
+def test_shared_images_are_held_once_and_show_the_same(data):
+    index = np.array([3, 0, 1, 7])  # 3, 0 and 7 are captions of val/a.png
+    single, shared = data.batch(index), data.batch(index, share_images=True)
+    assert len(single.images_ICHW) == 4 and len(shared.images_ICHW) == 2
+    assert torch.equal(shared.images_ICHW[shared.image_index_B], single.images_ICHW[single.image_index_B])
+
+
+def test_a_model_is_given_pixels_and_words_alone(data):
+    batch = data.batch(np.array([0, 1]))
+    given = [batch.images_ICHW, batch.image_index_B, batch.tokens_BL, batch.text_BL]
+    assert len(batch.inputs) == 4 and all(a is b for a, b in zip(batch.inputs, given, strict=True))
+
+
+def test_a_subset_gives_the_same_batches_as_the_whole(data):
+    index = np.array([9, 1, 4])
+    part = data.subset(index)
+    assert len(part) == 3 and part.captions == [data.captions[i] for i in index]
+    assert part.types.tolist() == ["", "relation", ""] and len(data) == 12
+    same(part.batch(np.array([0, 1, 2])), data.batch(index))
+    assert sorted(np.concatenate(list(part.by_image(1)))) == [0, 1, 2]
+
+
+def test_joined_data_sets_give_the_entries_of_both_in_order(data, root):
+    one, other = data.subset(np.array([1, 0])), data.subset(np.array([5, 2, 7]))
+    whole = one.joined(other)
+    assert len(whole) == 5 and whole.captions == one.captions + other.captions
+    assert whole.types.tolist() == ["relation", "attribute", "", "", ""] and whole.categories == 8
+    same(whole.batch(np.arange(5)), data.batch(np.array([1, 0, 5, 2, 7])))
+    assert sorted(np.concatenate(list(whole.by_image(1)))) == list(range(5))
+    same(whole.subset(np.array([3])).batch(np.array([0])), data.batch(np.array([2])))
+
+
+# -- orders -----------------------------------------------------------------------------------------------------
+
+
+def same(a: Batch, b: Batch) -> None:
+    for name in vars(a):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@pytest.mark.parametrize("window", [1, 2, 64])
+def test_an_epoch_shows_every_caption_once(data, window):
+    order = data.epoch(3, seed=0, window=window)
+    assert order.shape == (4, 3) and sorted(order.flatten()) == list(range(12))
+
+
+def test_an_epoch_leaves_out_less_than_one_batch(data):
+    order = data.epoch(5, seed=0)
+    assert order.shape == (2, 5) and max(Counter(order.flatten().tolist()).values()) == 1
+
+
+def test_the_order_is_drawn_from_the_seed(data):
+    assert np.array_equal(data.epoch(3, seed=4), data.epoch(3, seed=4))
+    assert not np.array_equal(data.epoch(3, seed=4), data.epoch(3, seed=5))
+
+
+def test_captions_of_like_length_stand_together_within_a_window(data):
+    steps = data.epoch(3, seed=0, window=4)
+    spread = [int(np.ptp(data.lengths[step])) for step in steps]
+    ordered = sorted(data.lengths.tolist())
+    assert sorted(spread) == sorted(ordered[i + 2] - ordered[i] for i in range(0, 12, 3))
+
+
+def test_a_batch_larger_than_the_data_set_is_refused(data):
+    with pytest.raises(InputError, match="13 is more than the 12 entries"):
+        next(data.stream(13, seed=0))
+
+
+@pytest.mark.parametrize("batch", [3, 5])
+def test_a_stream_begun_later_equals_one_with_its_first_batches_skipped(data, batch):
+    whole = list(islice(data.stream(batch, seed=2), 11))  # over more than two epochs
+    for start in range(10):
+        for later, skipped in zip(data.stream(batch, seed=2, start=start), whole[start:], strict=False):
+            same(later, skipped)
+
+
+def test_every_epoch_of_a_stream_has_an_order_of_its_own(data):
+    found = [batch.tokens_BL.tolist() for batch in islice(data.stream(3, seed=2), 8)]
+    assert found[:4] != found[4:]
+
+
+@pytest.mark.parametrize("captions", [1, 4, 100])
+def test_by_image_gives_every_caption_once_and_never_tears_an_image_apart(data, root, captions):
+    names = [entry.file_name for entry in annotations.read(root / "annotations" / "toy.json")]
+    groups = list(data.by_image(captions))
+    assert sorted(np.concatenate(groups)) == list(range(12))
+    images = [{names[i] for i in group} for group in groups]
+    assert sum(map(len, images)) == len(set().union(*images)) == 5
+    assert all(len(group) >= captions for group in groups[:-1])
+    assert len(groups) == {1: 5, 4: 3, 100: 1}[captions]
+
+
+# -- what cannot be used ----------------------------------------------------------------------------------------
+
+
+def test_a_caption_longer_than_the_model_takes_is_named(root, vocabulary):
+    with pytest.raises(InputError, match=r"toy\.json: images\[1\]\.caption: 11 tokens, the model takes 10"):
+        GroundingSet(root, "toy", vocabulary, SIZE, 10)
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(InputError, match="image folder not found"):
+        PixelCache(tmp_path / "none", SIZE, tmp_path)
+    with pytest.raises(InputError, match="holds no images"):
+        PixelCache(tmp_path, SIZE, tmp_path)
