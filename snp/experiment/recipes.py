@@ -68,7 +68,7 @@ RECIPES: dict[Scale, Recipe] = {
     "desk": Recipe(
         model="DESK",
         pretrain=Phase(
-            steps=9000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=2500, judge_every=500
+            steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000, judge_every=500
         ),
         compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, ema=0.99),
         finetune=Phase(steps=200, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
