@@ -34,6 +34,14 @@ def test_a_folder_with_only_a_checkpoint_is_incomplete(store: Store) -> None:
     assert store.state(COMPRESS) == "incomplete"
 
 
+def test_a_run_begun_again_keeps_its_state_and_drops_what_a_kill_cut_off(store: Store) -> None:
+    folder = store.begin(COMPRESS)
+    for name in ("state.pt", ".state.pt.x1y2z3"):
+        (folder / name).write_bytes(b"state")
+    store.begin(COMPRESS)
+    assert {path.name for path in folder.iterdir()} == {"spec.json", "state.pt"}
+
+
 def test_a_result_comes_back_as_it_was_saved(store: Store) -> None:
     metrics = finetuned("refcoco", 0.875)
     store.save(FINETUNE, MANIFEST, metrics, [{"step": 1, "loss": 0.1}])

@@ -70,8 +70,13 @@ class Store:
         return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
 
     def begin(self, run: AnyRun) -> Path:
-        """Make the folder of a run, with its spec, and return it: from here on the run is incomplete."""
+        """Make the folder of a run, with its spec, and return it: from here on the run is incomplete.
+
+        Files that a kill cut off while they were written are removed.
+        """
         folder = self.folder(run)
+        for part in folder.glob(".*"):
+            part.unlink()
         if not (folder / "spec.json").exists():
             write_json(folder / "spec.json", run.canonical())
         return folder
