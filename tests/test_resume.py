@@ -137,7 +137,7 @@ def test_a_killed_command_takes_its_workers_along_and_the_run_ends_bit_equal(
     process = subprocess.Popen(
         [sys.executable, "-m", "snp", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    log, limit = store.folder(PRETRAIN) / "log.jsonl", time.monotonic() + 300
+    log, limit = store.folder(PRETRAIN) / "log.jsonl", time.monotonic() + 600
     while not log.exists() and time.monotonic() < limit and process.poll() is None:
         time.sleep(0.01)
     workers = children(process.pid)
