@@ -2,6 +2,7 @@
 
 import copy
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -62,38 +63,60 @@ def test_the_budget_regulariser_alone_reaches_its_target_within_sixty_hypernetwo
     assert session.log()["budget_ratio"] < 1.05
 
 
-def test_units_that_no_tower_needs_are_pruned_first():
+def learned_plan(model, steps=56, **options):
+    """The plan after `steps` hypernetwork steps whose only task is to keep the outputs of `model`; no prior."""
+    teacher, problem = copy.deepcopy(model), problem_of(model, keep=0.75, steps=steps)
+
+    def imitation(batch, overrides):
+        with torch.no_grad():
+            wanted = teacher(*batch)
+        return (
+            torch.func.functional_call(model, overrides or {}, batch) - wanted
+        ).square().mean() / wanted.var()
+
+    problem.loss = imitation
+    session = get("snp", every=1, freeze=1, prior=0, pull=0, **options).start(problem)
+    for step in range(steps):
+        session.after_step(step)
+    return session.plan()
+
+
+def lively_towers():
+    """Two towers in which every layer matters to the output: norms of ordinary size."""
     model = two_towers()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and ("norm" in name or "ln_" in name):
+                parameter.fill_(1)
+    return model
+
+
+def test_units_that_no_tower_needs_are_pruned_first():
+    model = lively_towers()
     useless = torch.arange(128) % 2 == 0
     with torch.no_grad():
         for tower in views(model).values():
             for block in tower.blocks:
                 block.weight("fc2")[:, useless] = 0
-    session = get("snp", every=1, cross=False, blockwise=False, freeze=1).start(
-        problem_of(model, keep=0.75, steps=80)
-    )
-    for step in range(80):
-        session.after_step(step)
-    pruned = torch.stack([~session.plan().kept("vision", layer, "ffn") for layer in range(2)])
-    assert pruned[:, useless].float().mean() > 0.5
-    assert pruned[:, ~useless].float().mean() < 0.1
+    plan = learned_plan(model)
+    pruned = torch.stack([~plan.kept("vision", layer, "ffn") for layer in range(2)])
+    assert pruned[:, useless].float().mean() > 0.4
+    assert pruned[:, ~useless].float().mean() < 0.15
 
 
 def test_text_units_that_equal_their_donors_are_shared_rather_than_pruned():
-    model = two_towers()
+    model = lively_towers()
     towers = views(model)
     with torch.no_grad():
         for vision, text in zip(towers["vision"].blocks, towers["text"].blocks, strict=True):
             for role in ("fc1", "fc2"):
                 text.weight(role).copy_(vision.weight(role))
             text.bias("fc1").copy_(vision.bias("fc1"))
-    session = get("snp", every=1, freeze=1, blockwise=False).start(problem_of(model, keep=0.75, steps=80))
-    for step in range(80):
-        session.after_step(step)
-    shared = {c: 0 for c in COMPONENTS}
-    for share in session.plan().shares:
+    plan = learned_plan(model)
+    shared = dict.fromkeys(COMPONENTS, 0)
+    for share in plan.shares:
         shared[share.receiver[2]] += int(share.units.sum())
-    assert shared["ffn"] > 100 > shared["qk"] + shared["vo"]
+    assert shared["ffn"] > 100 > 10 * (shared["qk"] + shared["vo"])
 
 
 @pytest.mark.parametrize("on", [("prune",), ("cross",), ("blockwise",), ("cross", "blockwise")])
@@ -140,7 +163,7 @@ def test_under_track_the_size_follows_a_target_that_falls_to_the_budget():
         session.after_step(step)
         ratios.append(session.log()["budget_ratio"])
     assert ratios[0] > 1.5
-    assert all(later <= earlier + 0.02 for earlier, later in zip(ratios, ratios[1:], strict=False))
+    assert all(later <= earlier + 0.02 for earlier, later in pairwise(ratios))
     assert ratios[-1] == pytest.approx(1, abs=0.02)
 
 
@@ -162,15 +185,15 @@ def test_decoupled_alignment_closes_the_projection_gap_before_the_plan_is_applie
 def test_alignment_in_the_loss_grows_after_the_freeze_and_narrows_the_gap():
     def end(gamma):
         problem = problem_of(steps=120)
-        options = {"align": "loss", "gamma": gamma, "gamma_end": 100 * gamma}
+        options = {"align": "loss", "gamma": gamma, "gamma_end": 100 * gamma, "freeze": 0.5, "apply_at": 0.9}
         session = run(problem, get("snp", every=4, **options).start(problem), lr=1e-2)
         assert session.gamma() == pytest.approx(100 * gamma)
         return distance_to_plan(problem, session)
 
-    assert end(0.02) < 0.9 * end(0.0)
+    assert end(0.05) < 0.9 * end(0.0)
 
 
-@pytest.mark.parametrize("cut", [7, 31, 40])
+@pytest.mark.parametrize("cut", [7, 25, 28])
 @pytest.mark.parametrize("hypernetwork", [True, False])
 def test_a_killed_run_goes_on_bit_equal(cut, hypernetwork):
     def fresh():

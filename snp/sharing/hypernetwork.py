@@ -70,13 +70,13 @@ class FreeLogits(nn.Module):
         return {c: {k: self.speed * self.logits[f"{c}_{k}"] for k in KINDS} for c in COMPONENTS}
 
 
-def binary(logit: Tensor, tau: float, generator: torch.Generator) -> Tensor:
-    """A 0/1 sample by Gumbel-sigmoid, straight-through: round(sigmoid((logit + g) / tau)) [author].
+def binary(logit: Tensor, tau: float, generator: torch.Generator, noise: float = 1.0) -> Tensor:
+    """A 0/1 sample by Gumbel-sigmoid, straight-through: round(sigmoid((logit + noise * g) / tau)) [author].
 
-    g is one Gumbel sample, so P(1) = 1 - exp(-exp(logit)); the gradient is that of the sigmoid.
+    g is one Gumbel sample, so P(1) = 1 - exp(-exp(logit / noise)); the gradient is that of the sigmoid.
     """
     uniform = torch.rand(logit.shape, generator=generator).clamp_(1e-10, 1 - 1e-7)
-    soft = torch.sigmoid((logit - torch.log(-torch.log(uniform))) / tau)
+    soft = torch.sigmoid((logit - noise * torch.log(-torch.log(uniform))) / tau)
     return soft.round().detach() + (soft - soft.detach())  # exactly 0 or 1
 
 

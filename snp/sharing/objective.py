@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower
-from snp.sharing.structure import Structure
+from snp.sharing.structure import Geometry, Structure, Vectors
 
 
 def stacked(tower: Tower, component: str) -> Tensor:
@@ -48,6 +48,27 @@ def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[s
 def budget_regularizer(stored: Tensor, target: float) -> Tensor:
     """R(P, T) = log(max(P, T) / T): zero when the budget is met, else it falls as fast everywhere [author]."""
     return torch.log(stored.clamp(min=target) / target)
+
+
+@torch.no_grad()
+def prior(geometry: Geometry) -> Vectors:
+    """Where the logits start: log of the squared weight change per saved parameter that each operation means [ours].
+
+    Pruning changes a unit of both towers by its whole norm, sharing changes one by its distance to the donor. So
+    the first order of all operations is that of magnitude pruning, and near twins are shared first.
+    """
+    made: Vectors = {}
+    for c in COMPONENTS:
+        donor, receiver = stacked(geometry.donor, c), stacked(geometry.receiver, c)
+        both = (donor.square() + receiver.square()).mean(-1) / 2
+        made[c] = {
+            "prune": both.unflatten(1, (-1, geometry.shape.units(c))).mean(1).log(),
+            "cross": (receiver - donor).square().mean(-1).clamp(min=1e-12).log(),
+            "blockwise": (receiver - receiver[geometry.base]).square().mean(-1).clamp(min=1e-12).log(),
+        }
+    return {
+        c: {kind: v - v.mean(1, keepdim=True) for kind, v in vectors.items()} for c, vectors in made.items()
+    }
 
 
 class Alignment:

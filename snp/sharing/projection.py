@@ -24,20 +24,24 @@ def harden(geometry: Geometry, logits: Vectors) -> Structure:
     return Structure.compose(geometry, own)
 
 
-def expected(geometry: Geometry, logits: Vectors) -> Structure:
-    """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit)) in every vector."""
+def expected(geometry: Geometry, logits: Vectors, noise: float = 1.0) -> Structure:
+    """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit / noise)) in every vector."""
     return Structure.compose(
-        geometry, {c: {k: -torch.expm1(-logits[c][k].exp()) for k in KINDS} for c in COMPONENTS}
+        geometry, {c: {k: -torch.expm1(-(logits[c][k] / noise).exp()) for k in KINDS} for c in COMPONENTS}
     )
 
 
 @torch.no_grad()
-def offset(geometry: Geometry, logits: Vectors, target: float, most: float) -> float:
-    """The shift, at most `most`, at which the expected size is `target`, to 1% of a logit [ours]."""
-    low, high = -4 * abs(most) - 8, most
-    for _ in range(3):
+def offset(geometry: Geometry, logits: Vectors, target: float, most: float, noise: float = 1.0) -> float:
+    """The shift at which the expected size is `target`, to 1% of a logit [ours].
+
+    It never lifts more than is needed for all logits to be above `most`.
+    """
+    finite = _finite(logits)
+    low, high = -float(finite.max()) - 4 * noise, most - float(finite.min())
+    while high - low > 1e-2:
         shifts = torch.linspace(low, high, GRID)
-        fits = expected(geometry, shifted(logits, shifts)).stored() <= target
+        fits = expected(geometry, shifted(logits, shifts), noise).stored() <= target
         last = int(fits.nonzero().max()) if fits.any() else 0
         low, high = float(shifts[last]), float(shifts[min(last + 1, GRID - 1)])
     return low
@@ -52,9 +56,7 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
     that ceiling is returned with False. Not `exact`: the shift to 1% of a logit, and no single units.
     """
     logits = {c: {kind: v.double() for kind, v in logits[c].items()} for c in COMPONENTS}
-    finite = torch.cat([v[v.isfinite()].flatten() for c in COMPONENTS for v in logits[c].values()])
-    if not len(finite):
-        raise InputError("snp", "prune, cross and blockwise are all switched off", "leave at least one on")
+    finite = _finite(logits)
     low, high = -float(finite.max()) - 1, -float(finite.min()) + 1
     for end, reached in ((low, False), (high, True)):
         structure = harden(geometry, shifted(logits, end))
@@ -69,6 +71,14 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
         low, high = float(shifts[last]), float(shifts[last + 1])
     logits = shifted(logits, low)
     return (_fill(geometry, logits, target) if exact else harden(geometry, logits)), True
+
+
+def _finite(logits: Vectors) -> Tensor:
+    """All logits of the operations that are switched on."""
+    finite = torch.cat([v[v.isfinite()] for c in COMPONENTS for v in logits[c].values()])
+    if not len(finite):
+        raise InputError("snp", "prune, cross and blockwise are all switched off", "leave at least one on")
+    return finite
 
 
 def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) -> Structure:

@@ -14,7 +14,7 @@ from snp.compression.plan import Plan
 from snp.compression.registry import register
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
-from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters
+from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, prior
 from snp.sharing.projection import harden, offset, project, shifted
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -34,27 +34,27 @@ class Options(MethodOptions):
     lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
     head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
     tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
+    noise: float = Field(0.3, gt=0, description="size of the Gumbel noise [ours; author: 1]")
     b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
     track: bool = Field(
         True, description="the offset follows a target that falls from dense to budget [ours]"
     )
     ramp: float = Field(
-        0.7, gt=0, le=1, description="track: share of the steps up to the freeze of that fall [ours]"
+        0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]"
     )
-    lam: float = Field(8.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
+    prior: float = Field(
+        2.0, ge=0, description="weight of the magnitude prior in the logits [ours; author: 0]"
+    )
+    lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
     align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
     pull: float = Field(
-        5e-3, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]"
+        0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]"
     )
-    gamma: float = Field(
-        1e-3, ge=0, description="loss: weight of the alignment regulariser until the freeze [ours]"
-    )
+    gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
     gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
-    freeze: float = Field(
-        0.5, gt=0, le=1, description="share of the steps until the structure is frozen [ours]"
-    )
+    freeze: float = Field(0.4, gt=0, le=1, description="share of the steps that learn the structure [ours]")
     apply_at: float = Field(
-        0.7, gt=0, le=1, description="share of the steps until the plan is applied [ours]"
+        0.5, gt=0, le=1, description="share of the steps before the plan is applied [ours]"
     )
 
 
@@ -108,6 +108,7 @@ class SNPSession(Session):
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
         self.frozen, self.step = False, 0
         self.measured: dict[str, float] = {}
+        self.prior = prior(self.geometry)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError(
                 "keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share"
@@ -167,15 +168,20 @@ class SNPSession(Session):
     def _logits(self) -> Vectors:
         """Logits without offset; +inf (kept, own) where an operation is switched off."""
         off = {kind: 0.0 if getattr(self.options, kind) else float("inf") for kind in KINDS}
-        return {c: {k: logits + off[k] for k, logits in made.items()} for c, made in self.hyper().items()}
+        return {
+            c: {k: made[k] + self.options.prior * self.prior[c][k] + off[k] for k in KINDS}
+            for c, made in self.hyper().items()
+        }
 
     def _sample(self) -> Structure:
         """A random structure, of the expected size `_target_now` under `track`; differentiable."""
         logits, shift = self._logits(), self.options.b0
         if self.options.track:
-            shift = offset(self.geometry, logits, self._target_now(), most=self.options.b0)
+            shift = offset(self.geometry, logits, self._target_now(), self.options.b0, self.options.noise)
         own = {
-            c: {k: binary(v, self.options.tau, self.generator) for k, v in vectors.items()}
+            c: {
+                k: binary(v, self.options.tau, self.generator, self.options.noise) for k, v in vectors.items()
+            }
             for c, vectors in shifted(logits, shift).items()
         }
         return Structure.compose(self.geometry, own)
@@ -227,7 +233,7 @@ class SNPSession(Session):
         hyper_*: task loss, budget regulariser and size over budget of the last sampled structure.
         """
         with torch.no_grad():
-            logits = torch.cat([v["prune"].flatten() for v in self.hyper().values()])
+            logits = torch.cat([vectors["prune"].flatten() for vectors in self._logits().values()])
         return {
             "budget_ratio": float(self.structure.stored()) / self.target,
             **self.structure.shares(),
@@ -240,6 +246,7 @@ class SNPSession(Session):
         s = self.structure
         return {
             "hyper": self.hyper.state_dict(),
+            "prior": self.prior,
             "optimizer": self.optimizer.state_dict(),
             "rng": self.generator.get_state(),
             "frozen": self.frozen,
@@ -250,6 +257,7 @@ class SNPSession(Session):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.hyper.load_state_dict(state["hyper"])
+        self.prior = state["prior"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["rng"])
         self.frozen, self.step, self.measured = state["frozen"], state["step"], dict(state["measured"])
