@@ -7,7 +7,7 @@ from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
-GRID = 17  # shifts that are tried at once
+GRID = 9  # shifts that are tried at once
 
 
 def shifted(logits: Vectors, shift: float | Tensor) -> Vectors:
@@ -33,13 +33,13 @@ def expected(geometry: Geometry, logits: Vectors, noise: float = 1.0) -> Structu
 
 @torch.no_grad()
 def offset(geometry: Geometry, logits: Vectors, target: float, most: float, noise: float = 1.0) -> float:
-    """The shift at which the expected size is `target`, to 1% of a logit [ours].
+    """The shift at which the expected size is `target`, to 0.02 of a logit [ours].
 
     It never lifts more than is needed for all logits to be above `most`.
     """
     finite = _finite(logits)
     low, high = -float(finite.max()) - 4 * noise, most - float(finite.min())
-    while high - low > 1e-2:
+    while high - low > 2e-2:
         shifts = torch.linspace(low, high, GRID)
         fits = expected(geometry, shifted(logits, shifts), noise).stored() <= target
         last = int(fits.nonzero().max()) if fits.any() else 0

@@ -18,7 +18,7 @@ from snp.sharing.objective import Alignment, budget_regularizer, effective_param
 from snp.sharing.projection import harden, offset, project, shifted
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
-ALIGN_EVERY = 5
+ALIGN_EVERY = 8
 """Weight steps between two decoupled alignments: often enough to be smooth, seldom enough to be free."""
 
 
@@ -104,7 +104,7 @@ class SNPSession(Session):
             if options.hypernetwork
             else FreeLogits(self.geometry, problem.seed)
         )
-        self.optimizer = torch.optim.Adam(self.hyper.parameters(), lr=options.lr)
+        self.optimizer = torch.optim.Adam(self.hyper.parameters(), lr=options.lr, fused=True)
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
         self.frozen, self.step = False, 0
         self.measured: dict[str, float] = {}

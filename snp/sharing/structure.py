@@ -118,10 +118,11 @@ class Structure:
         receiver = cross*donor + blockwise*(base layer's EFFECTIVE unit) + (keep-cross-blockwise)*own [ours].
         """
         keep, cross, blockwise = (v[component][..., None] for v in (self.keep, self.cross, self.blockwise))
-        base = self.geometry.base
-        lent = (cross * donor_LNF + (keep - cross) * receiver_LNF)[base]
-        receiver = cross * donor_LNF + blockwise * lent + (keep - cross - blockwise) * receiver_LNF
-        return keep * donor_LNF, receiver
+        taker = self.geometry.takes.nonzero().flatten()
+        base = self.geometry.base[taker]
+        lent = cross[base] * donor_LNF[base] + (keep - cross)[base] * receiver_LNF[base]
+        receiver = cross * donor_LNF + (keep - cross - blockwise) * receiver_LNF
+        return keep * donor_LNF, receiver.index_add(0, taker, blockwise[taker] * lent)
 
     def plan(self, note: str = "") -> Plan:
         """The Plan of this (binary) structure: both towers pruned alike, the receiver sharing from two donors."""
