@@ -262,6 +262,41 @@ def test_a_stream_begun_later_equals_one_with_its_first_batches_skipped(data, ba
             same(later, skipped)
 
 
+@pytest.fixture
+def paired(data):
+    """Twelve captions of five images, and once more two of them: images with several captions each."""
+    return data.joined(data.subset(np.array([0, 5])))
+
+
+def test_captions_of_one_image_stand_together_and_none_is_shown_twice(paired):
+    order = paired.epoch(4, seed=0, per_image=2)
+    assert max(Counter(order.flatten().tolist()).values()) == 1
+    images = paired.batch(order.flatten(), share_images=True).image_index_B.reshape(-1, 2)
+    assert torch.equal(images[:, 0], images[:, 1])
+
+
+def test_only_captions_that_are_left_over_of_an_image_sit_an_epoch_out(paired):
+    counts = Counter(paired.batch(np.arange(14), share_images=True).image_index_B.tolist()).values()
+    assert paired.epoch(2, seed=0, per_image=2).size == sum(n // 2 * 2 for n in counts)
+
+
+def test_a_batch_with_several_captions_of_an_image_holds_it_once(paired):
+    for batch in islice(paired.stream(4, seed=0, per_image=2), 5):
+        assert len(batch) == 4 and len(batch.images_ICHW) <= 2
+
+
+def test_a_stream_of_shared_images_can_be_begun_later_too(paired):
+    whole = list(islice(paired.stream(4, seed=2, per_image=2), 9))
+    for start in range(8):
+        for later, skipped in zip(paired.stream(4, 2, start, per_image=2), whole[start:], strict=False):
+            same(later, skipped)
+
+
+def test_a_batch_must_be_a_multiple_of_the_captions_per_image(paired):
+    with pytest.raises(InputError, match="3 is no multiple of 2 captions per image"):
+        paired.epoch(3, seed=0, per_image=2)
+
+
 def test_every_epoch_of_a_stream_has_an_order_of_its_own(data):
     found = [batch.tokens_BL.tolist() for batch in islice(data.stream(3, seed=2), 8)]
     assert found[:4] != found[4:]

@@ -169,14 +169,19 @@ class GroundingSet:
         return part
 
     def joined(self, *others: "GroundingSet") -> "GroundingSet":
-        """These entries and those of `others`, in this order. Pictures of different files count as different."""
+        """These entries and those of `others`, in this order."""
         whole, parts = copy(self), (self, *others)
-        for name in ("captions", "_pixels", "_tokens", "_boxes", "_positive", "_category"):
+        for name in ("captions", "_tokens", "_boxes", "_positive", "_category"):
             setattr(whole, name, [value for part in parts for value in getattr(part, name)])
         for name in ("types", "datasets", "lengths", "_row"):
             setattr(whole, name, np.concatenate([getattr(part, name) for part in parts]))
-        before = np.cumsum([0, *(len(part._pixels) for part in parts[:-1])])
-        whole._cache = np.concatenate([part._cache + start for part, start in zip(parts, before, strict=True)])
+        # a pixel cache that several files use is one, so that captions of one picture find each other
+        caches = {pixels.filename: pixels for part in parts for pixels in part._pixels}
+        place = {filename: i for i, filename in enumerate(caches)}
+        whole._pixels = list(caches.values())
+        whole._cache = np.concatenate(
+            [np.array([place[p.filename] for p in part._pixels], np.int32)[part._cache] for part in parts]
+        )
         whole.categories = max(part.categories for part in parts)
         return whole
 
@@ -204,37 +209,64 @@ class GroundingSet:
         fields = (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
         return Batch(*map(torch.from_numpy, fields))
 
-    def epoch(self, batch: int, seed: int, window: int = 64) -> np.ndarray:
+    def epoch(self, batch: int, seed: int, window: int = 64, per_image: int = 1) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
 
         Within `window` batches entries of like length are put together, so that little is spent on padding. [ours]
+        With `per_image` over 1, so many captions of one image stand together in a batch, and those of an image that
+        are left over sit this epoch out. [ours]
         """
+        if batch % per_image:
+            raise InputError("batch", f"{batch} is no multiple of {per_image} captions per image")
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(self))
-        steps = len(self) // batch
+        bunches = self._bunches(rng.permutation(len(self)), per_image)
+        if per_image > 1:
+            bunches = bunches[rng.permutation(len(bunches))]
+        size = batch // per_image  # images in a batch
+        steps = len(bunches) // size
         if steps == 0:
-            raise InputError("batch", f"{batch} is more than the {len(self)} entries of the data set")
+            raise InputError("batch", f"{batch} is more than the {bunches.size} entries of the data set")
         groups = []
-        for start in range(0, steps * batch, window * batch):
-            part = order[start : min(start + window * batch, steps * batch)]
-            part = part[np.argsort(self.lengths[part], kind="stable")].reshape(-1, batch)
+        for start in range(0, steps * size, window * size):
+            part = bunches[start : min(start + window * size, steps * size)]
+            part = part[np.argsort(self.lengths[part].max(1), kind="stable")].reshape(-1, batch)
             groups.append(part[rng.permutation(len(part))])
         return np.concatenate(groups)
 
-    def stream(self, batch: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """Batches without end, epoch after epoch; `start` batches are passed over without being made."""
-        steps = len(self) // batch
-        epoch, first = divmod(start, max(steps, 1))
+    def _bunches(self, order: np.ndarray, per_image: int) -> np.ndarray:
+        """`order` cut into bunches [n, per_image] of one image each; n depends on the data alone."""
+        if per_image == 1:
+            return order[:, None]
+        order = order[np.argsort(self._image[order], kind="stable")]
+        _, first, count = np.unique(self._image[order], return_index=True, return_counts=True)
+        rank = np.arange(len(order)) - np.repeat(first, count)  # of a caption among those of its image
+        return order[rank < np.repeat(count // per_image * per_image, count)].reshape(-1, per_image)
+
+    @property
+    def _image(self) -> np.ndarray:
+        """One number for every image, [entries]."""
+        return self._cache.astype(np.int64) << 32 | self._row
+
+    def stream(self, batch: int, seed: int, start: int = 0, per_image: int = 1) -> Iterator[Batch]:
+        """Batches without end, epoch after epoch; `start` batches are passed over without being made.
+
+        With `per_image` over 1 (as in `epoch`) an image passes the vision tower once for all its captions.
+        """
+        epoch = 0
         while True:
-            for index in self.epoch(batch, seed * 100_003 + epoch)[first:]:
-                yield self.batch(index)
-            epoch, first = epoch + 1, 0
+            indices = self.epoch(batch, seed * 100_003 + epoch, per_image=per_image)
+            if start >= len(indices):  # every epoch has as many steps
+                skipped, start = divmod(start, len(indices))
+                epoch += skipped
+                continue
+            for index in indices[start:]:
+                yield self.batch(index, share_images=per_image > 1)
+            epoch, start = epoch + 1, 0
 
     def by_image(self, captions: int) -> Iterator[np.ndarray]:
         """Indices of all entries in groups of about `captions`, the captions of one image never torn apart."""
-        order = np.lexsort((self._row, self._cache))
-        keys = self._cache[order].astype(np.int64) << 32 | self._row[order]
-        edges = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
+        order = np.argsort(self._image, kind="stable")
+        edges = np.flatnonzero(np.diff(self._image[order], prepend=-1, append=-1))
         begin = 0
         for edge in edges[1:]:
             if edge - begin >= captions or edge == edges[-1]:

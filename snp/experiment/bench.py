@@ -1,6 +1,7 @@
 """How fast training is here: samples a second, the share of the matmul peak, and what SNP's steps add."""
 
 import time
+from itertools import islice
 from statistics import median
 
 import numpy as np
@@ -12,11 +13,11 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.dataset import Batch
 from snp.experiment import prepare
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import Data, Scale
-from snp.experiment.stages import inference_loss, losses
+from snp.experiment.stages import inference_loss, learning, losses
 from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
 
@@ -36,9 +37,10 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     config = getattr(configs, recipe.model).model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(0)
     model = MDETR(config)
-    train = GroundingSet(root, "final_mixed_train", vocabulary, config.image_size, config.context)
-    stream = train.stream(recipe.compress.batch, seed=0)
-    batches = [next(stream) for _ in range(STEPS)]
+    phase = recipe.compress
+    weights, held_out = learning(root, vocabulary, config)
+    batches = list(islice(weights.stream(phase.batch, seed=0, per_image=phase.per_image), STEPS))
+    held = next(held_out.stream(phase.batch // phase.per_image, seed=1))
     towers = towers_of(model, TOWERS)
     problem = Problem(
         model=model,
@@ -46,7 +48,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         budget=Budget.of(model, towers, 0.6),
         steps=1_000_000,  # the structure stays open for as long as is measured
         loss=inference_loss(model),
-        heldout=lambda: batches[0],
+        heldout=lambda: held,
     )
     session = get("snp").start(problem)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
@@ -56,11 +58,11 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         plain.append(_run(model, batches, optimizer, None))
         joint.append(_run(model, batches, optimizer, session))
     seconds = median(plain) / STEPS
-    captions = recipe.compress.batch / seconds
+    captions = phase.batch / seconds
     forward = np.mean([count.flops(model, *b.inputs) / len(b) for b in batches[:4]])
     achieved, peak = 3 * forward * captions / 1e9, _peak()
     overhead = median(b / a for a, b in zip(plain, joint, strict=True))
-    step = f"{1000 * seconds:.0f} ms a step of {recipe.compress.batch}"
+    step = f"{1000 * seconds:.0f} ms a step of {phase.batch}"
     return "\n".join([
         f"plain pre-training   {captions:8.1f} captions/s   ({step}, threads: {threads})",
         f"arithmetic           {achieved:8.1f} GFLOP/s      ({achieved / peak:.0%} of the measured matmul peak, "

@@ -205,7 +205,7 @@ class Loop:
             raise InputError(
                 self.state_file, f"cannot be read: {error}", "delete it to start this run again"
             ) from None
-        if state["phase"] != self.phase.model_dump():
+        if Phase.model_construct(**state["phase"]) != self.phase:  # a field newer than the state has its default
             raise InputError(self.state_file, "was left by another recipe", "delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))

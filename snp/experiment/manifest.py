@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def manifest(
         wall_seconds: seconds of work, over all restarts.
     """
     return {
-        **git_state(REPOSITORY),
+        **code_state(),
         "config": {"spec": run.canonical(), "recipe": recipe},
         "seed": run.seed,
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
@@ -46,6 +47,12 @@ def manifest(
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
     }
+
+
+@cache
+def code_state() -> dict[str, Any]:
+    """`git_state` of the code that this process runs: asked first when a run begins, as the checkout may move on."""
+    return git_state(REPOSITORY)
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ class Phase(BaseModel):
 
     Args:
         steps, batch: weight steps, and captions in each.
+        per_image: captions of one image in a batch; the image passes the vision tower once for all of them. [ours]
         lr: the rate that is held.
         warm_up: steps of linear rise. decay: share of the steps spent on the descent.
         towers_only: steps at the start that train the towers alone, before any fusion. [ours]
@@ -28,6 +29,7 @@ class Phase(BaseModel):
     decay: float
     towers_only: int = 0
     short_only: int = 0
+    per_image: int = 1
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.998
@@ -60,7 +62,7 @@ RECIPES: dict[Scale, Recipe] = {
         pretrain=Phase(
             steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, short_only=10, ema=0.9, log_every=5
         ),
-        compress=Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, ema=0.9, log_every=4),
+        compress=Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, per_image=2, ema=0.9, log_every=4),
         finetune=Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2),
         train_scenes=200,
         test_expressions=60,
@@ -70,7 +72,7 @@ RECIPES: dict[Scale, Recipe] = {
         pretrain=Phase(
             steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000, judge_every=500
         ),
-        compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, ema=0.99),
+        compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99),
         finetune=Phase(steps=200, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
         train_scenes=32_000,
         test_expressions=5_000,

@@ -24,7 +24,7 @@ from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.experiment import prepare
 from snp.experiment.loop import Cursor, Loop
-from snp.experiment.manifest import manifest
+from snp.experiment.manifest import code_state, manifest
 from snp.experiment.recipes import RECIPES, Phase, Recipe
 from snp.experiment.spec import Compress, Finetune, Pretrain, explain
 from snp.experiment.store import AnyRun, Result, Store
@@ -46,6 +46,7 @@ def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda capt
             raise InputError(
                 store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}"
             )
+    code_state()  # now: the checkout may be another one when the run ends
     store.begin(run)
     return {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind](run, store, progress)
 
@@ -58,7 +59,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(run.seed)
     model = MDETR(config)
-    train = _learning(root, vocabulary, config)[0]
+    train = learning(root, vocabulary, config)[0]
     val = GroundingSet(root, "finetune_refcoco_val", vocabulary, config.image_size, config.context)
     glance = val.subset(np.arange(min(len(val), 1000)))
 
@@ -108,11 +109,10 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
     dense, _, config, vocabulary = load_model(store.folder(run.parent))
     method = get(run.method, **run.options)
-    phase, held = (
-        recipe.compress,
-        Cursor(lambda start: held_out.stream(recipe.compress.batch, run.seed + 1, start)),
-    )
-    train, held_out = _learning(root, vocabulary, config)
+    phase = recipe.compress
+    train, held_out = learning(root, vocabulary, config)
+    # as many images as a weight step has: what costs, and what varies, is images
+    held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start))
     gap: dict[str, float] = {}
 
     towers = towers_of(dense, TOWERS)
@@ -136,8 +136,8 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
-                run.seed, session=session, apply=project, cursor=held, progress=progress,
+    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, phase.per_image), losses,
+                store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record))  # fmt: skip
     model = loop.run()
     plan = loop.plan
@@ -227,7 +227,7 @@ def _save_model(
     checkpoint.save(folder, model, plan, paths=TOWERS)
 
 
-def _learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[GroundingSet, GroundingSet]:
+def learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[GroundingSet, GroundingSet]:
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
     Captions of several phrases and the training expressions of all benchmarks, as in MDETR's mixture. Four fifths
