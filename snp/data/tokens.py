@@ -47,6 +47,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.clip_ids) + 4
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.clip_ids == other.clip_ids
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.clip_ids))
+
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Vocabulary":
         return cls(i for caption in captions for i in encode(caption)[0])

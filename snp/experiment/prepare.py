@@ -1,16 +1,19 @@
 """Where the data of a scale lie, and the desk data made there when they are missing."""
 
 import os
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from snp.data import annotations, build
+from snp.data.dataset import GroundingSet
 from snp.data.tokens import Vocabulary, encode
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import Data, Scale
 from snp.files import read_json, write_json
+from snp.models.config import ModelConfig
 
 SEED = 0
 """Of the desk data: one fixed set that every row shares."""
@@ -45,6 +48,16 @@ def vocabulary(root: Path) -> Vocabulary:
                     for entry in annotations.read(file)}  # fmt: skip
         write_json(path, sorted({i for caption in captions for i in encode(caption)[0]}), indent=None)
     return Vocabulary(read_json(path))
+
+
+def entries(root: Path, name: str, vocabulary: Vocabulary, config: ModelConfig) -> GroundingSet:
+    """The entries of an annotation file, ready for this model; read once in a process, whatever runs follow."""
+    return _entries(root, data_hash(root), name, vocabulary, config.image_size, config.context)
+
+
+@cache
+def _entries(root: Path, hash: str, name: str, *how: Any) -> GroundingSet:
+    return GroundingSet(root, name, *how)
 
 
 def data_hash(root: Path) -> str:

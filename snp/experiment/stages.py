@@ -60,7 +60,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     torch.manual_seed(run.seed)
     model = MDETR(config)
     train = learning(root, vocabulary, config)[0]
-    val = GroundingSet(root, "finetune_refcoco_val", vocabulary, config.image_size, config.context)
+    val = prepare.entries(root, "finetune_refcoco_val", vocabulary, config)
     glance = val.subset(np.arange(min(len(val), 1000)))
 
     def judge(learner: nn.Module) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     phase = recipe.pretrain
     # every object by its full description first: from sparse captions that also tell places the towers learn
     # words very slowly
-    regions = GroundingSet(root, "regions_train", vocabulary, config.image_size, config.context)
+    regions = prepare.entries(root, "regions_train", vocabulary, config)
     learner = grounding.WarmUp(model, regions.categories)
 
     # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
@@ -162,8 +162,7 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Re
     model, _, config, vocabulary = load_model(store.folder(run.parent))
 
     def data(split: str) -> GroundingSet:
-        name = f"finetune_{run.benchmark}_{split}"
-        return GroundingSet(root, name, vocabulary, config.image_size, config.context)
+        return prepare.entries(root, f"finetune_{run.benchmark}_{split}", vocabulary, config)
 
     train, phase, val = data("train"), recipe.finetune, data("val")
     zero_shot = {"val": rec.evaluate(model, val)}
@@ -234,7 +233,7 @@ def learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[G
     are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
     """
     names = ["final_mixed_train", *(f"finetune_{benchmark}_train" for benchmark in SPLITS)]
-    first, *others = (GroundingSet(root, name, vocabulary, config.image_size, config.context) for name in names)
+    first, *others = (prepare.entries(root, name, vocabulary, config) for name in names)
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
