@@ -142,8 +142,11 @@ def methods() -> None:
 
     from snp.compression.registry import methods as registered
 
-    lines = [[name, cls.kind, cls.stage, cls.summary, cls.source] for name, cls in registered().items()]
-    print(tabulate(lines, ["method", "kind", "stage", "what it does", "source"]))
+    lines = [
+        [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
+        for name, cls in registered().items()
+    ]
+    print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
 
 
 @app.command

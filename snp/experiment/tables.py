@@ -73,7 +73,7 @@ MAIN: dict[str, tuple[str, dict[str, bool | int | float | str]]] = {
     DENSE: (DENSE, {}),
     "snp": ("snp", {}),
     "cross-modal": ("cross-modal", {}),
-    "magnitude": ("magnitude", {}),
+    "magnitude": ("omp", {}),
     "magnitude-structured-uniform": ("magnitude-structured", {"scope": "uniform"}),
     "magnitude-structured-global": ("magnitude-structured", {"scope": "global"}),
     "random-structured": ("random-structured", {}),
