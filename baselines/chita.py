@@ -78,7 +78,7 @@ def _stages(problem: Problem, options: Options, rounds: int) -> Session:
     for t in range(1, rounds + 1):
         count = whole if t == rounds else round((1 - (1 - whole / size) ** (t / rounds)) * size)
         values, masks, scores = _solve(problem, options, values, count)
-    return Decided(plan_of(problem, masks), scores, {name: values[name] for name in names})
+    return Decided(plan_of(problem, masks), lambda: scores, values)
 
 
 def _solve(problem: Problem, options: Options, start: Scores, count: int) -> tuple[Scores, Scores, Scores]:

@@ -1,7 +1,7 @@
 """What the unstructured rivals share: exact numbers of weights to zero, thresholds over sets of weights, and a Plan."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -62,38 +62,42 @@ def split(total: int, sizes: Sequence[int]) -> list[int]:
     return parts
 
 
-def lowest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Bool masks, False at the `count` lowest of all scores together; of equal scores those that come first fall.
+def lowest(
+    tensors: Sequence[Tensor], count: int, key: Callable[[Tensor], Tensor] = torch.Tensor.detach
+) -> list[Tensor]:
+    """Bool masks, False at the `count` lowest scores of all tensors; of equal scores those that come first fall.
 
-    The largest of each tensor never falls. The scores are copied once, and partitioned in place.
+    The largest of each tensor never falls. Scores are made by `key` when they are needed, copied once, and partitioned
+    in place, so that little more memory is needed than they take.
 
     Raises:
         ValueError: `count` leaves not one for each tensor.
     """
     if count <= 0:
-        return [torch.ones_like(score, dtype=torch.bool) for score in scores]
-    flats = [score.flatten() for score in scores]
-    best = [int(flat.argmax()) for flat in flats]
-    if count > sum(map(len, flats)) - len(flats):
+        return [torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors]
+    ends = np.cumsum([0, *(tensor.numel() for tensor in tensors)])
+    if count > ends[-1] - len(tensors):
         raise ValueError(count)
-    values = torch.cat(flats).numpy()
-    start = 0
-    for flat, place in zip(flats, best, strict=True):
-        values[start + place] = np.inf
-        start += len(flat)
+    everything = key(tensors[0][:0]).new_empty(int(ends[-1]))
+    best = []
+    for tensor, start, end in zip(tensors, ends, ends[1:], strict=False):
+        everything[start:end] = key(tensor).flatten()
+        best.append(int(everything[start:end].argmax()))
+        everything[start + best[-1]] = torch.inf
+    values = everything.numpy()
     values.partition(count - 1)
     threshold = float(values[count - 1])
     left = count - int((values[:count] < threshold).sum())  # of those equal to the threshold, so many fall
-    del values
+    del everything, values
     masks = []
-    for score, flat, place in zip(scores, flats, best, strict=True):
-        mask = flat > threshold
+    for tensor, place in zip(tensors, best, strict=True):
+        scores = key(tensor).flatten()
+        mask = scores > threshold
         mask[place] = True
-        if left or not mask.all():
-            ties = ((flat == threshold) & ~mask).nonzero()[:, 0]
-            mask[ties[left:]] = True
-            left -= min(left, len(ties))
-        masks.append(mask.view(score.shape))
+        ties = ((scores == threshold) & ~mask).nonzero()[:, 0]
+        mask[ties[left:]] = True
+        left -= min(left, len(ties))
+        masks.append(mask.view(tensor.shape))
     return masks
 
 
@@ -153,20 +157,20 @@ class Scored(Method):
 
     def start(self, problem: Problem) -> Session:
         scores = self.score(problem)
-        return Decided(plan_of(problem, masks_of(problem, scores, self.scope)), scores)
+        return Decided(plan_of(problem, masks_of(problem, scores, self.scope)), lambda: scores)
 
 
 class Decided(Session):
     """A decision that is made, with the scores and the new values of weights behind it."""
 
-    def __init__(self, plan: Plan, scores: Scores, values: Scores | None = None) -> None:
+    def __init__(self, plan: Plan, scores: Callable[[], Scores], values: Scores | None = None) -> None:
         self._plan, self._scores, self._values = plan, scores, values or {}
 
     def plan(self) -> Plan:
         return self._plan
 
     def scores(self) -> Scores:
-        return self._scores
+        return self._scores()
 
     def weights(self) -> Scores:
         return self._values

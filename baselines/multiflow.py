@@ -1,6 +1,6 @@
 """MULTIFLOW: how much signal flows through a weight's two neurons; magnitudes share the budget out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -46,9 +46,13 @@ class MULTIFLOW(Method):
         energy = input_energy(
             problem.model, prunable(problem), problem.batches(), problem.run, problem.token_masks, official
         )
-        scores = {name: flow(weight, energy[name]) for name, weight in weights(problem).items()}
-        masks = official_masks(problem, scores) if official else exact_masks(problem, scores)
-        return Decided(plan_of(problem, masks), scores)
+        dense = weights(problem)
+
+        def score(name: str) -> Tensor:
+            return flow(dense[name], energy[name])
+
+        masks = official_masks(problem, score) if official else exact_masks(problem, score)
+        return Decided(plan_of(problem, masks), lambda: {name: score(name) for name in dense})
 
 
 def flow(weight_OI: Tensor, energy_I: Tensor) -> Tensor:
@@ -58,7 +62,7 @@ def flow(weight_OI: Tensor, energy_I: Tensor) -> Tensor:
     return carried.mean(1)[:, None] * carried.mean(0)[None] * magnitude
 
 
-def exact_masks(problem: Problem, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def exact_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """Exactly the budget: magnitudes share it out among a modality's matrices, scores spend it. [ours: the ties]"""
     dense = weights(problem)
     groups = [names for names in prunable(problem).values() if names]
@@ -66,15 +70,15 @@ def exact_masks(problem: Problem, scores: Mapping[str, Tensor]) -> dict[str, Ten
     masks = {}
     for names, count in zip(groups, split(removals(problem, sum(sizes)), sizes), strict=True):
         try:
-            by_size = lowest([dense[name].abs() for name in names], count)
+            by_size = lowest([dense[name] for name in names], count, torch.abs)
         except ValueError:
             raise impossible(problem, sum(sizes), len(dense)) from None
         for name, mask in zip(names, by_size, strict=True):
-            (masks[name],) = lowest([scores[name]], int((~mask).sum()))
+            (masks[name],) = lowest([score(name)], int((~mask).sum()))
     return masks
 
 
-def official_masks(problem: Problem, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def official_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
     dense = weights(problem)
     share = problem.removals / sum(weight.numel() for weight in dense.values())
@@ -89,8 +93,8 @@ def official_masks(problem: Problem, scores: Mapping[str, Tensor]) -> dict[str, 
             size = dense[name].numel()
             sparsity = 1 - int((dense[name].abs() > threshold).sum()) / size
             lost = int(sparsity * size)
-            bound = scores[name].flatten().kthvalue(lost).values if lost else -torch.inf
-            masks[name] = scores[name] > bound
+            scores = score(name)
+            masks[name] = scores > (scores.flatten().kthvalue(lost).values if lost else -torch.inf)
             if not masks[name].any():
                 raise InputError(name, "all its weights are equal and fall together", "use mode corrected")
     return masks

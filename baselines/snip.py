@@ -87,4 +87,4 @@ class IterSNIP(Method):
                 alive = dict(zip(names, lowest(list(scores.values()), count), strict=True))
             except ValueError:
                 raise impossible(problem, size, len(names)) from None
-        return Decided(plan_of(problem, alive), scores)
+        return Decided(plan_of(problem, alive), lambda: scores)

@@ -65,4 +65,4 @@ class TAMT(Method):
             raise InputError("calibration", "holds no batch", "give at least one")
         found = {name: score.detach() for name, score in scores.items()}
         masks = lowest(list(found.values()), count)
-        return Decided(plan_of(problem, dict(zip(dense, masks, strict=True))), found)
+        return Decided(plan_of(problem, dict(zip(dense, masks, strict=True))), lambda: found)

@@ -226,9 +226,12 @@ def data(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train"], Positional], scale: Scale = "desk", data: Data = "scenes"
+    what: Annotated[Literal["train", "scoring"], Positional], scale: Scale = "desk", data: Data = "scenes"
 ) -> None:
-    """Measure training: samples/s, share of the machine's matmul peak, step overhead of snp."""
+    """Measure training (samples/s, share of the matmul peak, step overhead of snp) or MULTIFLOW's scoring."""
+    if what == "scoring":
+        print(import_module("snp.experiment.bench_scoring").scoring())
+        return
     print(import_module("snp.experiment.bench").train(scale, data))
 
 

@@ -58,7 +58,7 @@ def input_energy(
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
-        stack.enter_context(_open_attention(model, names))
+        stack.enter_context(open_attention(model, names))
         hooked = set()
         for module in model.modules():
             if isinstance(module, nn.Linear) and id(module.weight) in names:
@@ -99,7 +99,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _open_attention(model: nn.Module, wanted: Mapping[int, str]) -> Iterator[None]:
+def open_attention(model: nn.Module, wanted: Mapping[int, str]) -> Iterator[None]:
     """torch's MultiheadAttention hides its linear maps from hooks: a module of the same function shows them instead."""
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     fast = torch.backends.mha.get_fastpath_enabled()
