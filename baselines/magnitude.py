@@ -1,50 +1,77 @@
-"""Magnitude: unstructured pruning of the smallest tower weights, one threshold for everything (OMP)."""
+"""Magnitude pruning, unstructured: the smallest |w| fall, of all weights, of every modality, or of every matrix."""
 
-import torch
-
-from snp.compression.method import OneShot, Problem
-from snp.compression.plan import Plan
+from baselines.masking import Scope, Scored, Scores, weights
+from snp.compression.method import Problem
 from snp.compression.registry import register
-from snp.compression.tower import ROLES
-from snp.errors import InputError
+
+
+class _Magnitude(Scored):
+    stage = "one-shot"
+
+    def score(self, problem: Problem) -> Scores:
+        return {name: weight.abs() for name, weight in weights(problem).items()}
 
 
 @register
-class Magnitude(OneShot):
-    """Zeroes the smallest |w| of all linear weights of both towers, ranked globally.
+class OMP(_Magnitude):
+    """Score |w|, one threshold for everything."""
 
-    Biases, norms, embeddings and everything outside the towers stay [MULTIFLOW's convention]. Exactly as many
-    weights are masked as the budget removes from ALL parameters.
+    name = "omp"
+    source = "one-shot magnitude pruning, as compared with in MULTIFLOW (CVPR 2024)"
+    summary = "zero the smallest weights, one global threshold"
+
+
+@register
+class ModalityMP(_Magnitude):
+    """Score |w|, a threshold for each modality: the same share of every one is zeroed."""
+
+    name = "modalitymp"
+    source = "magnitude pruning per modality, as compared with in MULTIFLOW (CVPR 2024)"
+    summary = "zero the smallest weights, one threshold per modality"
+    scope: Scope = "group"
+
+
+@register
+class LocalMP(_Magnitude):
+    """Score |w|, a threshold for each weight matrix: the same share of every one is zeroed."""
+
+    name = "localmp"
+    source = "magnitude pruning per layer, as compared with in MULTIFLOW (CVPR 2024)"
+    summary = "zero the smallest weights, one threshold per matrix"
+    scope: Scope = "layer"
+
+
+@register
+class L2(Scored):
+    """Score |w| / ||W||_2, one threshold for everything: a weight counts by its part of its matrix's norm."""
+
+    name = "l2"
+    stage = "one-shot"
+    source = "L2-normalised magnitude, as compared with in MULTIFLOW (CVPR 2024)"
+    summary = "zero the weights that are smallest beside their matrix's norm"
+
+    def score(self, problem: Problem) -> Scores:
+        return {name: w.abs() / w.norm().clamp(min=1e-30) for name, w in weights(problem).items()}
+
+
+@register
+class LAMP(Scored):
+    """Score w_u^2 / sum of all w_v^2 of the matrix with w_v^2 >= w_u^2, one threshold for everything.
+
+    Of equal weights, the one that comes later has the smaller sum. The sums are made in float64, as with float32 the
+    smallest weights of a large matrix add nothing any more.
     """
 
-    name = "magnitude"
-    kind = "unstructured"
+    name = "lamp"
     stage = "one-shot"
-    source = "OMP: one-shot global magnitude pruning, as in MULTIFLOW (CVPR 2024)"
-    summary = "zero the smallest weights of both towers, one global threshold"
+    source = "Layer-adaptive sparsity for magnitude-based pruning (Lee et al., ICLR 2021)"
+    summary = "zero the weights of the smallest layer-adaptive magnitude"
 
-    def plan(self, problem: Problem) -> Plan:
-        towers = problem.towers.values()
-        names = sorted(
-            {block.ref(role).weight for tower in towers for block in tower.blocks for role in ROLES}
-        )
-        weights = [problem.model.get_parameter(name).detach() for name in names]
-        magnitude = torch.cat([weight.abs().flatten() for weight in weights])
-        ends = torch.tensor([weight.numel() for weight in weights]).cumsum(0)
-        for weight, end in zip(weights, ends.tolist(), strict=True):  # the largest of each matrix survives
-            magnitude[end - weight.numel() + int(weight.abs().argmax())] = torch.inf
-        remove = problem.budget.total - problem.budget.target
-        if remove > len(magnitude) - len(weights):
-            least = 1 - (len(magnitude) - len(weights)) / problem.budget.total
-            raise InputError("keep", f"{problem.budget.keep:g} is too small", f"choose at least {least:.4f}")
-        kept = torch.ones(len(magnitude), dtype=torch.bool)
-        kept[magnitude.argsort(stable=True)[:remove]] = False
-        masks = kept.split([weight.numel() for weight in weights])
-        return Plan(
-            towers={name: tower.shape for name, tower in problem.towers.items()},
-            masks={
-                name: mask.view_as(w)
-                for name, mask, w in zip(names, masks, weights, strict=True)
-                if not mask.all()
-            },
-        )
+    def score(self, problem: Problem) -> Scores:
+        found = {}
+        for name, weight in weights(problem).items():
+            square = weight.flatten().double().square()
+            ascending, order = square.sort(stable=True)
+            sums = ascending.flip(0).cumsum(0).flip(0)
+            found[name] = square.scatter(0, order, ascending / sums.clamp(min=1e-300)).view(weight.shape)
+        return found

@@ -142,8 +142,11 @@ def methods() -> None:
 
     from snp.compression.registry import methods as registered
 
-    lines = [[name, cls.kind, cls.stage, cls.summary, cls.source] for name, cls in registered().items()]
-    print(tabulate(lines, ["method", "kind", "stage", "what it does", "source"]))
+    lines = [
+        [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
+        for name, cls in registered().items()
+    ]
+    print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
 
 
 @app.command
@@ -223,9 +226,12 @@ def data(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train"], Positional], scale: Scale = "desk", data: Data = "scenes"
+    what: Annotated[Literal["train", "scoring"], Positional], scale: Scale = "desk", data: Data = "scenes"
 ) -> None:
-    """Measure training: samples/s, share of the machine's matmul peak, step overhead of snp."""
+    """Measure training (samples/s, share of the matmul peak, step overhead of snp) or MULTIFLOW's scoring."""
+    if what == "scoring":
+        print(import_module("snp.experiment.bench_scoring").scoring())
+        return
     print(import_module("snp.experiment.bench").train(scale, data))
 
 

@@ -33,8 +33,8 @@ def test_dense_removes_nothing_whatever_the_budget(two_towers):
     assert plan_of(two_towers, "dense", 0.4)[0].cost()["removed"] == 0
 
 
-def test_magnitude_masks_exactly_the_smallest_tower_weights(two_towers):
-    plan, problem = plan_of(two_towers, "magnitude", 0.55)
+def test_omp_masks_exactly_the_smallest_tower_weights(two_towers):
+    plan, problem = plan_of(two_towers, "omp", 0.55)
     weights = tower_weights(problem)
     removed = torch.cat([weights[n][~m].abs() for n, m in plan.masks.items()])
     kept = torch.cat(
@@ -45,16 +45,16 @@ def test_magnitude_masks_exactly_the_smallest_tower_weights(two_towers):
     assert all(mask.any() for mask in plan.masks.values())
 
 
-def test_magnitude_leaves_biases_norms_and_the_head_alone(two_towers):
-    plan, problem = plan_of(two_towers, "magnitude", 0.5)
+def test_omp_leaves_biases_norms_and_the_head_alone(two_towers):
+    plan, problem = plan_of(two_towers, "omp", 0.5)
     assert set(plan.masks) <= set(tower_weights(problem))
 
 
-def test_magnitude_breaks_ties_of_constant_weights_without_missing_the_budget(two_towers):
+def test_omp_breaks_ties_of_constant_weights_without_missing_the_budget(two_towers):
     with torch.no_grad():
         for parameter in two_towers.parameters():
             parameter.fill_(0.1)
-    plan, problem = plan_of(two_towers, "magnitude", 0.5)
+    plan, problem = plan_of(two_towers, "omp", 0.5)
     assert plan.cost()["removed"] == problem.budget.total - problem.budget.target
 
 

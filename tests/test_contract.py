@@ -1,5 +1,7 @@
 """What every registered method must hold to, whatever it does: budget, exclusiveness, ties, seeds, clear errors."""
 
+import re
+
 import pytest
 import torch
 from conftest import PATHS, example, loss_of, two_towers, views
@@ -46,8 +48,13 @@ def decide(name: str, keep: float = 0.6, seed: int = 0) -> tuple[Problem, Plan]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        session.after_step(step)
-    return problem, session.plan()
+        if session.after_step(step):
+            optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
+    plan = session.plan()
+    with torch.no_grad():
+        for key, value in session.weights().items():
+            problem.model.get_parameter(key).copy_(value)
+    return problem, plan
 
 
 def trained(model: torch.nn.Module, steps: int = 3) -> torch.nn.Module:
@@ -124,7 +131,7 @@ def test_the_same_seed_gives_the_same_plan(name):
     assert Plan.from_json(first.to_json()) == first
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if methods()[n].stage == "training" or "random" in n])
+@pytest.mark.parametrize("name", [n for n in METHODS if n == "snp" or "random" in n])
 def test_another_seed_gives_another_plan(name):
     assert decide(name, seed=3)[1] != decide(name, seed=4)[1]
 
@@ -148,7 +155,7 @@ def test_an_impossible_budget_is_one_clear_line(name, keep):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_mistyped_option_names_the_options_there_are(name):
-    with pytest.raises(InputError, match=f"{name}.kep"):
+    with pytest.raises(InputError, match=re.escape(f"{name}.kep")):
         get(name, kep=0.5)
 
 

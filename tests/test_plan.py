@@ -190,15 +190,15 @@ def test_the_report_shows_every_layer_and_the_note():
 
 
 def test_a_plan_is_checked_against_the_model():
-    towers = views(two_towers())
+    towers = views(model := two_towers())
     weight = "vision.blocks.0.mlp.fc1.weight"
     mask = torch.rand(128, 32) < 0.5
-    Plan(shapes(towers), masks={weight: mask}).check(towers)
+    Plan(shapes(towers), masks={weight: mask}).check(towers, model)
     with pytest.raises(InputError, match="made for towers"):
-        chain().check(towers)
+        chain().check(towers, model)
     with pytest.raises(InputError, match="no such parameter"):
-        Plan(shapes(towers), masks={"vision.nothing": mask}).check(towers)
+        Plan(shapes(towers), masks={"vision.nothing": mask}).check(towers, model)
     with pytest.raises(InputError, match=r"has shape \[32, 128\]"):
-        Plan(shapes(towers), masks={weight: mask.T.contiguous()}).check(towers)
+        Plan(shapes(towers), masks={weight: mask.T.contiguous()}).check(towers, model)
     with pytest.raises(InputError, match="cut or shared"):
-        Plan(shapes(towers), {("vision", 0, "ffn"): ~units(128, 1)}, masks={weight: mask}).check(towers)
+        Plan(shapes(towers), {("vision", 0, "ffn"): ~units(128, 1)}, masks={weight: mask}).check(towers, model)

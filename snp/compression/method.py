@@ -1,20 +1,22 @@
 """What every compression method meets: it gets a Problem and makes a Plan; it never edits a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from snp.compression.budget import Budget
 from snp.compression.plan import Plan
-from snp.compression.tower import Tower
+from snp.compression.tower import ROLES, Tower, iterate
 from snp.errors import InputError
 
 Kind = Literal["dense", "structured", "unstructured", "shared", "joint"]
 Stage = Literal["one-shot", "calibration", "training"]
+CALIBRATION_BATCHES = 8
 
 
 @dataclass
@@ -30,6 +32,11 @@ class Problem:
             for them, None is the model as it is. The model stays in the mode (train, eval) that it is in.
         heldout: gives the next batch that no weight step sees.
         seed: of everything random in the method.
+        groups: modality -> names of its prunable weights, for unstructured methods; by default the q, k, v, o, fc1 and
+            fc2 weights of every tower.
+        forward: (model, batch) -> anything; a forward pass for calibration, by default that of the loss.
+        token_masks: modality -> (batch -> bool [B, L], False at padding).
+        calibration: any iterable of batches; by default `CALIBRATION_BATCHES` of `heldout`.
     """
 
     model: nn.Module
@@ -39,6 +46,36 @@ class Problem:
     loss: Callable[[Any, dict[str, Tensor] | None], Tensor]
     heldout: Callable[[], Any]
     seed: int = 0
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    token_masks: dict[str, Callable[[Any], Tensor]] = field(default_factory=dict)
+    calibration: Iterable[Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.groups = self.groups or linear_weights(self.towers)
+
+    @property
+    def removals(self) -> int:
+        """Parameters that the budget asks to remove."""
+        return self.budget.total - self.budget.target
+
+    def batches(self) -> Iterable[Any]:
+        """The calibration batches; those of `heldout` are others at every call."""
+        if self.calibration is not None:
+            return self.calibration
+        return islice(iter(self.heldout, None), CALIBRATION_BATCHES)
+
+    def run(self, batch: Any) -> Any:
+        """One forward pass of the model as it is."""
+        return self.forward(self.model, batch) if self.forward else self.loss(batch, None)
+
+
+def linear_weights(towers: dict[str, Tower]) -> dict[str, list[str]]:
+    """Tower -> names of the weights of its linear maps, a packed one once."""
+    names: dict[str, dict[str, None]] = {name: {} for name in towers}
+    for name, _, block in iterate(towers):
+        names[name] |= dict.fromkeys(block.ref(role).weight for role in ROLES)
+    return {name: list(found) for name, found in names.items()}
 
 
 class Options(BaseModel):
@@ -57,6 +94,14 @@ class Session(ABC):
     def plan(self) -> Plan:
         """The decision, by now. Deterministic: asked twice, it answers the same."""
 
+    def scores(self) -> dict[str, Tensor]:
+        """Parameter name -> score of each of its weights, the larger the better; empty if it ranks no weights."""
+        return {}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Values that parameters take just before the plan is applied; empty if the method changes none."""
+        return {}
+
     def overrides(self) -> dict[str, Tensor] | None:
         """Tensors that stand in for parameters in the next weight step; None = the model as it is."""
         return None
@@ -65,8 +110,12 @@ class Session(ABC):
         """A scalar to be added to the loss of the next weight step, or None."""
         return None
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
-        """Called after weight step `step` (from 0) until the plan is applied: the method's own steps."""
+    def after_step(self, step: int) -> bool | None:  # noqa: B027 - most methods do nothing here
+        """Called after weight step `step` (from 0) until the plan is applied: the method's own steps.
+
+        Returns:
+            True when it has set weights back, so that optimizer and averages begin anew.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings from which `load_state_dict` goes on bit-equally."""
@@ -109,6 +158,12 @@ class Method(ABC):
             raise InputError(
                 f"{self.name}.{field}", first["msg"], f"options of {self.name}: {known}"
             ) from None
+
+    @classmethod
+    def modes(cls) -> tuple[str, ...]:
+        """What its option `mode` may be, the default first; empty for a method that has none."""
+        field = cls.Options.model_fields.get("mode")
+        return get_args(field.annotation) if field else ()
 
     @abstractmethod
     def start(self, problem: Problem) -> Session:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
@@ -126,7 +126,7 @@ class Plan:
 
     # ------------------------------------------------------------------ checks
 
-    def check(self, towers: Mapping[str, Tower]) -> None:
+    def check(self, towers: Mapping[str, Tower], model: nn.Module) -> None:
         """InputError unless it fits this model: same towers; masks of weights neither cut nor shared."""
         if shapes(towers) != dict(self.towers):
             raise InputError(
@@ -139,7 +139,6 @@ class Plan:
             | {s.donor for s in self.shares}
         )
         busy = set().union(*(blocks[layer].parameter_names for layer in touched))
-        model = next(iter(blocks.values())).model
         parameters = dict(model.named_parameters())
         for name, mask in self.masks.items():
             if name not in parameters:
@@ -168,7 +167,7 @@ class Plan:
     def _resolve(self, component: str) -> Tensor:
         """Long [all layers, largest n_share]: index of the layer that stores each unit."""
         rows = {layer: row for row, layer in enumerate(self.layers)}
-        width = max(shape.units(component, "share") for shape in self.towers.values())
+        width = max((shape.units(component, "share") for shape in self.towers.values()), default=0)
         donor = torch.arange(len(rows))[:, None].expand(-1, width).clone()
         received = torch.zeros(len(rows), width, dtype=torch.bool)
         for share in self.shares:

@@ -10,10 +10,17 @@ from snp.errors import InputError
 #: modules that register methods when imported, in the order of tables
 ENTRIES = (
     "baselines.dense",
-    "baselines.magnitude",
     "baselines.magnitude_structured",
     "baselines.random_structured",
     "baselines.cross_modal",
+    "baselines.random_weights",
+    "baselines.magnitude",
+    "baselines.snip",
+    "baselines.chita",
+    "baselines.tamt",
+    "baselines.multiflow",
+    "baselines.lottery",
+    "baselines.upop",
     "snp.sharing.snp",
 )
 _METHODS: dict[str, type[Method]] = {}

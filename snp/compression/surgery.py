@@ -40,7 +40,7 @@ def substitute(
     Returns:
         Full name -> tensor of every parameter that the plan changes, differentiable, for functional_call.
     """
-    plan.check(towers)
+    plan.check(towers, model)
     base = dict(model.named_parameters()) | (params or {})
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
@@ -78,7 +78,7 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
     """
     model = copy.deepcopy(model)
     towers = towers_of(model, paths)
-    plan.check(towers)
+    plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     touched = {c: _touched(plan, c) for c in UNIT_DIMS}
     maps: dict[tuple[Place, str], nn.Module] = {}
@@ -100,9 +100,11 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
         _install(model, block, plan, place, new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
-        owner, _, attribute = name.rpartition(".")
         masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
-        setattr(model.get_submodule(owner), attribute, masked)
+        for module in model.modules():  # a tied parameter has several places, and stays tied
+            for attribute, found in list(module._parameters.items()):
+                if found is parameter:
+                    setattr(module, attribute, masked)
     return model
 
 

@@ -69,6 +69,8 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         f"{peak:.0f} GFLOP/s)",
         f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
         f"{session.options.every})",
+        f"over a whole phase   {1 + (overhead - 1) * session.options.freeze:8.3f} x            (the structure is open for "
+        f"{session.options.freeze:.0%} of the steps)",
     ])  # fmt: skip
 
 

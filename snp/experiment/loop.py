@@ -89,7 +89,7 @@ class Loop:
         self.model.train()
         while step < self.phase.steps:
             if self.session is not None and self.plan is None and step == self.session.apply_at:
-                self._compress(self.session.plan())
+                self._decide(self.session)
             parts = self._step(next(batches), step)
             for name, value in parts.items():
                 running[name] = running.get(name, 0.0) + value
@@ -117,7 +117,7 @@ class Loop:
                 self._save(step)
                 saved = time.monotonic()
         if self.session is not None and self.plan is None:
-            self._compress(self.session.plan())
+            self._decide(self.session)
         self._load_average()
         return self.model
 
@@ -148,9 +148,17 @@ class Loop:
             torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
         if session:
             start = time.monotonic()
-            session.after_step(step)
+            if session.after_step(step):
+                self._fresh()
             self.session_seconds += time.monotonic() - start
         return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _decide(self, session: Session) -> None:
+        plan = session.plan()
+        with torch.no_grad():
+            for name, value in session.weights().items():
+                self.model.get_parameter(name).copy_(value)
+        self._compress(plan)
 
     def _compress(self, plan: Plan) -> None:
         assert self.apply is not None

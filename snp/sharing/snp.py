@@ -1,7 +1,5 @@
 """SNP, the paper's method: a hypernetwork learns what to share and prune while the model trains on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -12,6 +10,7 @@ from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
+from snp.compression.statistics import evaluating
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
 from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, prior
@@ -262,15 +261,3 @@ class SNPSession(Session):
         self.generator.set_state(state["rng"])
         self.frozen, self.step, self.measured = state["frozen"], state["step"], dict(state["measured"])
         self._adopt(Structure(self.geometry, **state["structure"]))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, with every submodule's own mode restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,0 +1,92 @@
+"""Lottery tickets: train, let the smallest weights fall, set the others back to the pre-trained ones, and again."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from baselines.masking import impossible, lowest, plan_of, removals, weights
+from snp.compression.method import Method, Problem, Session
+from snp.compression.method import Options as MethodOptions
+from snp.compression.plan import Plan
+from snp.compression.registry import register
+
+
+class Options(MethodOptions):
+    """How a ticket is found."""
+
+    rounds: int = Field(3, ge=1, description="prunings; the remaining weights shrink by the same factor in each")
+    ticket: Literal["found", "random"] = Field("found", description="random: weights fall by chance, the control")
+
+
+@register
+class Lottery(Method):
+    """Iterative magnitude pruning with rewinding, unstructured and global over all prunable weights.
+
+    The phase is cut into `rounds` + 1 equal parts. At the end of all but the last the smallest trained weights fall and
+    the others are set back to the pre-trained ones; the last part trains the ticket. Found on the pre-training task it
+    is a universal ticket, on a benchmark a task ticket: what it trains on says which.
+    """
+
+    name = "lottery"
+    kind = "unstructured"
+    stage = "training"
+    source = "Playing Lottery Tickets with Vision and Language (Gan et al., AAAI 2022)"
+    summary = "train, zero the smallest weights, rewind the others to the pre-trained ones, repeat"
+    Options = Options
+
+    def start(self, problem: Problem) -> "LotterySession":
+        return LotterySession(problem, self.options)
+
+
+class LotterySession(Session):
+    """The rounds of one ticket."""
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.problem, self.options = problem, options
+        dense = weights(problem)
+        self.names = list(dense)
+        self.alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in dense.items()}
+        self.pretrained = {name: p.detach().clone() for name, p in problem.model.named_parameters()}
+        size = sum(weight.numel() for weight in dense.values())
+        self.removals, self.size = removals(problem, size), size
+        if self.removals > size - len(dense):
+            raise impossible(problem, size, len(dense))
+        length = max(1, problem.steps // (options.rounds + 1))
+        self.ends = [length * (r + 1) for r in range(options.rounds)]
+        self.apply_at = self.ends[-1]
+        self.generator = torch.Generator().manual_seed(problem.seed)
+
+    def overrides(self) -> dict[str, Tensor] | None:
+        """What has fallen stays zero."""
+        fallen = {name: mask for name, mask in self.alive.items() if not mask.all()}
+        return {name: self.problem.model.get_parameter(name) * mask for name, mask in fallen.items()} or None
+
+    def after_step(self, step: int) -> bool:
+        if step + 1 not in self.ends:
+            return False
+        rounds, done = self.options.rounds, self.ends.index(step + 1) + 1
+        share = 1 - (1 - self.removals / self.size) ** (done / rounds)
+        count = self.removals if done == rounds else round(share * self.size)
+        scores = [self._score(name).masked_fill(~self.alive[name], -1.0) for name in self.names]
+        self.alive = dict(zip(self.names, lowest(scores, count), strict=True))
+        with torch.no_grad():
+            for name, parameter in self.problem.model.named_parameters():
+                parameter.copy_(self.pretrained[name])
+        return True
+
+    def _score(self, name: str) -> Tensor:
+        if self.options.ticket == "random":
+            return torch.rand(self.alive[name].shape, generator=self.generator)
+        return self.problem.model.get_parameter(name).detach().abs()
+
+    def plan(self) -> Plan:
+        return plan_of(self.problem, self.alive)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"alive": dict(self.alive), "pretrained": self.pretrained, "random": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.alive, self.pretrained = dict(state["alive"]), dict(state["pretrained"])
+        self.generator.set_state(state["random"])

@@ -1,0 +1,176 @@
+"""What the unstructured rivals share: exact numbers of weights to zero, thresholds over sets of weights, and a Plan."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snp.compression.method import Method, Problem, Session
+from snp.compression.plan import Plan
+from snp.errors import InputError
+
+Scores = dict[str, Tensor]
+Scope = Literal["all", "group", "layer"]
+
+
+def prunable(problem: Problem) -> dict[str, list[str]]:
+    """Group -> names of its prunable weights, a tied weight once, under its first name.
+
+    Raises:
+        InputError: a name that the model does not have; a weight in two groups; no weight at all.
+    """
+    known: dict[int, str] = {}
+    groups: dict[str, list[str]] = {}
+    parameters = dict(problem.model.named_parameters(remove_duplicate=False))
+    for group, names in problem.groups.items():
+        groups[group] = []
+        for name in names:
+            if name not in parameters:
+                raise InputError(f"groups.{group}: {name}", "the model has no such parameter")
+            owner = known.setdefault(id(parameters[name]), group)
+            if owner != group:
+                raise InputError(f"groups.{group}: {name}", f"is a weight of group {owner} too", "name it once")
+            first = next(n for n, p in parameters.items() if p is parameters[name])
+            if first not in groups[group]:
+                groups[group].append(first)
+    if not any(groups.values()):
+        raise InputError("groups", "name no weight that could be pruned")
+    return groups
+
+
+def weights(problem: Problem) -> Scores:
+    """Name -> weight (detached) of everything prunable; InputError where one is not finite."""
+    found = {}
+    for name in (name for names in prunable(problem).values() for name in names):
+        found[name] = problem.model.get_parameter(name).detach()
+        if not found[name].isfinite().all():
+            raise InputError(name, "holds values that are not finite", "check the checkpoint")
+    return found
+
+
+def split(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` divided in proportion to `sizes`, in whole numbers that add up: the largest remainders are rounded up."""
+    whole = sum(sizes)
+    exact = [total * size / whole if whole else 0.0 for size in sizes]
+    parts = [int(value) for value in exact]
+    order = sorted(range(len(sizes)), key=lambda i: parts[i] - exact[i])  # stable: the first of equals
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+def lowest(
+    tensors: Sequence[Tensor], count: int, key: Callable[[Tensor], Tensor] = torch.Tensor.detach
+) -> list[Tensor]:
+    """Bool masks, False at the `count` lowest scores of all tensors; of equal scores those that come first fall.
+
+    The largest of each tensor never falls. Scores are made by `key` when they are needed, copied once, and partitioned
+    in place, so that little more memory is needed than they take.
+
+    Raises:
+        ValueError: `count` leaves not one for each tensor.
+    """
+    if count <= 0:
+        return [torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors]
+    ends = np.cumsum([0, *(tensor.numel() for tensor in tensors)])
+    if count > ends[-1] - len(tensors):
+        raise ValueError(count)
+    everything = key(tensors[0][:0]).new_empty(int(ends[-1]))
+    best = []
+    for tensor, start, end in zip(tensors, ends, ends[1:], strict=False):
+        everything[start:end] = key(tensor).flatten()
+        best.append(int(everything[start:end].argmax()))
+        everything[start + best[-1]] = torch.inf
+    values = everything.numpy()
+    values.partition(count - 1)
+    threshold = float(values[count - 1])
+    left = count - int((values[:count] < threshold).sum())  # of those equal to the threshold, so many fall
+    del everything, values
+    masks = []
+    for tensor, place in zip(tensors, best, strict=True):
+        scores = key(tensor).flatten()
+        mask = scores > threshold
+        mask[place] = True
+        ties = ((scores == threshold) & ~mask).nonzero()[:, 0]
+        mask[ties[left:]] = True
+        left -= min(left, len(ties))
+        masks.append(mask.view(tensor.shape))
+    return masks
+
+
+def masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
+    """Masks that zero exactly the weights that the budget removes, the lowest scores of every set that competes.
+
+    Args:
+        scope: "all": one threshold; "group": the same share of every modality; "layer": of every weight.
+
+    Raises:
+        InputError: the budget leaves not one weight of each tensor; a score that is not finite.
+    """
+    groups = prunable(problem)
+    names = [name for members in groups.values() for name in members]
+    sets = {"all": [names], "group": [m for m in groups.values() if m], "layer": [[name] for name in names]}[scope]
+    for name in names:
+        if not scores[name].isfinite().all():
+            raise InputError(name, "has a score that is not finite", "check the weights and the calibration batches")
+    sizes = [sum(scores[name].numel() for name in members) for members in sets]
+    masks: dict[str, Tensor] = {}
+    for members, count in zip(sets, split(removals(problem, sum(sizes)), sizes), strict=True):
+        try:
+            found = lowest([scores[name] for name in members], count)
+        except ValueError:
+            raise impossible(problem, sum(sizes), len(names)) from None
+        masks |= dict(zip(members, found, strict=True))
+    return masks
+
+
+def removals(problem: Problem, size: int) -> int:
+    """How many of `size` prunable weights the budget removes; InputError when it asks for more than there are."""
+    if problem.removals > size:
+        raise impossible(problem, size, 0)
+    return problem.removals
+
+
+def impossible(problem: Problem, size: int, tensors: int) -> InputError:
+    """The error of a budget below what can be reached."""
+    least = 1 - (size - tensors) / problem.budget.total
+    return InputError("keep", f"{problem.budget.keep:g} is too small", f"choose at least {least:.4f}")
+
+
+def plan_of(problem: Problem, masks: Mapping[str, Tensor]) -> Plan:
+    """The Plan of these masks."""
+    return Plan(towers={name: tower.shape for name, tower in problem.towers.items()}, masks=masks)
+
+
+class Scored(Method):
+    """A method that scores every prunable weight once and zeroes the lowest; subclasses implement `score`."""
+
+    kind = "unstructured"
+    scope: ClassVar[Scope] = "all"
+
+    @abstractmethod
+    def score(self, problem: Problem) -> Scores:
+        """Name -> score of each weight, the larger the better."""
+
+    def start(self, problem: Problem) -> Session:
+        scores = self.score(problem)
+        return Decided(plan_of(problem, masks_of(problem, scores, self.scope)), lambda: scores)
+
+
+class Decided(Session):
+    """A decision that is made, with the scores and the new values of weights behind it."""
+
+    def __init__(self, plan: Plan, scores: Callable[[], Scores], values: Scores | None = None) -> None:
+        self._plan, self._scores, self._values = plan, scores, values or {}
+
+    def plan(self) -> Plan:
+        return self._plan
+
+    def scores(self) -> Scores:
+        return self._scores()
+
+    def weights(self) -> Scores:
+        return self._values

@@ -1,0 +1,100 @@
+"""MULTIFLOW: how much signal flows through a weight's two neurons; magnitudes share the budget out."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from baselines.masking import Decided, impossible, lowest, plan_of, prunable, removals, split, weights
+from snp.compression.method import Method, Problem, Session
+from snp.compression.method import Options as MethodOptions
+from snp.compression.registry import register
+from snp.compression.statistics import input_energy
+from snp.errors import InputError
+
+
+class Options(MethodOptions):
+    """Whether to follow the public code in its rounding and ties."""
+
+    mode: Literal["corrected", "official"] = Field(
+        "corrected",
+        description="corrected: exactly the budget, ties broken by place; official: rounded as in the public code",
+    )
+
+
+@register
+class MULTIFLOW(Method):
+    """One shot, without gradients: S_ij = I_out(i) * I_in(j) * |W_ij|, with a = sqrt(A) and A the energy of the inputs.
+
+    I_out(i) = mean over j of |W_ij| a_j, the saliency of output neuron i; I_in(j) = mean over i of |W_ij| a_j.
+
+    Budget: in every modality the smallest |w| say which share of each weight matrix goes; the scores, which weights.
+    In `official` mode shares are cut to whole numbers on the way, and equal weights fall together.
+    """
+
+    name = "multiflow"
+    kind = "unstructured"
+    stage = "calibration"
+    source = "MULTIFLOW: Shifting Towards Task-Agnostic Vision-Language Pruning (Farina et al., CVPR 2024)"
+    summary = "zero the weights that carry least information flow, by modality"
+    Options = Options
+
+    def start(self, problem: Problem) -> Session:
+        official = self.options.mode == "official"
+        energy = input_energy(
+            problem.model, prunable(problem), problem.batches(), problem.run, problem.token_masks, official
+        )
+        dense = weights(problem)
+
+        def score(name: str) -> Tensor:
+            return flow(dense[name], energy[name])
+
+        masks = official_masks(problem, score) if official else exact_masks(problem, score)
+        return Decided(plan_of(problem, masks), lambda: {name: score(name) for name in dense})
+
+
+def flow(weight_OI: Tensor, energy_I: Tensor) -> Tensor:
+    """The information-flow score of every weight, [out, in]."""
+    magnitude = weight_OI.abs()
+    carried = magnitude * energy_I.sqrt()
+    return carried.mean(1)[:, None] * carried.mean(0)[None] * magnitude
+
+
+def exact_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """Exactly the budget: magnitudes share it out among a modality's matrices, scores spend it. [ours: the ties]"""
+    dense = weights(problem)
+    groups = [names for names in prunable(problem).values() if names]
+    sizes = [sum(dense[name].numel() for name in names) for names in groups]
+    masks = {}
+    for names, count in zip(groups, split(removals(problem, sum(sizes)), sizes), strict=True):
+        try:
+            by_size = lowest([dense[name] for name in names], count, torch.abs)
+        except ValueError:
+            raise impossible(problem, sum(sizes), len(dense)) from None
+        for name, mask in zip(names, by_size, strict=True):
+            (masks[name],) = lowest([score(name)], int((~mask).sum()))
+    return masks
+
+
+def official_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
+    dense = weights(problem)
+    share = problem.removals / sum(weight.numel() for weight in dense.values())
+    masks = {}
+    for names in prunable(problem).values():
+        count = int(share * sum(dense[name].numel() for name in names))
+        if not count:
+            masks |= {name: torch.ones_like(dense[name], dtype=torch.bool) for name in names}
+            continue
+        threshold = torch.cat([dense[name].abs().flatten() for name in names]).kthvalue(count).values
+        for name in names:
+            size = dense[name].numel()
+            sparsity = 1 - int((dense[name].abs() > threshold).sum()) / size
+            lost = int(sparsity * size)
+            scores = score(name)
+            masks[name] = scores > (scores.flatten().kthvalue(lost).values if lost else -torch.inf)
+            if not masks[name].any():
+                raise InputError(name, "all its weights are equal and fall together", "use mode corrected")
+    return masks

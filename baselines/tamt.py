@@ -1,0 +1,68 @@
+"""TAMT: a mask that is trained on the pre-training task, the weights held."""
+
+from itertools import islice
+
+import torch
+from pydantic import Field
+
+from baselines.masking import Decided, impossible, lowest, plan_of, removals, weights
+from snp.compression.method import Method, Problem, Session
+from snp.compression.method import Options as MethodOptions
+from snp.compression.registry import register
+from snp.compression.statistics import evaluating
+from snp.errors import InputError
+
+
+class Options(MethodOptions):
+    """How the mask is trained."""
+
+    rounds: int = Field(30, ge=0, description="batches that train the mask")
+    lr: float = Field(0.05, gt=0, description="Adam learning rate of the scores, in standard deviations of |w| [ours]")
+
+
+@register
+class TAMT(Method):
+    """Task-agnostic mask training: real scores, the highest of which are kept, learn by a straight-through gradient.
+
+    Scores start at |w| in units of its standard deviation [ours], so before any step this is magnitude pruning. In a
+    step the weights are w * mask(scores), and d mask / d score is taken as 1.
+    """
+
+    name = "tamt"
+    kind = "unstructured"
+    stage = "calibration"
+    source = "Learning to Win Lottery Tickets in BERT Transfer via Task-agnostic Mask Training (Liu et al., NAACL 2022)"
+    summary = "train which weights to keep on the pre-training task, the weights held"
+    Options = Options
+
+    def start(self, problem: Problem) -> Session:
+        dense = weights(problem)
+        size = sum(weight.numel() for weight in dense.values())
+        count = removals(problem, size)
+        if count > size - len(dense):
+            raise impossible(problem, size, len(dense))
+        scale = torch.cat([weight.abs().flatten() for weight in dense.values()]).std().clamp(min=1e-30)
+        scores = {name: (weight.abs() / scale).requires_grad_() for name, weight in dense.items()}
+        optimizer = torch.optim.Adam(scores.values(), lr=self.options.lr)
+        batches = iter(problem.heldout, None) if problem.calibration is None else iter(problem.calibration)
+        steps = 0
+        with evaluating(problem.model):
+            for batch in islice(batches, self.options.rounds):
+                masks = lowest([score.detach() for score in scores.values()], count)
+                kept = {
+                    name: dense[name] * (mask + score - score.detach())
+                    for (name, score), mask in zip(scores.items(), masks, strict=True)
+                }
+                optimizer.zero_grad()
+                gradients = torch.autograd.grad(problem.loss(batch, kept), list(scores.values()), allow_unused=True)
+                for (name, score), gradient in zip(scores.items(), gradients, strict=True):
+                    if gradient is None:
+                        raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
+                    score.grad = gradient
+                optimizer.step()
+                steps += 1
+        if not steps and self.options.rounds:
+            raise InputError("calibration", "holds no batch", "give at least one")
+        found = {name: score.detach() for name, score in scores.items()}
+        masks = lowest(list(found.values()), count)
+        return Decided(plan_of(problem, dict(zip(dense, masks, strict=True))), lambda: found)

@@ -1,0 +1,163 @@
+"""UPop: masks on attention dimensions and FFN neurons of all towers, lowered together while the model trains."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from baselines.masking import impossible
+from snp.compression.method import Method, Problem, Session
+from snp.compression.method import Options as MethodOptions
+from snp.compression.plan import Plan
+from snp.compression.registry import register
+from snp.compression.tower import iterate
+
+Key = tuple[str, int, str]
+"""(tower, layer, "attention" or "ffn"): one mask."""
+PUBLIC_COST = 36.0
+"""What the public code of CLIP and BLIP counts an attention entry as, in FFN entries."""
+
+
+class Options(MethodOptions):
+    """Options of UPop; `mode` official sets what the public code does under mixed precision."""
+
+    mode: Literal["corrected", "official"] = Field(
+        "corrected", description="official: gradients of the last batch alone, attention entries at the cost of 36"
+    )
+    attention_cost: float | None = Field(
+        None, gt=0, description="cost of an attention entry in FFN entries; none: exact (public code: 36, DeiT-S 12)"
+    )
+    search: float = Field(0.5, gt=0, le=1, description="share of the steps that search; the others retrain [ours: 0.5]")
+    interval: int = Field(10, ge=1, description="weight steps between two rankings")
+
+
+@register
+class UPop(Method):
+    """Unified and progressive pruning of both towers.
+
+    One mask entry stands for a head dimension of q, k and v in all heads of a layer (after the bias, so the logits
+    carry its square), or for a neuron before its activation. G is the gradient of every entry, accumulated over all
+    search steps; z = (G - mean)/std over all layers and towers, of attention and of FFN entries separately; the largest
+    z goes first. At step t of T the share p_t = p sin(pi (t+1)/2T) of the cost has gone: those entries are 1 - p_t/p,
+    all others 1, anew at every ranking, so entries may return. At T they are 0, and cutting them changes nothing.
+
+    The L1 terms of the paper are left out: the masks are not stepped by the optimizer, a constant gradient falls to the
+    z-score, and nothing of them is left. After cutting the dense scale of the logits stays, as it must.
+    """
+
+    name = "upop"
+    kind = "structured"
+    stage = "training"
+    source = "UPop: Unified and Progressive Pruning for Vision-Language Transformers (Shi et al., ICML 2023)"
+    summary = "lower the mask entries of largest accumulated gradient, ranked over all layers and modalities"
+    Options = Options
+
+    def start(self, problem: Problem) -> "UPopSession":
+        return UPopSession(problem, self.options)
+
+
+class UPopSession(Session):
+    """A search by UPop along the weight steps; cut at `apply_at`, retrained from then on.
+
+    All mask entries [E] lie in one tensor, tower by tower, layer by layer, attention before FFN.
+    """
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.options, self.problem = options, problem
+        self.apply_at = max(1, round(options.search * problem.steps))
+        self.spans: dict[Key, slice] = {}
+        exact, attention, start = [], [], 0
+        for name, layer, _ in iterate(problem.towers):
+            shape = problem.towers[name].shape
+            both = shape.unit_cost("qk") + shape.unit_cost("vo")
+            for part, size, cost in (("attention", shape.d_head, both), ("ffn", shape.d_ffn, shape.unit_cost("ffn"))):
+                self.spans[name, layer, part] = slice(start, start + size)
+                exact += [cost] * size
+                attention += [part == "attention"] * size
+                start += size
+        self.exact_E, self.attention_E = torch.tensor(exact, dtype=torch.float64), torch.tensor(attention)
+        least = sum(float(self.exact_E[span.start]) for span in self.spans.values())
+        if problem.removals > float(self.exact_E.sum()) - least:
+            raise impossible(problem, int(self.exact_E.sum()) - int(least), 0)
+        relative = options.attention_cost or (PUBLIC_COST if options.mode == "official" else None)
+        self.cost_E = (
+            self.exact_E if relative is None else torch.where(self.attention_E, relative, 1.0).double()
+        )
+        self.share = problem.removals / float(self.exact_E.sum())
+        self.mask_E = torch.ones(start, requires_grad=True)
+
+    def overrides(self) -> dict[str, Tensor]:
+        """Weights and biases of q, k, v and fc1, every row times its mask entry."""
+        if self.options.mode == "official":  # the last batch alone is ranked
+            self.mask_E.grad = None
+        made: dict[str, Tensor] = {}
+        for name, layer, block in iterate(self.problem.towers):
+            heads = self.mask_E[self.spans[name, layer, "attention"]].repeat(block.n_heads)
+            rows = {"q": heads, "k": heads, "v": heads, "fc1": self.mask_E[self.spans[name, layer, "ffn"]]}
+            pieces: dict[str, dict[int, Tensor]] = {}
+            for role, row in rows.items():
+                for parameter in (block.ref(role).weight, block.ref(role).bias):
+                    pieces.setdefault(parameter, {})[block.ref(role).start] = row
+            for parameter, found in pieces.items():  # packed projections hold several roles, in the order of their rows
+                factor = torch.cat([found[start] for start in sorted(found)])
+                dense = self.problem.model.get_parameter(parameter)
+                made[parameter] = dense * (factor[:, None] if dense.dim() == 2 else factor)
+        return made
+
+    def after_step(self, step: int) -> None:
+        if (step + 1) % self.options.interval == 0 or step + 1 == self.apply_at:
+            done = 1.0 if step + 1 >= self.apply_at else math.sin(math.pi * (step + 1) / (2 * self.apply_at))
+            with torch.no_grad():
+                self.mask_E.copy_(torch.where(self._chosen(done), 1 - done, 1.0))
+
+    def z(self) -> Tensor:
+        """The z-score of every entry's gradient, [E]: over layers and towers, attention and FFN apart."""
+        gradient = torch.zeros_like(self.mask_E) if self.mask_E.grad is None else self.mask_E.grad
+        z = gradient.double()
+        for group in (self.attention_E, ~self.attention_E):
+            z[group] = (z[group] - z[group].mean()) / z[group].std().clamp(min=1e-30)
+        return z
+
+    def _chosen(self, done: float) -> Tensor:
+        """Bool [E]: the entries to lower when `done` of the way to the target is made; one of each mask stays."""
+        z = self.z()
+        free = torch.ones_like(self.attention_E)
+        for span in self.spans.values():
+            free[span.start + int(z[span].argmin())] = False
+        order = z.argsort(descending=True, stable=True)
+        order = order[free[order]]
+        gone = torch.zeros_like(free)
+        if done == 1 and self.cost_E is self.exact_E:
+            # kept from the least prunable on, as long as they fit: the budget is met from below [ours]
+            room = float(self.exact_E.sum() - self.exact_E[~free].sum()) - self.problem.removals
+            for entry in order.flip(0).tolist():
+                fits = float(self.exact_E[entry]) <= room
+                gone[entry] = not fits
+                room -= float(self.exact_E[entry]) if fits else 0.0
+            return gone
+        reached = torch.cat([torch.zeros(1), self.cost_E[order].cumsum(0)])
+        aim = done * self.share * float(self.cost_E.sum())
+        gone[order[: int((reached - aim).abs().argmin())]] = True
+        return gone
+
+    def plan(self) -> Plan:
+        """The entries that are lowered by now, pruned."""
+        keep = {}
+        for (name, layer, part), span in self.spans.items():
+            for component in ("qk", "vo") if part == "attention" else ("ffn",):
+                keep[name, layer, component] = self.mask_E.detach()[span] == 1
+        return Plan({name: tower.shape for name, tower in self.problem.towers.items()}, keep)
+
+    def log(self) -> dict[str, float]:
+        return {"lowered": float(self.exact_E[self.mask_E.detach() < 1].sum() / self.exact_E.sum())}
+
+    def state_dict(self) -> dict[str, Any]:
+        gradient = self.mask_E.grad
+        return {"mask": self.mask_E.detach().clone(), "gradient": None if gradient is None else gradient.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.mask_E.copy_(state["mask"])
+        self.mask_E.grad = None if state["gradient"] is None else state["gradient"].clone()

@@ -1,0 +1,167 @@
+"""`snp.compress`: one call that compresses a model of one's own with any registered method."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snp.compression.budget import Budget
+from snp.compression.method import Problem, Session, linear_weights
+from snp.compression.registry import get, methods
+from snp.compression.surgery import apply
+from snp.compression.tower import Tower, towers_of
+from snp.errors import InputError
+
+
+def compress(
+    model: nn.Module,
+    method: str = "snp",
+    *,
+    keep: float | None = None,
+    sparsity: float | None = None,
+    towers: Mapping[str, str] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    calibration: Iterable[Any] = (),
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    token_masks: Mapping[str, Callable[[Any], Tensor]] | None = None,
+    loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    steps: int = 0,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
+    seed: int = 0,
+    scores: bool = False,
+    **options: Any,
+) -> Any:
+    """Compress a model; the one that was given is left as it was.
+
+    Args:
+        model: any module.
+        method: a name of `snp methods`.
+        keep: share of ALL parameters to remain, in (0, 1]; or
+        sparsity: share of the prunable weights (those in `groups`) to zero, in [0, 1].
+        towers: name -> path of a transformer tower in the model, the donor of shared weights first; needed by
+            structured and sharing methods. Without `groups`, their linear weights are the prunable ones.
+        groups: modality -> names of prunable weights, of linear maps; enough for unstructured methods.
+        calibration: any iterable of batches, for methods that look at data; a training method trains on it too.
+        forward: (model, batch) -> anything; by default `model(batch)`.
+        token_masks: modality -> (batch -> bool [B, L], False at padding).
+        loss: (model, batch) -> scalar, for methods that need gradients.
+        steps, optimizer: weight steps of methods that decide while the model trains.
+        seed: of everything random in the method.
+        scores: return the scores of the weights too.
+        options: of the method, for example `mode="official"`.
+
+    Returns:
+        The compressed model and its Plan, whose `masks` are bool tensors by parameter name (a name that is missing is
+        kept whole); with `scores` also a dict of scores by parameter name.
+
+    Raises:
+        InputError: one line that names the argument at fault.
+    """
+    model = copy.deepcopy(model)
+    chosen = get(method, **options)
+    paths = dict(towers or {})
+    views = towers_of(model, paths)
+    if not views and not groups:
+        mend = "give towers={name: path} or groups={modality: names}"
+        raise InputError("compress", "knows no weights to remove", mend)
+    if not views and methods()[method].kind != "unstructured":
+        raise InputError("towers", f"{method} cuts or shares units of towers", "give towers={name: path}")
+    named = {name: list(names) for name, names in (groups or linear_weights(views)).items()}
+    problem = Problem(
+        model=model,
+        towers=views,
+        budget=_budget(model, views, named, keep, sparsity),
+        steps=steps,
+        loss=_functional(model, loss),
+        heldout=_endless(calibration).__next__,
+        seed=seed,
+        groups=named,
+        forward=forward or (lambda model, batch: model(batch)),
+        token_masks=dict(token_masks or {}),
+        calibration=calibration,
+    )
+    if chosen.stage == "training" and (steps < 1 or loss is None):
+        mend = "give both, and batches in calibration"
+        raise InputError("steps, loss", f"{method} decides while the model trains", mend)
+    session = chosen.start(problem)
+    _train(problem, session, optimizer)
+    plan = session.plan()
+    with torch.no_grad():
+        for name, value in session.weights().items():
+            model.get_parameter(name).copy_(value)
+    compressed = apply(model, plan, paths)
+    return (compressed, plan, session.scores()) if scores else (compressed, plan)
+
+
+def _budget(
+    model: nn.Module,
+    towers: dict[str, Tower],
+    groups: dict[str, list[str]],
+    keep: float | None,
+    sparsity: float | None,
+) -> Budget:
+    if (keep is None) == (sparsity is None):
+        raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
+    if sparsity is None and towers:
+        return Budget.of(model, towers, keep)  # type: ignore[arg-type]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    tensors = {}
+    for name in (name for names in groups.values() for name in names):
+        if name not in parameters:
+            raise InputError(f"groups: {name}", "the model has no such parameter")
+        tensors[id(parameters[name])] = parameters[name].numel()
+    total, prunable = sum(p.numel() for p in model.parameters()), sum(tensors.values())
+    if sparsity is not None:
+        if not 0 <= sparsity <= 1:
+            raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
+        if int(sparsity * prunable) > prunable - len(tensors):
+            most = (prunable - len(tensors)) / prunable
+            raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
+        keep = 1 - int(sparsity * prunable) / total
+    return Budget(keep, total, total - prunable, total - prunable + len(tensors))  # type: ignore[arg-type]
+
+
+def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:
+    """The user's loss as methods see it, with tensors in place of parameters."""
+
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: Any) -> Tensor:
+            if loss is None:
+                raise InputError("loss", "this method needs gradients", "give loss=lambda model, batch: ...")
+            return loss(self.model, batch)
+
+    module = Loss()
+
+    def functional(batch: Any, overrides: dict[str, Tensor] | None) -> Tensor:
+        named = {f"model.{name}": tensor for name, tensor in (overrides or {}).items()}
+        return torch.func.functional_call(module, named, (batch,))  # type: ignore[no-any-return]
+
+    return functional
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise InputError("calibration", "holds no batch, or no further one", "give a list of batches")
+
+
+def _train(problem: Problem, session: Session, make: Callable[..., torch.optim.Optimizer]) -> None:
+    """The weight steps before the plan is applied."""
+    optimizer = make(problem.model.parameters())
+    for step in range(session.apply_at):
+        loss, penalty = problem.loss(problem.heldout(), session.overrides()), session.penalty()
+        optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()
+        optimizer.step()
+        if session.after_step(step):
+            optimizer = make(problem.model.parameters())

@@ -1,0 +1,157 @@
+"""UPop: the ranking, the schedule and the masks, by hand; and that cutting what has been masked changes nothing."""
+
+import math
+
+import pytest
+import torch
+from conftest import PATHS, example, loss_of, two_towers
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from transformers import SiglipConfig, SiglipModel
+
+from baselines.upop import UPopSession
+from snp.compression.budget import Budget
+from snp.compression.method import Problem
+from snp.compression.registry import get
+from snp.compression.surgery import apply
+from snp.compression.tower import towers_of
+
+
+def session_of(model: nn.Module, keep=0.6, steps=20, paths=PATHS, loss=loss_of, **options) -> UPopSession:
+    towers = towers_of(model, paths)
+    problem = Problem(
+        model, towers, Budget.of(model, towers, keep), steps, lambda b, o: loss(model, b, o), lambda: example()
+    )
+    return get("upop", **options).start(problem)
+
+
+def search(session: UPopSession, lr: float = 1e-3) -> None:
+    """The whole search phase, with weight steps."""
+    optimizer = torch.optim.SGD(session.problem.model.parameters(), lr=lr)
+    for step in range(session.apply_at):
+        session.problem.loss(example(seed=step), session.overrides()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        session.after_step(step)
+
+
+def test_z_scores_are_taken_over_towers_and_layers_of_attention_and_ffn_apart(two_towers):
+    """G = 1, 2, ..: attention 1..32 has mean 16.5 and deviation sqrt(88); FFN 10, 20, .. is scaled away."""
+    session = session_of(two_towers)
+    attention, ffn = session.attention_E, ~session.attention_E
+    gradient = torch.zeros_like(session.mask_E)
+    gradient[attention] = torch.arange(1.0, 33.0)
+    gradient[ffn] = 10 * torch.arange(1.0, int(ffn.sum()) + 1)
+    session.mask_E.grad = gradient
+    z = session.z()
+    assert int(attention.sum()) == 2 * 2 * 8
+    torch.testing.assert_close(z[attention], (torch.arange(1.0, 33.0).double() - 16.5) / math.sqrt(88))
+    assert float(z[ffn].mean()) == pytest.approx(0, abs=1e-9) and float(z[ffn].std()) == pytest.approx(1)
+
+
+def test_an_attention_entry_costs_its_parameters_in_ffn_entries(two_towers):
+    """h=4, d=32: (3h(d+1) + hd)/(2d+1) = (396 + 128)/65; at d=768, h=12 it is 24.0."""
+    session = session_of(two_towers)
+    costs = session.exact_E[session.attention_E].unique(), session.exact_E[~session.attention_E].unique()
+    assert [c.tolist() for c in costs] == [[524.0], [65.0]]
+    assert round((3 * 12 * 769 + 12 * 768) / (2 * 768 + 1), 2) == 24.01
+    assert session_of(two_towers, attention_cost=12).cost_E.unique().tolist() == [1.0, 12.0]
+    assert session_of(two_towers, mode="official").cost_E.unique().tolist() == [1.0, 36.0]
+
+
+def test_the_largest_gradients_go_first_and_one_entry_of_every_mask_stays(two_towers):
+    session = session_of(two_towers, keep=0.3)
+    session.mask_E.grad = torch.arange(len(session.mask_E)).float()
+    gone = session._chosen(0.5)
+    z = session.z()
+    stay = torch.ones_like(gone)
+    for span in session.spans.values():
+        assert not gone[span].all()
+        stay[span.start + int(z[span].argmin())] = False
+    assert z[gone].min() >= z[~gone & stay].max()
+
+
+def test_the_share_follows_a_quarter_of_a_sine_and_ends_at_the_target(two_towers):
+    session = session_of(two_towers, interval=1)
+    whole = float(session.exact_E.sum())
+    for step in range(session.apply_at):
+        session.problem.loss(example(seed=step), session.overrides()).backward()
+        session.after_step(step)
+        done = math.sin(math.pi * (step + 1) / (2 * session.apply_at))
+        lowered = session.mask_E.detach() < 1
+        removed = float(session.exact_E[lowered].sum()) / whole
+        assert removed == pytest.approx(done * session.share, abs=524 / whole)
+        assert session.mask_E.detach()[lowered].unique().tolist() == pytest.approx([1 - done], abs=1e-6)
+    assert session.mask_E.detach().unique().tolist() == [0.0, 1.0]
+    assert 0 <= session.exact_E[lowered].sum() - session.problem.removals < 65
+
+
+def test_gradients_add_up_over_all_steps_or_are_those_of_the_last_batch():
+    accumulated, last = (session_of(two_towers(), interval=100, mode=mode) for mode in ("corrected", "official"))
+    single = []
+    for step in range(3):
+        for session in (accumulated, last):
+            session.problem.loss(example(seed=step), session.overrides()).backward()
+        single.append(last.mask_E.grad.clone())
+    torch.testing.assert_close(accumulated.mask_E.grad, sum(single))
+    assert torch.equal(last.mask_E.grad, single[-1]) and not torch.allclose(accumulated.mask_E.grad, single[-1])
+    assert not torch.equal(accumulated._chosen(0.5), last._chosen(0.5))
+
+
+def test_what_is_masked_at_the_end_can_be_cut_in_timm_and_open_clip(two_towers):
+    session = session_of(two_towers)
+    search(session)
+    batch = example(seed=99)
+    masked = torch.func.functional_call(two_towers, session.overrides(), batch)
+    cut = apply(two_towers, session.plan(), PATHS)
+    torch.testing.assert_close(cut(*batch), masked, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_masked_at_the_end_can_be_cut_in_siglip():
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = SiglipConfig(
+        text_config=small | {"vocab_size": 19, "max_position_embeddings": 7, "projection_size": 32},
+        vision_config=small | {"image_size": 16, "patch_size": 4},
+    )
+    model = SiglipModel(config)
+    paths = {"vision": "vision_model", "text": "text_model"}
+
+    def outputs(model, batch, overrides):
+        inputs = {"pixel_values": batch[0], "input_ids": batch[1]}
+        return torch.func.functional_call(model, overrides or {}, (), inputs).logits_per_image
+
+    session = session_of(model, paths=paths, loss=lambda *a: outputs(*a).square().mean())
+    search(session)
+    batch = example(seed=99)
+    masked = outputs(model, batch, session.overrides())
+    torch.testing.assert_close(outputs(apply(model, session.plan(), paths), batch, None), masked, atol=1e-5, rtol=1e-5)
+
+
+def test_a_single_tower_is_enough():
+    torch.manual_seed(0)
+    model = VisionTransformer(img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=4, num_classes=3)
+    paths = {"vision": ""}
+
+    def loss(model, batch, overrides):
+        return torch.func.functional_call(model, overrides or {}, (batch[0],)).square().mean()
+
+    session = session_of(model, paths=paths, loss=loss)
+    search(session)
+    masked = torch.func.functional_call(model, session.overrides(), (example()[0],))
+    torch.testing.assert_close(apply(model, session.plan(), paths)(example()[0]), masked, atol=1e-5, rtol=1e-5)
+
+
+def test_a_search_that_goes_on_from_its_state_ends_the_same():
+    whole = session_of(two_towers(), interval=3)
+    search(whole, lr=0)
+    first = session_of(two_towers(), interval=3)
+    for step in range(5):
+        first.problem.loss(example(seed=step), first.overrides()).backward()
+        first.after_step(step)
+    second = session_of(two_towers(), interval=3)
+    second.load_state_dict(first.state_dict())
+    for step in range(5, second.apply_at):
+        second.problem.loss(example(seed=step), second.overrides()).backward()
+        second.after_step(step)
+    assert second.plan() == whole.plan()
