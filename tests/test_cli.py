@@ -9,6 +9,7 @@ import pytest
 from synthetic import fill
 
 from snp.cli import main
+from snp.compression.registry import methods
 from snp.experiment.store import Store
 from snp.experiment.tables import find
 
@@ -137,8 +138,9 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def test_the_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_methods_are_listed_with_kind_stage_and_modes(capsys: pytest.CaptureFixture[str]) -> None:
     main(["methods"])
-    listed = capsys.readouterr().out
-    for name in ("dense", "snp", "magnitude", "magnitude-structured", "random-structured", "cross-modal"):
-        assert f"\n{name} " in listed
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert list(lines) == list(methods())
+    assert all(cls.kind in lines[name] and cls.stage in lines[name] for name, cls in methods().items())
+    assert "corrected, official" in lines["multiflow"] and "official" not in lines["snp"]

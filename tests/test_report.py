@@ -14,6 +14,7 @@ from snp.experiment.tables import Row, table1
 from snp.report.claims import Claim, claims
 from snp.report.figures import figure
 from snp.report.frame import Measured
+from snp.report.readme import rendered
 from snp.report.statistics import estimate, points
 from snp.report.table import compare, reproduction, select, table
 
@@ -271,3 +272,8 @@ def test_the_figure_is_a_png_with_the_same_bytes_twice(store: Store, tmp_path: P
     first = figure("table1", store, "desk", "scenes", tmp_path / "a.png").read_bytes()
     assert first.startswith(b"\x89PNG") and len(first) > 10_000
     assert figure("table1", store, "desk", "scenes", tmp_path / "b.png").read_bytes() == first
+
+
+def test_the_readme_shows_what_the_committed_results_say() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    assert rendered(text, Store.at("desk")) == text, "run `snp readme`"

@@ -62,6 +62,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     forward = np.mean([count.flops(model, *b.inputs) / len(b) for b in batches[:4]])
     achieved, peak = 3 * forward * captions / 1e9, _peak()
     overhead = median(b / a for a, b in zip(plain, joint, strict=True))
+    open_for = session.options.freeze
     step = f"{1000 * seconds:.0f} ms a step of {phase.batch}"
     return "\n".join([
         f"plain pre-training   {captions:8.1f} captions/s   ({step}, threads: {threads})",
@@ -69,8 +70,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         f"{peak:.0f} GFLOP/s)",
         f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
         f"{session.options.every})",
-        f"over a whole phase   {1 + (overhead - 1) * session.options.freeze:8.3f} x            (the structure is open for "
-        f"{session.options.freeze:.0%} of the steps)",
+        f"over a whole phase   {1 + (overhead - 1) * open_for:8.3f} x            (open for {open_for:.0%} of the steps)",
     ])  # fmt: skip
 
 
