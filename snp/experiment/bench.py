@@ -70,7 +70,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         f"{peak:.0f} GFLOP/s)",
         f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
         f"{session.options.every})",
-        f"over a whole phase   {1 + (overhead - 1) * open_for:8.3f} x            (open for {open_for:.0%} of the steps)",
+        f"over a whole phase   {1 + (overhead - 1) * open_for:8.3f} x            (open in {open_for:.0%} of the steps)",
     ])  # fmt: skip
 
 
