@@ -2,15 +2,14 @@
 
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import Decided, Scores, impossible, lowest, plan_of, removals, weights
-from snp.compression.method import Method, Problem, Session
+from baselines.masking import Scores, gradients, lowest, plan_of, schedule, weights
+from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
@@ -69,47 +68,38 @@ class CHITAPlusPlus(Method):
 
 
 def _stages(problem: Problem, options: Options, rounds: int) -> Session:
-    dense = weights(problem)
-    names, sizes = list(dense), [w.numel() for w in dense.values()]
-    size, whole = sum(sizes), removals(problem, sum(sizes))
-    if whole > size - len(names):
-        raise impossible(problem, size, len(names))
-    values, masks, scores = dict(dense), {name: torch.ones_like(w, dtype=torch.bool) for name, w in dense.items()}, {}
-    for t in range(1, rounds + 1):
-        count = whole if t == rounds else round((1 - (1 - whole / size) ** (t / rounds)) * size)
+    values = weights(problem)
+    for count in schedule(problem, values, rounds):
         values, masks, scores = _solve(problem, options, values, count)
     return Decided(plan_of(problem, masks), lambda: scores, values)
 
 
 def _solve(problem: Problem, options: Options, start: Scores, count: int) -> tuple[Scores, Scores, Scores]:
     """One quadratic problem around `start`: (weights, masks, scores)."""
-    shapes = {name: value.shape for name, value in start.items()}
     w0 = torch.cat([value.flatten() for value in start.values()])
     fallen = w0 == 0
 
-    def cut(flat: Tensor) -> list[Tensor]:
-        """Magnitudes by weight matrix; what is zero already has the lowest of all."""
-        magnitude = flat.abs().masked_fill(fallen, -1.0)
-        return list(magnitude.split([shape.numel() for shape in shapes.values()]))
+    def shaped(flat: Tensor) -> Scores:
+        pieces = flat.split([value.numel() for value in start.values()])
+        return {name: piece.view(start[name].shape) for name, piece in zip(start, pieces, strict=True)}
 
-    with _Gradients(problem, start, options) as gradients:
-        n, ridge = gradients.rows, options.ridge * gradients.rows
-        gram = sum((a @ a.T for _, a in gradients.blocks()), torch.zeros(n, n))
+    with _Gradients(problem, start, options) as matrix:
+        n, ridge = matrix.rows, options.ridge * matrix.rows
+        gram = sum((a @ a.T for _, a in matrix.blocks()), torch.zeros(n, n))
         step = 1 / (float(torch.linalg.eigvalsh(gram.double())[-1]) + ridge)
-        b = sum((a @ w0[span] for span, a in gradients.blocks()), torch.zeros(n)) - 1
+        b = sum((a @ w0[span] for span, a in matrix.blocks()), torch.zeros(n)) - 1
         w = w0.clone()
-        for _ in range(options.iterations):
-            residual = sum((a @ w[span] for span, a in gradients.blocks()), torch.zeros(n)) - b
-            for span, a in gradients.blocks():
-                w[span] -= step * (residual @ a + ridge * (w[span] - w0[span]))
-            kept = torch.cat(lowest(cut(w), count))
+        for _ in range(max(options.iterations, 1)):
+            if options.iterations:
+                residual = sum((a @ w[span] for span, a in matrix.blocks()), torch.zeros(n)) - b
+                for span, a in matrix.blocks():
+                    w[span] -= step * (residual @ a + ridge * (w[span] - w0[span]))
             scores = w.abs()
+            ranked = shaped(scores.masked_fill(fallen, -1.0))  # what is zero already falls first
+            kept = torch.cat([mask.flatten() for mask in lowest(list(ranked.values()), count)])
             w *= kept
-        if not options.iterations:
-            kept, scores = torch.cat(lowest(cut(w0), count)), w0.abs()
-            w = w0 * kept
-        residual = b - sum((a @ w[span] for span, a in gradients.blocks()), torch.zeros(n))
-        for span, a in gradients.blocks():
+        residual = b - sum((a @ w[span] for span, a in matrix.blocks()), torch.zeros(n))
+        for span, a in matrix.blocks():
             a = a * kept[span]
             # the block's own minimum: d = A'(AA' + n lambda)^-1 (r + A (w - w0)), from w0 on
             wanted = residual + a @ (w[span] - w0[span])
@@ -117,11 +107,7 @@ def _solve(problem: Problem, options: Options, start: Scores, count: int) -> tup
             new = (w0[span] + solved.float() @ a) * kept[span]
             residual -= a @ (new - w[span])
             w[span] = new
-    parts = [part.split([shape.numel() for shape in shapes.values()]) for part in (w, kept, scores)]
-    shaped = [
-        {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), part, strict=True)} for part in parts
-    ]
-    return shaped[0], shaped[1], shaped[2]
+    return shaped(w), shaped(kept), shaped(scores)
 
 
 class _Gradients:
@@ -133,19 +119,10 @@ class _Gradients:
     def __enter__(self) -> "_Gradients":
         self._file = tempfile.TemporaryFile()
         leaves = {name: value.clone().requires_grad_() for name, value in self.values.items()}
-        batches = self.problem.calibration
-        stream = iter(self.problem.heldout, None) if batches is None else iter(batches)
         self.rows = 0
         with evaluating(self.problem.model):
-            for batch in islice(stream, self.options.gradients):
-                loss = self.problem.loss(batch, dict(leaves))
-                for name, gradient in zip(
-                    leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True
-                ):
-                    if gradient is None:
-                        raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
-                    if not gradient.isfinite().all():
-                        raise InputError(name, "its gradient is not finite", "check the calibration batches")
+            for batch in self.problem.batches(self.options.gradients):
+                for gradient in gradients(self.problem.loss(batch, dict(leaves)), leaves).values():
                     self._file.write(gradient.contiguous().numpy().tobytes())
                 self.rows += 1
         if not self.rows:

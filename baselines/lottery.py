@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import impossible, lowest, plan_of, removals, weights
+from baselines.masking import lowest, plan_of, schedule, weights
 from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
@@ -49,13 +49,10 @@ class LotterySession(Session):
         self.names = list(dense)
         self.alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in dense.items()}
         self.pretrained = {name: p.detach().clone() for name, p in problem.model.named_parameters()}
-        size = sum(weight.numel() for weight in dense.values())
-        self.removals, self.size = removals(problem, size), size
-        if self.removals > size - len(dense):
-            raise impossible(problem, size, len(dense))
         length = max(1, problem.steps // (options.rounds + 1))
-        self.ends = [length * (r + 1) for r in range(options.rounds)]
-        self.apply_at = self.ends[-1]
+        fallen = schedule(problem, dense, options.rounds)
+        self.rounds = {length * (r + 1): count for r, count in enumerate(fallen)}  # steps done -> weights fallen
+        self.apply_at = length * options.rounds
         self.generator = torch.Generator().manual_seed(problem.seed)
 
     def overrides(self) -> dict[str, Tensor] | None:
@@ -64,13 +61,10 @@ class LotterySession(Session):
         return {name: self.problem.model.get_parameter(name) * mask for name, mask in fallen.items()} or None
 
     def after_step(self, step: int) -> bool:
-        if step + 1 not in self.ends:
+        if step + 1 not in self.rounds:
             return False
-        rounds, done = self.options.rounds, self.ends.index(step + 1) + 1
-        share = 1 - (1 - self.removals / self.size) ** (done / rounds)
-        count = self.removals if done == rounds else round(share * self.size)
         scores = [self._score(name).masked_fill(~self.alive[name], -1.0) for name in self.names]
-        self.alive = dict(zip(self.names, lowest(scores, count), strict=True))
+        self.alive = dict(zip(self.names, lowest(scores, self.rounds[step + 1]), strict=True))
         with torch.no_grad():
             for name, parameter in self.problem.model.named_parameters():
                 parameter.copy_(self.pretrained[name])

@@ -7,7 +7,7 @@ from pydantic import Field
 from baselines.ranking import best_within, norms, quantiles
 from snp.compression.method import OneShot, Problem
 from snp.compression.method import Options as MethodOptions
-from snp.compression.plan import Plan
+from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 
 
@@ -38,5 +38,5 @@ class MagnitudeStructured(OneShot):
         scores = norms(problem)
         if self.options.scope == "uniform":
             return best_within(problem, quantiles(scores))
-        shapes = {name: tower.shape for name, tower in problem.towers.items()}
-        return best_within(problem, {g: s.square() / shapes[g[0]].unit_cost(g[2]) for g, s in scores.items()})
+        sizes = shapes(problem.towers)
+        return best_within(problem, {g: s.square() / sizes[g[0]].unit_cost(g[2]) for g, s in scores.items()})

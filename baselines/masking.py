@@ -8,46 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snp.compression.method import Method, Problem, Session
-from snp.compression.plan import Plan
+from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.plan import Plan, shapes
 from snp.errors import InputError
 
 Scores = dict[str, Tensor]
 Scope = Literal["all", "group", "layer"]
 
 
-def prunable(problem: Problem) -> dict[str, list[str]]:
-    """Group -> names of its prunable weights, a tied weight once, under its first name.
-
-    Raises:
-        InputError: a name that the model does not have; a weight in two groups; no weight at all.
-    """
-    known: dict[int, str] = {}
-    groups: dict[str, list[str]] = {}
-    parameters = dict(problem.model.named_parameters(remove_duplicate=False))
-    for group, names in problem.groups.items():
-        groups[group] = []
-        for name in names:
-            if name not in parameters:
-                raise InputError(f"groups.{group}: {name}", "the model has no such parameter")
-            owner = known.setdefault(id(parameters[name]), group)
-            if owner != group:
-                raise InputError(f"groups.{group}: {name}", f"is a weight of group {owner} too", "name it once")
-            first = next(n for n, p in parameters.items() if p is parameters[name])
-            if first not in groups[group]:
-                groups[group].append(first)
-    if not any(groups.values()):
-        raise InputError("groups", "name no weight that could be pruned")
-    return groups
-
-
 def weights(problem: Problem) -> Scores:
-    """Name -> weight (detached) of everything prunable; InputError where one is not finite."""
+    """Name -> weight (detached) of everything prunable; InputError where one is not finite, or there is none."""
     found = {}
-    for name in (name for names in prunable(problem).values() for name in names):
+    for name in (name for names in problem.groups.values() for name in names):
         found[name] = problem.model.get_parameter(name).detach()
         if not found[name].isfinite().all():
             raise InputError(name, "holds values that are not finite", "check the checkpoint")
+    if not found:
+        raise InputError("groups", "name no weight that could be pruned")
     return found
 
 
@@ -110,7 +87,7 @@ def masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> di
     Raises:
         InputError: the budget leaves not one weight of each tensor; a score that is not finite.
     """
-    groups = prunable(problem)
+    groups = problem.groups
     names = [name for members in groups.values() for name in members]
     sets = {"all": [names], "group": [m for m in groups.values() if m], "layer": [[name] for name in names]}[scope]
     for name in names:
@@ -118,7 +95,7 @@ def masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> di
             raise InputError(name, "has a score that is not finite", "check the weights and the calibration batches")
     sizes = [sum(scores[name].numel() for name in members) for members in sets]
     masks: dict[str, Tensor] = {}
-    for members, count in zip(sets, split(removals(problem, sum(sizes)), sizes), strict=True):
+    for members, count in zip(sets, split(removals(problem, scores), sizes), strict=True):
         try:
             found = lowest([scores[name] for name in members], count)
         except ValueError:
@@ -127,11 +104,29 @@ def masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> di
     return masks
 
 
-def removals(problem: Problem, size: int) -> int:
-    """How many of `size` prunable weights the budget removes; InputError when it asks for more than there are."""
-    if problem.removals > size:
-        raise impossible(problem, size, 0)
+def removals(problem: Problem, tensors: Mapping[str, Tensor]) -> int:
+    """How many weights of these the budget removes; InputError unless one of each tensor can be left."""
+    size = sum(tensor.numel() for tensor in tensors.values())
+    if problem.removals > size - len(tensors):
+        raise impossible(problem, size, len(tensors))
     return problem.removals
+
+
+def schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> list[int]:
+    """How many weights have fallen after each round: every round keeps the same share of what remains."""
+    whole, size = removals(problem, tensors), sum(tensor.numel() for tensor in tensors.values())
+    return [*(round((1 - (1 - whole / size) ** (t / rounds)) * size) for t in range(1, rounds)), whole]
+
+
+def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Scores:
+    """Name -> gradient; InputError where none arrives or one is not finite."""
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    for name, gradient in zip(leaves, found, strict=True):
+        if gradient is None:
+            raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
+        if not gradient.isfinite().all():
+            raise InputError(name, "its gradient is not finite", "check the calibration batches")
+    return dict(zip(leaves, found, strict=True))
 
 
 def impossible(problem: Problem, size: int, tensors: int) -> InputError:
@@ -142,7 +137,7 @@ def impossible(problem: Problem, size: int, tensors: int) -> InputError:
 
 def plan_of(problem: Problem, masks: Mapping[str, Tensor]) -> Plan:
     """The Plan of these masks."""
-    return Plan(towers={name: tower.shape for name, tower in problem.towers.items()}, masks=masks)
+    return Plan(shapes(problem.towers), masks=masks)
 
 
 class Scored(Method):
@@ -158,19 +153,3 @@ class Scored(Method):
     def start(self, problem: Problem) -> Session:
         scores = self.score(problem)
         return Decided(plan_of(problem, masks_of(problem, scores, self.scope)), lambda: scores)
-
-
-class Decided(Session):
-    """A decision that is made, with the scores and the new values of weights behind it."""
-
-    def __init__(self, plan: Plan, scores: Callable[[], Scores], values: Scores | None = None) -> None:
-        self._plan, self._scores, self._values = plan, scores, values or {}
-
-    def plan(self) -> Plan:
-        return self._plan
-
-    def scores(self) -> Scores:
-        return self._scores()
-
-    def weights(self) -> Scores:
-        return self._values

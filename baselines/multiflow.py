@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import Decided, impossible, lowest, plan_of, prunable, removals, split, weights
-from snp.compression.method import Method, Problem, Session
+from baselines.masking import Scores, impossible, lowest, plan_of, removals, split, weights
+from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import input_energy
@@ -44,14 +44,14 @@ class MULTIFLOW(Method):
     def start(self, problem: Problem) -> Session:
         official = self.options.mode == "official"
         energy = input_energy(
-            problem.model, prunable(problem), problem.batches(), problem.run, problem.token_masks, official
+            problem.model, problem.groups, problem.batches(), problem.run, problem.token_masks, official
         )
         dense = weights(problem)
 
         def score(name: str) -> Tensor:
             return flow(dense[name], energy[name])
 
-        masks = official_masks(problem, score) if official else exact_masks(problem, score)
+        masks = (official_masks if official else exact_masks)(problem, dense, score)
         return Decided(plan_of(problem, masks), lambda: {name: score(name) for name in dense})
 
 
@@ -62,13 +62,12 @@ def flow(weight_OI: Tensor, energy_I: Tensor) -> Tensor:
     return carried.mean(1)[:, None] * carried.mean(0)[None] * magnitude
 
 
-def exact_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
+def exact_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """Exactly the budget: magnitudes share it out among a modality's matrices, scores spend it. [ours: the ties]"""
-    dense = weights(problem)
-    groups = [names for names in prunable(problem).values() if names]
+    groups = [names for names in problem.groups.values() if names]
     sizes = [sum(dense[name].numel() for name in names) for names in groups]
     masks = {}
-    for names, count in zip(groups, split(removals(problem, sum(sizes)), sizes), strict=True):
+    for names, count in zip(groups, split(removals(problem, dense), sizes), strict=True):
         try:
             by_size = lowest([dense[name] for name in names], count, torch.abs)
         except ValueError:
@@ -78,12 +77,11 @@ def exact_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, T
     return masks
 
 
-def official_masks(problem: Problem, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
+def official_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
-    dense = weights(problem)
     share = problem.removals / sum(weight.numel() for weight in dense.values())
     masks = {}
-    for names in prunable(problem).values():
+    for names in problem.groups.values():
         count = int(share * sum(dense[name].numel() for name in names))
         if not count:
             masks |= {name: torch.ones_like(dense[name], dtype=torch.bool) for name in names}

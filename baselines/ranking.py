@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snp.compression.method import Problem
-from snp.compression.plan import Plan
+from snp.compression.plan import Plan, shapes
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 
@@ -48,8 +48,8 @@ def best_within(problem: Problem, scores: Mapping[Group, Tensor]) -> Plan:
     Raises:
         InputError: one unit per group is already more than the budget.
     """
-    shapes = {name: tower.shape for name, tower in problem.towers.items()}
-    cost = {group: shapes[group[0]].unit_cost(group[2]) for group in scores}
+    sizes = shapes(problem.towers)
+    cost = {group: sizes[group[0]].unit_cost(group[2]) for group in scores}
     keep = {group: torch.zeros(len(s), dtype=torch.bool) for group, s in scores.items()}
     stored = problem.budget.total - sum(cost[group] * len(s) for group, s in scores.items())
     for group, s in scores.items():
@@ -69,4 +69,4 @@ def best_within(problem: Problem, scores: Mapping[Group, Tensor]) -> Plan:
         if not keep[group][i] and stored + cost[group] <= problem.budget.target:
             keep[group][i] = True
             stored += cost[group]
-    return Plan(towers=shapes, keep={group: k for group, k in keep.items() if not k.all()})
+    return Plan(sizes, keep={group: k for group, k in keep.items() if not k.all()})

@@ -4,8 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import Decided, Scored, Scores, impossible, lowest, plan_of, removals, weights
-from snp.compression.method import Method, Problem, Session
+from baselines.masking import Scored, Scores, gradients, lowest, plan_of, schedule, weights
+from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
@@ -23,12 +23,7 @@ def saliency(problem: Problem, values: dict[str, Tensor]) -> Scores:
     count = 0
     with evaluating(problem.model):
         for batch in problem.batches():
-            gradients = torch.autograd.grad(problem.loss(batch, dict(leaves)), list(leaves.values()), allow_unused=True)
-            for name, gradient in zip(leaves, gradients, strict=True):
-                if gradient is None:
-                    raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
-                if not gradient.isfinite().all():
-                    raise InputError(name, "its gradient is not finite", "check the calibration batches")
+            for name, gradient in gradients(problem.loss(batch, dict(leaves)), leaves).items():
                 total[name] += gradient
             count += 1
     if not count:
@@ -74,17 +69,10 @@ class IterSNIP(Method):
 
     def start(self, problem: Problem) -> Session:
         dense = weights(problem)
-        names, size = list(dense), sum(w.numel() for w in dense.values())
-        whole, rounds = removals(problem, size), self.options.rounds
         alive = {name: torch.ones_like(w, dtype=torch.bool) for name, w in dense.items()}
         scores: Scores = {}
-        for t in range(1, rounds + 1):
-            share = 1 - (1 - whole / size) ** (t / rounds)
-            count = whole if t == rounds else round(share * size)
+        for count in schedule(problem, dense, self.options.rounds):
             scores = saliency(problem, {name: w * alive[name] for name, w in dense.items()})
             scores = {name: score.masked_fill(~alive[name], -1.0) for name, score in scores.items()}
-            try:
-                alive = dict(zip(names, lowest(list(scores.values()), count), strict=True))
-            except ValueError:
-                raise impossible(problem, size, len(names)) from None
+            alive = dict(zip(scores, lowest(list(scores.values()), count), strict=True))
         return Decided(plan_of(problem, alive), lambda: scores)

@@ -1,12 +1,10 @@
 """TAMT: a mask that is trained on the pre-training task, the weights held."""
 
-from itertools import islice
-
 import torch
 from pydantic import Field
 
-from baselines.masking import Decided, impossible, lowest, plan_of, removals, weights
-from snp.compression.method import Method, Problem, Session
+from baselines.masking import gradients, lowest, plan_of, removals, weights
+from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
@@ -37,28 +35,21 @@ class TAMT(Method):
 
     def start(self, problem: Problem) -> Session:
         dense = weights(problem)
-        size = sum(weight.numel() for weight in dense.values())
-        count = removals(problem, size)
-        if count > size - len(dense):
-            raise impossible(problem, size, len(dense))
+        count = removals(problem, dense)
         scale = torch.cat([weight.abs().flatten() for weight in dense.values()]).std().clamp(min=1e-30)
         scores = {name: (weight.abs() / scale).requires_grad_() for name, weight in dense.items()}
         optimizer = torch.optim.Adam(scores.values(), lr=self.options.lr)
-        batches = iter(problem.heldout, None) if problem.calibration is None else iter(problem.calibration)
         steps = 0
         with evaluating(problem.model):
-            for batch in islice(batches, self.options.rounds):
+            for batch in problem.batches(self.options.rounds):
                 masks = lowest([score.detach() for score in scores.values()], count)
                 kept = {
                     name: dense[name] * (mask + score - score.detach())
                     for (name, score), mask in zip(scores.items(), masks, strict=True)
                 }
                 optimizer.zero_grad()
-                gradients = torch.autograd.grad(problem.loss(batch, kept), list(scores.values()), allow_unused=True)
-                for (name, score), gradient in zip(scores.items(), gradients, strict=True):
-                    if gradient is None:
-                        raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
-                    score.grad = gradient
+                for name, gradient in gradients(problem.loss(batch, kept), scores).items():
+                    scores[name].grad = gradient
                 optimizer.step()
                 steps += 1
         if not steps and self.options.rounds:

@@ -10,9 +10,9 @@ from torch import Tensor
 from baselines.masking import impossible
 from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
-from snp.compression.plan import Plan
+from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
-from snp.compression.tower import iterate
+from snp.compression.tower import iterate, packed
 
 Key = tuple[str, int, str]
 """(tower, layer, "attention" or "ffn"): one mask."""
@@ -100,8 +100,8 @@ class UPopSession(Session):
             for role, row in rows.items():
                 for parameter in (block.ref(role).weight, block.ref(role).bias):
                     pieces.setdefault(parameter, {})[block.ref(role).start] = row
-            for parameter, found in pieces.items():  # packed projections hold several roles, in the order of their rows
-                factor = torch.cat([found[start] for start in sorted(found)])
+            for parameter, found in pieces.items():
+                factor = packed(found)
                 dense = self.problem.model.get_parameter(parameter)
                 made[parameter] = dense * (factor[:, None] if dense.dim() == 2 else factor)
         return made
@@ -148,7 +148,7 @@ class UPopSession(Session):
         for (name, layer, part), span in self.spans.items():
             for component in ("qk", "vo") if part == "attention" else ("ffn",):
                 keep[name, layer, component] = self.mask_E.detach()[span] == 1
-        return Plan({name: tower.shape for name, tower in self.problem.towers.items()}, keep)
+        return Plan(shapes(self.problem.towers), keep)
 
     def log(self) -> dict[str, float]:
         return {"lowered": float(self.exact_E[self.mask_E.detach() < 1].sum() / self.exact_E.sum())}

@@ -9,7 +9,7 @@ from conftest import PATHS, example, loss_of, two_towers, views
 from snp.compression import checkpoint
 from snp.compression.budget import Budget
 from snp.compression.count import count
-from snp.compression.method import Problem
+from snp.compression.method import Problem, settle
 from snp.compression.plan import Plan
 from snp.compression.registry import get, methods
 from snp.compression.surgery import apply, substitute
@@ -50,11 +50,7 @@ def decide(name: str, keep: float = 0.6, seed: int = 0) -> tuple[Problem, Plan]:
         optimizer.step()
         if session.after_step(step):
             optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
-    plan = session.plan()
-    with torch.no_grad():
-        for key, value in session.weights().items():
-            problem.model.get_parameter(key).copy_(value)
-    return problem, plan
+    return problem, settle(session, problem.model)
 
 
 def trained(model: torch.nn.Module, steps: int = 3) -> torch.nn.Module:

@@ -40,39 +40,40 @@ def test_a_round_by_hand(two_towers):
     with torch.no_grad():
         for other in session.names:
             two_towers.get_parameter(other).fill_(1.0)
-        two_towers.get_parameter(name).view(-1)[: session.removals] = 0.5
+        two_towers.get_parameter(name).view(-1)[: session.problem.removals] = 0.5
     assert session.after_step(0) is True
     assert all(torch.equal(p, before[key]) for key, p in two_towers.named_parameters())
     size = two_towers.get_parameter(name).numel()
-    fallen = min(session.removals, size - 1)
+    fallen = min(session.problem.removals, size - 1)
     assert int((~session.alive[name]).sum()) == fallen
-    assert sum(int((~mask).sum()) for mask in session.alive.values()) == session.removals
+    assert sum(int((~mask).sum()) for mask in session.alive.values()) == session.problem.removals
 
 
 def test_every_round_leaves_the_same_share_of_what_remains_and_nothing_returns(two_towers):
     session = session_of(two_towers, rounds=3)
-    left, fallen = [session.size], None
-    for end in session.ends:
+    size = sum(mask.numel() for mask in session.alive.values())
+    left, fallen = [size], None
+    for end in session.rounds:
         train(session, end - 10, end)
         gone = torch.cat([~mask.flatten() for mask in session.alive.values()])
         assert fallen is None or bool(gone[fallen].all())
-        left.append(session.size - int(gone.sum()))
+        left.append(size - int(gone.sum()))
         fallen = gone
     ratios = [b / a for a, b in pairwise(left)]
-    assert max(ratios) - min(ratios) < 1e-3 and left[-1] == session.size - session.removals
+    assert max(ratios) - min(ratios) < 1e-3 and left[-1] == size - session.problem.removals
 
 
 def test_what_has_fallen_is_zero_in_the_next_round(two_towers):
     session = session_of(two_towers, rounds=2)
     assert session.overrides() is None
-    train(session, 0, session.ends[0])
+    train(session, 0, min(session.rounds))
     for name, value in session.overrides().items():
         assert torch.equal(value != 0, session.alive[name] & (two_towers.get_parameter(name) != 0))
 
 
 def test_only_the_last_weights_of_the_phase_train_the_ticket(two_towers):
     session = session_of(two_towers, rounds=3, steps=40)
-    assert session.ends == [10, 20, 30] and session.apply_at == 30
+    assert list(session.rounds) == [10, 20, 30] and session.apply_at == 30
 
 
 def test_a_random_ticket_looks_at_no_weight():

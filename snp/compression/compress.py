@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session, linear_weights
+from snp.compression.method import Problem, Session, linear_weights, prunable, settle
 from snp.compression.registry import get, methods
 from snp.compression.surgery import apply
 from snp.compression.tower import Tower, towers_of
@@ -68,7 +68,7 @@ def compress(
         raise InputError("compress", "knows no weights to remove", mend)
     if not views and methods()[method].kind != "unstructured":
         raise InputError("towers", f"{method} cuts or shares units of towers", "give towers={name: path}")
-    named = {name: list(names) for name, names in (groups or linear_weights(views)).items()}
+    named = prunable(model, groups or linear_weights(views))
     problem = Problem(
         model=model,
         towers=views,
@@ -87,10 +87,7 @@ def compress(
         raise InputError("steps, loss", f"{method} decides while the model trains", mend)
     session = chosen.start(problem)
     _train(problem, session, optimizer)
-    plan = session.plan()
-    with torch.no_grad():
-        for name, value in session.weights().items():
-            model.get_parameter(name).copy_(value)
+    plan = settle(session, model)
     compressed = apply(model, plan, paths)
     return (compressed, plan, session.scores()) if scores else (compressed, plan)
 
@@ -106,21 +103,16 @@ def _budget(
         raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
     if sparsity is None and towers:
         return Budget.of(model, towers, keep)  # type: ignore[arg-type]
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    tensors = {}
-    for name in (name for names in groups.values() for name in names):
-        if name not in parameters:
-            raise InputError(f"groups: {name}", "the model has no such parameter")
-        tensors[id(parameters[name])] = parameters[name].numel()
-    total, prunable = sum(p.numel() for p in model.parameters()), sum(tensors.values())
+    sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
+    total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
     if sparsity is not None:
         if not 0 <= sparsity <= 1:
             raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
-        if int(sparsity * prunable) > prunable - len(tensors):
-            most = (prunable - len(tensors)) / prunable
+        if int(sparsity * size) > size - len(sizes):
+            most = (size - len(sizes)) / size
             raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
-        keep = 1 - int(sparsity * prunable) / total
-    return Budget(keep, total, total - prunable, total - prunable + len(tensors))  # type: ignore[arg-type]
+        keep = 1 - int(sparsity * size) / total
+    return Budget(keep, total, total - size, total - size + len(sizes))  # type: ignore[arg-type]
 
 
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:

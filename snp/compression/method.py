@@ -1,11 +1,12 @@
 """What every compression method meets: it gets a Problem and makes a Plan; it never edits a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
@@ -52,18 +53,18 @@ class Problem:
     calibration: Iterable[Any] | None = None
 
     def __post_init__(self) -> None:
-        self.groups = self.groups or linear_weights(self.towers)
+        self.groups = prunable(self.model, self.groups or linear_weights(self.towers))
 
     @property
     def removals(self) -> int:
         """Parameters that the budget asks to remove."""
         return self.budget.total - self.budget.target
 
-    def batches(self) -> Iterable[Any]:
-        """The calibration batches; those of `heldout` are others at every call."""
+    def batches(self, most: int | None = None) -> Iterable[Any]:
+        """The calibration batches, at most `most` of them; those of `heldout` are others at every call."""
         if self.calibration is not None:
-            return self.calibration
-        return islice(iter(self.heldout, None), CALIBRATION_BATCHES)
+            return islice(self.calibration, most)
+        return islice(iter(self.heldout, None), CALIBRATION_BATCHES if most is None else most)
 
     def run(self, batch: Any) -> Any:
         """One forward pass of the model as it is."""
@@ -76,6 +77,27 @@ def linear_weights(towers: dict[str, Tower]) -> dict[str, list[str]]:
     for name, _, block in iterate(towers):
         names[name] |= dict.fromkeys(block.ref(role).weight for role in ROLES)
     return {name: list(found) for name, found in names.items()}
+
+
+def prunable(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """`groups` with a tied weight once, under its first name.
+
+    Raises:
+        InputError: a name that the model does not have; a weight in two groups.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        first.setdefault(id(parameter), name)
+    group_of: dict[str, str] = {}
+    for group, names in groups.items():
+        for name in names:
+            if name not in parameters:
+                raise InputError(f"groups.{group}: {name}", "the model has no such parameter")
+            owner = group_of.setdefault(first[id(parameters[name])], group)
+            if owner != group:
+                raise InputError(f"groups.{group}: {name}", f"is a weight of group {owner} too", "name it once")
+    return {group: [name for name, owner in group_of.items() if owner == group] for group in groups}
 
 
 class Options(BaseModel):
@@ -178,12 +200,34 @@ class OneShot(Method):
         """The decision."""
 
     def start(self, problem: Problem) -> Session:
-        return _Decided(self.plan(problem))
+        return Decided(self.plan(problem))
 
 
-class _Decided(Session):
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+class Decided(Session):
+    """A decision that is made, with the scores (made when asked for) and the new values of weights behind it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        scores: Callable[[], dict[str, Tensor]] = dict,
+        values: dict[str, Tensor] | None = None,
+    ) -> None:
+        self._plan, self._scores, self._values = plan, scores, values or {}
 
     def plan(self) -> Plan:
         return self._plan
+
+    def scores(self) -> dict[str, Tensor]:
+        return self._scores()
+
+    def weights(self) -> dict[str, Tensor]:
+        return self._values
+
+
+@torch.no_grad()
+def settle(session: Session, model: nn.Module) -> Plan:
+    """The session's plan, once the new values of weights that go with it are in the model."""
+    plan = session.plan()
+    for name, value in session.weights().items():
+        model.get_parameter(name).copy_(value)
+    return plan

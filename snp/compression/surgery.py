@@ -17,7 +17,16 @@ from snp.compression.modules import (
     TransformersAttention,
 )
 from snp.compression.plan import Plan
-from snp.compression.tower import UNIT_DIMS, Block, Tower, attention_name, iterate, linear_names, towers_of
+from snp.compression.tower import (
+    UNIT_DIMS,
+    Block,
+    Tower,
+    attention_name,
+    iterate,
+    linear_names,
+    packed,
+    towers_of,
+)
 
 Place = tuple[str, int]  # tower, layer
 #: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
@@ -65,8 +74,7 @@ def substitute(
                     if donors or not alive.all():
                         changed.add(name)
         for name in changed:
-            parts = [pieces[name][start] for start in sorted(pieces[name])]
-            result[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+            result[name] = packed(pieces[name])
     return result
 
 

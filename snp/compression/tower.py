@@ -214,6 +214,12 @@ def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
             yield name, layer, block
 
 
+def packed(pieces: dict[int, Tensor]) -> Tensor:
+    """A parameter from its parts, by their first rows: a packed projection holds q, k and v."""
+    parts = [pieces[start] for start in sorted(pieces)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def attention_name(layer: nn.Module) -> str:
     """Name of a layer's self-attention submodule."""
     return "self_attn" if hasattr(layer, "self_attn") else "attn"

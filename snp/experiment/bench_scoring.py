@@ -12,7 +12,7 @@ from open_clip.transformer import TextTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from baselines.masking import prunable
+from baselines.masking import weights
 from baselines.multiflow import exact_masks, flow
 from snp.compression.budget import Budget
 from snp.compression.method import Problem
@@ -53,29 +53,30 @@ def scoring() -> str:
     seconds, peak = (
         [median(run[i] for run in runs) for runs in (ours, plain)] for i in (0, 1)
     )
-    large_seconds, large_peak, weights = _apart(score_only, LARGE)
+    large_seconds, large_peak, large = _apart(score_only, LARGE)
     return "\n".join([
         f"{ours[0][2] / 1e6:.1f}M weights, {BATCHES} batches of {BATCH}, sparsities {SPARSITIES}, one thread:",
         f"streamed, one pass for all   {seconds[0]:7.2f} s CPU   {peak[0] / 2**20:8.1f} MiB extra",
         f"stored, one pass for each    {seconds[1]:7.2f} s CPU   {peak[1] / 2**20:8.1f} MiB extra",
         f"ratio                        {seconds[0] / seconds[1]:7.2f} x       {peak[0] / peak[1]:8.2f} x",
-        f"{weights / 1e6:.1f}M weights, scores and masks of one sparsity, without calibration:",
-        f"                             {large_seconds:7.2f} s CPU   {large_peak / (4 * weights):8.2f} x the weights",
+        f"{large / 1e6:.1f}M weights, scores and masks of one sparsity, without calibration:",
+        f"                             {large_seconds:7.2f} s CPU   {large_peak / (4 * large):8.2f} x the weights",
     ])  # fmt: skip
 
 
 def streamed(problem: Problem) -> None:
     """This project's: statistics of one pass serve all sparsities."""
-    energy = input_energy(problem.model, prunable(problem), problem.batches(), problem.run)
+    energy = input_energy(problem.model, problem.groups, problem.batches(), problem.run)
     for sparsity in SPARSITIES:
         problem.budget = _budget(problem, sparsity)
-        exact_masks(problem, lambda name: flow(problem.model.get_parameter(name).detach(), energy[name]))
+        dense = weights(problem)
+        exact_masks(problem, dense, lambda name, dense=dense: flow(dense[name], energy[name]))
 
 
 @torch.no_grad()
 def stored(problem: Problem) -> None:
     """The straightforward way: every input is kept, then reduced; and all of it again for every sparsity."""
-    names = {id(problem.model.get_parameter(name)): name for names in prunable(problem).values() for name in names}
+    names = {id(problem.model.get_parameter(name)): name for names in problem.groups.values() for name in names}
     for sparsity in SPARSITIES:
         inputs: dict[str, list[Tensor]] = {name: [] for name in names.values()}
 
@@ -95,14 +96,14 @@ def stored(problem: Problem) -> None:
         energy = {name: torch.cat(x).flatten(0, -2).square().sum(0) / (BATCHES * BATCH) for name, x in inputs.items()}
         scores = {name: flow(problem.model.get_parameter(name).detach(), a) for name, a in energy.items()}
         problem.budget = _budget(problem, sparsity)
-        exact_masks(problem, scores.__getitem__)
+        exact_masks(problem, weights(problem), scores.__getitem__)
 
 
 def score_only(problem: Problem) -> None:
     """Scores and masks from statistics that are there."""
-    model = problem.model
     problem.budget = _budget(problem, 0.75)
-    exact_masks(problem, lambda name: flow(w := model.get_parameter(name).detach(), torch.ones(w.shape[1])))
+    dense = weights(problem)
+    exact_masks(problem, dense, lambda name: flow(dense[name], torch.ones(dense[name].shape[1])))
 
 
 def _budget(problem: Problem, sparsity: float) -> Budget:
@@ -111,7 +112,7 @@ def _budget(problem: Problem, sparsity: float) -> Budget:
 
 
 def _weights(problem: Problem) -> int:
-    return sum(problem.model.get_parameter(name).numel() for names in prunable(problem).values() for name in names)
+    return sum(problem.model.get_parameter(name).numel() for names in problem.groups.values() for name in names)
 
 
 def _apart(work: Callable[[Problem], None], sizes: dict[str, int]) -> tuple[float, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snp.compression.method import Session
+from snp.compression.method import Session, settle
 from snp.compression.plan import Plan
 from snp.data.dataset import Batch
 from snp.errors import InputError
@@ -89,7 +89,7 @@ class Loop:
         self.model.train()
         while step < self.phase.steps:
             if self.session is not None and self.plan is None and step == self.session.apply_at:
-                self._decide(self.session)
+                self._compress(settle(self.session, self.model))
             parts = self._step(next(batches), step)
             for name, value in parts.items():
                 running[name] = running.get(name, 0.0) + value
@@ -117,7 +117,7 @@ class Loop:
                 self._save(step)
                 saved = time.monotonic()
         if self.session is not None and self.plan is None:
-            self._decide(self.session)
+            self._compress(settle(self.session, self.model))
         self._load_average()
         return self.model
 
@@ -152,13 +152,6 @@ class Loop:
                 self._fresh()
             self.session_seconds += time.monotonic() - start
         return {name: float(value.detach()) for name, value in parts.items()}
-
-    def _decide(self, session: Session) -> None:
-        plan = session.plan()
-        with torch.no_grad():
-            for name, value in session.weights().items():
-                self.model.get_parameter(name).copy_(value)
-        self._compress(plan)
 
     def _compress(self, plan: Plan) -> None:
         assert self.apply is not None

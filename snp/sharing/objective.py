@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower
+from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower, packed
 from snp.sharing.structure import Geometry, Structure, Vectors
 
 
@@ -20,18 +20,14 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     Differentiable in the structure vectors; the model's weights are detached (frozen in a hypernetwork step).
     """
     g = structure.geometry
-    pieces: dict[str, list[tuple[int, Tensor]]] = {}
+    pieces: dict[str, dict[int, Tensor]] = {}
     for c in COMPONENTS:
         dense = [stacked(tower, c).detach() for tower in (g.donor, g.receiver)]
         for tower, units_LNF in zip((g.donor, g.receiver), structure.effective(c, *dense), strict=True):
             for block, units_NF in zip(tower.blocks, units_LNF, strict=True):
                 for name, start, tensor in _tensors(block, c, units_NF):
-                    pieces.setdefault(name, []).append((start, tensor))
-    # packed projections (q, k, v in one parameter) are put together in row order
-    return {
-        name: found[0][1] if len(found) == 1 else torch.cat([t for _, t in sorted(found, key=lambda f: f[0])])
-        for name, found in pieces.items()
-    }
+                    pieces.setdefault(name, {})[start] = tensor
+    return {name: packed(found) for name, found in pieces.items()}
 
 
 def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[str, int, Tensor]]:
