@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from snp.errors import InputError
 from snp.experiment.spec import Data, Pretrain, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, find
+from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
 
 app = tyro.extras.SubcommandApp()
@@ -64,21 +64,28 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
 @app.command
 def run(
     row: Annotated[
-        str, tyro.conf.arg(help="label as `snp rows` prints it, for example scenes/snp@60"), Positional
+        tuple[str, ...],
+        tyro.conf.arg(help="labels as `snp rows` prints them, for example scenes/snp@60, or a table: all its rows"),
+        Positional,
     ],
-    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="one or more; default: all seeds of the row")] = (),
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
     scale: Scale = "desk",
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     out: Out = None,
     workers: int = 2,
     dry_run: bool = False,
 ) -> None:
-    """Run what is missing or incomplete of a row: pre-training, compression, fine-tuning."""
-    chosen = find(row, scale, keep)
-    seeds = seed or chosen.seeds
-    if min(seeds) < 0:
-        raise InputError("--seed", f"must be 0 or more, got {min(seeds)}")
-    _run([chosen], seeds, _store(scale, out), workers, dry_run)
+    """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning."""
+    if not row:
+        raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
+    if min(seed, default=0) < 0:
+        raise InputError("--seed", f"must be 0 or more, got {min(seed)}")
+    if keep is not None and (tables := TABLES.keys() & {*row}):
+        raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
+    chosen = [
+        found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
+    ]
+    _run(chosen, seed or None, _store(scale, out), workers, dry_run)
 
 
 @app.command
@@ -240,7 +247,7 @@ def _store(scale: Scale, out: Path | None) -> Store:
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
-def _run(rows: list[Row], seeds: tuple[int, ...], store: Store, workers: int, dry_run: bool) -> None:
+def _run(rows: list[Row], seeds: tuple[int, ...] | None, store: Store, workers: int, dry_run: bool) -> None:
     from snp.experiment.runner import run_rows
 
     todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run)

@@ -11,7 +11,7 @@ from synthetic import fill
 from snp.cli import main
 from snp.compression.registry import methods
 from snp.experiment.store import Store
-from snp.experiment.tables import find
+from snp.experiment.tables import find, rows
 
 
 @pytest.fixture
@@ -105,6 +105,29 @@ def test_a_dry_run_lists_what_it_would_do_and_writes_nothing(
     row = find("scenes/snp@60", "smoke")
     assert listed == [["missing", run.slug] for run in row.runs(1)]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_whole_table_can_be_run_and_its_first_seed_comes_first(
+    capsys: pytest.CaptureFixture[str], results: Path
+) -> None:
+    main(["run", "table1", "--dry-run", "--out", str(results)])
+    listed = [text.split()[1] for text in capsys.readouterr().out.splitlines()]
+    store = Store(results, base=Store.at("desk"))
+    runs = {
+        run
+        for row in rows("table1", "desk")
+        for seed in row.seeds
+        for run in row.runs(seed)
+        if store.state(run) != "done"
+    }
+    seeds = [int(slug.split("-seed")[1][0]) for slug in listed]
+    assert sorted(listed) == sorted(run.slug for run in runs)
+    assert seeds == sorted(seeds)
+
+
+def test_a_run_needs_a_row_and_a_table_takes_no_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "names no row" in fails(capsys, "run")
+    assert "does not go with a whole table (table1)" in fails(capsys, "run", "table1", "--keep", "0.5")
 
 
 def test_a_table_can_be_had_as_csv_and_as_a_figure(

@@ -13,11 +13,14 @@ from snp.experiment.tables import Row
 
 
 def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
-    """The runs of these rows that are not done, each once, parents first. `seeds` None: every row's own."""
+    """The runs of these rows that are not done, each once, parents first, the first seed of all rows before the next.
+
+    `seeds` None: every row's own.
+    """
+    pairs = [(row, seed) for row in rows for seed in (row.seeds if seeds is None else seeds)]
     runs: dict[AnyRun, None] = {}
-    for row in rows:
-        for seed in row.seeds if seeds is None else seeds:
-            runs |= dict.fromkeys(row.runs(seed))
+    for row, seed in sorted(pairs, key=lambda pair: pair[1]):
+        runs |= dict.fromkeys(row.runs(seed))
     return [run for run in runs if store.state(run) != "done"]
 
 
