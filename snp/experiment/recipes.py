@@ -72,8 +72,8 @@ RECIPES: dict[Scale, Recipe] = {
         pretrain=Phase(
             steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000, judge_every=500
         ),
-        compress=Phase(steps=800, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99),
-        finetune=Phase(steps=200, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
+        compress=Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99),
+        finetune=Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
         train_scenes=32_000,
         test_expressions=5_000,
     ),
