@@ -181,16 +181,20 @@ def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", 
 
 @app.command
 def figure(
-    path: Annotated[Path, tyro.conf.arg(help="PNG to write"), Positional],
-    table: str = "table1",
+    name: Annotated[str, tyro.conf.arg(help="figure1, tickets, or a table whose rows are drawn"), Positional],
+    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
     data: Data = "scenes",
     out: Out = None,
 ) -> None:
-    """Draw precision over stored parameters from results alone."""
+    """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
     from snp.report.figures import figure as draw
+    from snp.report.figures import limits
+    from snp.report.table import markdown
 
-    print(draw(table, _store(scale, out), scale, data, path))
+    store = _store(scale, out)
+    print(draw(name, store, scale, data, png or Path(f"{name}.png")))
+    print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
 
 @app.command

@@ -10,13 +10,14 @@ MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}
 
 
 def cost(row: Row, **changes: Any) -> dict[str, Any]:
-    """Metrics of a compression that meets its budget exactly; towers are 80% of the parameters."""
+    """Metrics of a compression that meets its budget exactly; towers, or prunable weights, are 80% of all."""
+    keep = row.keep or 1 - 0.8 * (row.sparsity or 0)
     return {
-        "kind": "dense" if row.keep == 1 else "structured",
-        "stored_params": round(1_000_000 * row.keep),
-        "stored_ratio": row.keep,
-        "tower_ratio": 1 - (1 - row.keep) / 0.8,
-        "nonzero_ratio": row.keep,
+        "kind": "dense" if keep == 1 else "structured",
+        "stored_params": round(1_000_000 * keep),
+        "stored_ratio": keep,
+        "tower_ratio": 1 - (1 - keep) / 0.8,
+        "nonzero_ratio": keep,
         "flops_ratio": 0.75,
         "projection_gap": 0.0125,
         "seconds": 210.0,

@@ -10,12 +10,12 @@ from synthetic import fill
 
 from snp.errors import InputError
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, table1
+from snp.experiment.tables import Row, rows, table1
 from snp.report.claims import Claim, claims
-from snp.report.figures import figure
+from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
 from snp.report.readme import rendered
-from snp.report.statistics import estimate, points
+from snp.report.statistics import estimate, points, reach
 from snp.report.table import compare, reproduction, select, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
@@ -272,6 +272,56 @@ def test_the_figure_is_a_png_with_the_same_bytes_twice(store: Store, tmp_path: P
     first = figure("table1", store, "desk", "scenes", tmp_path / "a.png").read_bytes()
     assert first.startswith(b"\x89PNG") and len(first) > 10_000
     assert figure("table1", store, "desk", "scenes", tmp_path / "b.png").read_bytes() == first
+
+
+def test_a_curve_reaches_as_far_as_its_loss_stays_within_a_point_by_straight_lines_between_sizes() -> None:
+    def reached(*loss: float) -> float:
+        return reach(pd.Series([0.2, 0.4, 0.6]), pd.Series(loss), 1.0)
+
+    assert reached(0.5, 2.5, 9.0) == pytest.approx(0.25)
+    assert reached(4.0, 5.0, 6.0) == pytest.approx(0.05)  # from nothing removed, at no loss, on
+    assert reached(-1.0, 0.0, 0.9) == 0.6
+    assert reached(1.5, 0.5, 2.5) == pytest.approx(0.45)  # the largest share counts
+
+
+def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for one in rows("figure1", "desk"):
+        precision = {"dense": 0.9, "snp": 0.9 - 0.05 * (1 - one.keep), "lamp": 0.9 - 0.2 * (1 - one.keep)}
+        if one.name in precision:
+            kind = {"dense": "dense", "snp": "joint", "lamp": "unstructured"}[one.name]
+            stored = {"stored_ratio": 1.0, "stored_params": 1_000_000} if one.name == "lamp" else {}
+            fill(store, one, [precision[one.name]], kind=kind, **stored)
+    found = limits("figure1", store, "desk", "scenes").set_index("method")
+    assert found.loc["snp"].to_dict() == {"kind": "joint", "lossless ratio": "20%", "sizes": "5"}
+    assert found.loc["lamp", "lossless ratio"] == "5%"
+    assert list(found.index) == ["snp", "lamp"]  # what is not measured is left out
+    lamp = curves("figure1", store, "desk", "scenes")[1].points
+    assert lamp.remaining.tolist() == pytest.approx([0.8, 0.6, 0.5, 0.4, 0.3])  # millions that are not zero
+    picture = figure("figure1", store, "desk", "scenes", tmp_path / "figure1.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_relaxed_tickets_keep_99_per_cent_of_the_dense_score_of_their_benchmark(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for one in rows("tickets", "desk"):
+        lost = {"dense": 0.0, "task-ticket": 0.02, "universal-ticket": 0.01, "random-ticket": 0.1}[one.name]
+        fill(store, one, [0.8 * (1 - lost * (one.sparsity or 0))], kind="unstructured", sparsity=one.sparsity)
+    found = limits("tickets", store, "desk", "scenes").set_index("method")["relaxed sparsity"]
+    assert found.to_dict() == {
+        "task-ticket, RefCOCO": "50%",
+        "universal-ticket, RefCOCO": "≥ 90%",
+        "universal-ticket, RefCOCO+": "≥ 90%",
+        "random-ticket, RefCOCO": "10%",
+        "random-ticket, RefCOCO+": "10%",
+    }
+    picture = figure("tickets", store, "desk", "scenes", tmp_path / "tickets.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_mode_of_a_method_that_has_several_stands_under_the_table(store: Store) -> None:
+    fill(store, row("multiflow"), [0.9], kind="unstructured", options={"mode": "corrected"})
+    assert "- multiflow: in its corrected mode\n" in table("table1", store, "desk", "scenes")
 
 
 def test_the_readme_shows_what_the_committed_results_say() -> None:

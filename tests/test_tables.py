@@ -1,9 +1,9 @@
-"""Which rows Table 1 has."""
+"""Which rows tables and figures have."""
 
 import pytest
 
 from snp.errors import InputError
-from snp.experiment.tables import find, rows, table1
+from snp.experiment.tables import TABLES, find, rows, table1
 
 DESK = table1("desk")
 
@@ -23,10 +23,10 @@ def test_no_two_rows_share_a_run_other_than_pretraining() -> None:
     assert len({run.hash for run in runs}) == len(runs)
 
 
-def test_the_main_rows_are_dense_snp_and_its_simple_rivals() -> None:
+def test_the_main_rows_are_dense_snp_and_its_rivals() -> None:
     main = [row.name for row in DESK if row.main and (row.data, row.group) == ("scenes", "40%")]
     assert main == [
-        "dense", "snp", "cross-modal", "magnitude",
+        "dense", "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude",
         "magnitude-structured-uniform", "magnitude-structured-global", "random-structured",
     ]  # fmt: skip
 
@@ -50,10 +50,11 @@ def test_the_second_group_removes_60_per_cent_on_refcoco_without_rows_that_canno
     assert not {"dense", "snp-cross-only"} & set(names("scenes", "60%"))
 
 
-def test_stamps_has_five_methods_and_one_seed() -> None:
-    assert set(names("stamps", "40%")) == {
-        "dense", "snp", "cross-modal", "magnitude-structured-uniform", "random-structured",
-    }  # fmt: skip
+def test_stamps_has_the_most_telling_methods_and_one_seed() -> None:
+    assert names("stamps", "40%") == [
+        "dense", "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform",
+        "random-structured",
+    ]  # fmt: skip
     assert {row.seeds for row in DESK if row.data == "stamps"} == {(0,)}
 
 
@@ -78,6 +79,39 @@ def test_blockwise_sharing_alone_can_be_run_but_is_in_no_table() -> None:
     assert "snp-blockwise-only" not in [row.name for row in DESK]
 
 
+def test_table1b_zeroes_63_75_and_90_per_cent_of_the_prunable_weights_by_a_family_of_twelve() -> None:
+    family = [row for row in rows("table1b", "desk") if row.name != "dense"]
+    assert {row.sparsity for row in family} == {0.63, 0.75, 0.9}
+    assert len({row.method for row in family}) == 12
+    thrice = {row.method for row in family if row.seeds == (0, 1, 2)}
+    assert thrice == {"multiflow", "omp", "lamp", "snip", "chita"}
+    assert family[0].label == "scenes/multiflow@s63"
+    assert family[0].heading == "63% of the prunable weights removed"
+
+
+def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() -> None:
+    chosen = rows("figure1", "desk")
+    methods = {(row.method, *row.options.items()) for row in chosen if row.method != "dense"}
+    assert len(methods) == 9 + 10  # the main rows but dense, and what the family adds to them
+    assert {row.keep for row in chosen if row.name == "snp"} == {0.8, 0.6, 0.5, 0.4, 0.3}
+    assert find("scenes/snp@60", "desk").compress(0) in [row.compress(0) for row in chosen]
+
+
+def test_tickets_are_found_on_a_task_on_pre_training_or_by_chance() -> None:
+    chosen = {row.name: row for row in rows("tickets", "desk") if row.sparsity == 0.7}
+    assert {name: row.task for name, row in chosen.items()} == {
+        "task-ticket": "refcoco", "universal-ticket": None, "random-ticket": None,
+    }  # fmt: skip
+    assert chosen["universal-ticket"].benchmarks == ("refcoco", "refcoco+")
+    assert chosen["random-ticket"].options == {"ticket": "random"}
+
+
+def test_every_table_has_a_dense_row_for_every_data_set() -> None:
+    for name in TABLES:
+        chosen = rows(name, "desk")
+        assert {row.data for row in chosen if row.method == "dense"} == {row.data for row in chosen}
+
+
 @pytest.mark.parametrize("keep", [1.5, 0.0, -0.1])
 def test_a_size_outside_its_range_is_refused(keep: float) -> None:
     with pytest.raises(InputError, match=r"--keep: must lie in \(0, 1\]"):
@@ -86,6 +120,6 @@ def test_a_size_outside_its_range_is_refused(keep: float) -> None:
 
 def test_an_unknown_row_names_near_ones_and_an_unknown_table_the_tables() -> None:
     with pytest.raises(InputError, match="near: scenes/snp@60"):
-        find("scenes/snip@60", "desk")
+        find("scenes/snpp@60", "desk")
     with pytest.raises(InputError, match="tables: table1"):
         rows("table9", "desk")

@@ -1,6 +1,7 @@
 """A budget: how many of a model's parameters may remain, and whether that can be reached at all."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -68,3 +69,19 @@ class Budget:
         units = sum(s.layers * s.units(c) * s.unit_cost(c) for s in shapes for c in COMPONENTS)
         one_each = sum(s.layers * s.unit_cost(c) for s in shapes for c in COMPONENTS)
         return cls(keep, total, total - units, total - units + one_each)
+
+    @classmethod
+    def of_weights(cls, model: nn.Module, groups: Mapping[str, Sequence[str]], sparsity: float) -> "Budget":
+        """The budget that zeroes this share of the named weights, rounded down to whole ones.
+
+        Raises:
+            InputError: sparsity outside [0, 1], or not one weight of each matrix would be left.
+        """
+        sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
+        total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
+        if not 0 <= sparsity <= 1:
+            raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
+        if int(sparsity * size) > size - len(sizes):
+            most = (size - len(sizes)) / size
+            raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
+        return cls(1 - int(sparsity * size) / total, total, total - size, total - size + len(sizes))

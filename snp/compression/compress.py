@@ -101,17 +101,12 @@ def _budget(
 ) -> Budget:
     if (keep is None) == (sparsity is None):
         raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
-    if sparsity is None and towers:
+    if sparsity is not None:
+        return Budget.of_weights(model, groups, sparsity)
+    if towers:
         return Budget.of(model, towers, keep)  # type: ignore[arg-type]
     sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
     total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
-    if sparsity is not None:
-        if not 0 <= sparsity <= 1:
-            raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
-        if int(sparsity * size) > size - len(sizes):
-            most = (size - len(sizes)) / size
-            raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
-        keep = 1 - int(sparsity * size) / total
     return Budget(keep, total, total - size, total - size + len(sizes))  # type: ignore[arg-type]
 
 

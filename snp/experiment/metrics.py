@@ -38,6 +38,7 @@ class PretrainMetrics(Metrics):
 class CompressMetrics(Metrics):
     """What a plan costs. Ratios are shares of the whole dense model, `tower_ratio` of its towers alone.
 
+    `sparsity` is the share of the prunable weights that is zero, where the size was given so.
     `session_seconds` of the phase's training `seconds` went into the method's own steps.
     """
 
@@ -47,6 +48,7 @@ class CompressMetrics(Metrics):
     tower_ratio: Share
     nonzero_ratio: Share
     flops_ratio: Share
+    sparsity: Share | None = None
     projection_gap: float | None = None
     seconds: Share | None = None
     session_seconds: Share | None = None

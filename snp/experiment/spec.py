@@ -68,9 +68,13 @@ class Pretrain(Spec):
 
 
 class Compress(Spec):
-    """The dense model compressed to the share `keep` of ALL its parameters, in continued pre-training.
+    """The dense model compressed in continued pre-training, to a size given in one of two ways.
 
-    `options` are those the row names; what a row does not name is left to the method's defaults.
+    Args:
+        options: those that the row names; what a row does not name is left to the method's defaults.
+        keep: share of ALL parameters to remain; or
+        sparsity: share of the prunable weights to zero: the linear maps of both towers and of the fusion.
+        task: trained on the training expressions of this benchmark instead of the pre-training mixture.
     """
 
     kind: Literal["compress"] = "compress"
@@ -78,9 +82,17 @@ class Compress(Spec):
     data: Data
     method: str
     options: dict[str, bool | int | float | str] = {}
-    keep: Annotated[float, Field(gt=0, le=1)]
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    task: Benchmark | None = None
     seed: Seed = 0
     parent: Pretrain
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.keep is None) == (self.sparsity is None):
+            raise ValueError("give keep or sparsity, and not both")
+        return self
 
     @model_validator(mode="after")
     def _same_family(self) -> Self:
@@ -97,7 +109,9 @@ class Compress(Spec):
 
     @property
     def name(self) -> str:
-        return f"{self.data}-{self.variant}-keep{percent(self.keep)}-seed{self.seed}"
+        size = f"zero{percent(self.sparsity)}" if self.keep is None else f"keep{percent(self.keep)}"
+        found = f"-on-{self.task}" if self.task else ""
+        return f"{self.data}-{self.variant}{found}-{size}-seed{self.seed}"
 
 
 class Finetune(Spec):
@@ -145,8 +159,9 @@ def explain(error: ValidationError, where: object) -> InputError:
     return InputError(where, f"{field}: {message}" + (f", got {given}" if len(given) < 60 else ""))
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """`0.6` as `60`, `0.625` as `62.5`."""
+    assert share is not None
     return f"{100 * share:.4g}"
 
 

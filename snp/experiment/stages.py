@@ -1,6 +1,6 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from snp.compression import checkpoint, count
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.method import Problem, linear_weights
 from snp.compression.plan import Plan
 from snp.compression.registry import get
 from snp.compression.surgery import apply
@@ -26,7 +27,7 @@ from snp.experiment import prepare
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.recipes import RECIPES, Phase, Recipe
-from snp.experiment.spec import Compress, Finetune, Pretrain, explain
+from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, explain
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import SPLITS
 from snp.files import read_json, write_json
@@ -110,13 +111,19 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     dense, _, config, vocabulary = load_model(store.folder(run.parent))
     method = get(run.method, **run.options)
     phase = recipe.compress
-    train, held_out = learning(root, vocabulary, config)
+    train, held_out = learning(root, vocabulary, config, run.task)
+    per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
     # as many images as a weight step has: what costs, and what varies, is images
     held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start))
     gap: dict[str, float] = {}
 
     towers = towers_of(dense, TOWERS)
-    budget = Budget.of(dense, towers, run.keep)
+    groups = linear_weights(towers)
+    if run.sparsity is None:
+        budget = Budget.of(dense, towers, run.keep)
+    else:
+        groups["fusion"] = dense.fusion_weights()
+        budget = Budget.of_weights(dense, groups, run.sparsity)
     problem = Problem(
         model=dense,
         towers=towers,
@@ -125,18 +132,23 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         loss=inference_loss(dense),
         heldout=held,
         seed=run.seed,
+        groups=groups,
+        token_masks={
+            "text": lambda batch: batch.text_BL,
+            "fusion": lambda batch: F.pad(batch.text_BL, (config.image_tokens, 0), value=True),
+        },
     )
     session = method.start(problem)
 
     def project(model: nn.Module, plan: Plan) -> nn.Module:
         smaller = apply(model, plan, TOWERS)
-        probe = [held_out.batch(i) for i in held_out.epoch(phase.batch, run.seed + 2)[:8]]
+        probe = [held_out.batch(i) for i in held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]]
         before, after = (_mean_loss(m, probe) for m in (model, smaller))
         gap["projection_gap"] = after - before
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, phase.per_image), losses,
+    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image), losses,
                 store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record))  # fmt: skip
     model = loop.run()
@@ -152,6 +164,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         "session_seconds": loop.session_seconds,
         **loop.notes,
         **ratios(model, plan, config, held_out),
+        **({} if run.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
     return _finish(run, store, recipe, loop, metrics, root)
 
@@ -202,6 +215,12 @@ def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet
     }
 
 
+def sparsity(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> float:
+    """The share of these weights that is zero."""
+    weights = [model.get_parameter(name) for names in groups.values() for name in names]
+    return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
+
+
 def load_model(folder: Path) -> tuple[MDETR, Plan, ModelConfig, Vocabulary]:
     """A model saved by a run, dense or compressed, with what is needed to use it."""
     file = folder / "model.json"
@@ -226,13 +245,17 @@ def _save_model(
     checkpoint.save(folder, model, plan, paths=TOWERS)
 
 
-def learning(root: Path, vocabulary: Vocabulary, config: ModelConfig) -> tuple[GroundingSet, GroundingSet]:
+def learning(
+    root: Path, vocabulary: Vocabulary, config: ModelConfig, task: Benchmark | None = None
+) -> tuple[GroundingSet, GroundingSet]:
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
     Captions of several phrases and the training expressions of all benchmarks, as in MDETR's mixture. Four fifths
     are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
+    With a `task`: the training expressions of this benchmark alone.
     """
-    names = ["final_mixed_train", *(f"finetune_{benchmark}_train" for benchmark in SPLITS)]
+    names = ["final_mixed_train"] if task is None else []
+    names += [f"finetune_{benchmark}_train" for benchmark in SPLITS if task in (None, benchmark)]
     first, *others = (prepare.entries(root, name, vocabulary, config) for name in names)
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0

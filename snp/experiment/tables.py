@@ -15,13 +15,20 @@ SPLITS: dict[Benchmark, tuple[str, ...]] = {
 }
 BENCHMARKS: tuple[Benchmark, ...] = tuple(SPLITS)
 DENSE = "dense"
+ALL_PARAMETERS = "all parameters"
+PRUNABLE = "the prunable weights"
+Options = dict[str, bool | int | float | str]
 
 
 class Row(BaseModel):
     """A row of a table: one method on one data set at one size, over seeds.
 
-    `keep` is the share of ALL parameters that remains; `group` names the share removed.
-    `main` rows are the ones a reproduction runs.
+    Args:
+        keep: share of ALL parameters that remains; or
+        sparsity: share of the prunable weights that is zero.
+        task: the benchmark it is compressed on; none for the pre-training mixture.
+        group: the share that is removed, in per cent. of: what it is a share of.
+        main: a reproduction runs it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,16 +37,28 @@ class Row(BaseModel):
     name: str
     method: str
     options: dict[str, bool | int | float | str] = {}
-    keep: float
+    keep: float | None = None
+    sparsity: float | None = None
+    task: Benchmark | None = None
     group: str
+    of: str = ALL_PARAMETERS
     benchmarks: tuple[Benchmark, ...] = BENCHMARKS
     seeds: tuple[int, ...] = (0,)
     main: bool = False
 
     @property
     def label(self) -> str:
-        """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept."""
-        return f"{self.data}/{self.name}@{percent(self.keep)}"
+        """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
+
+        `@s63`: 63 per cent of the prunable weights are zero.
+        """
+        size = percent(self.keep) if self.sparsity is None else f"s{percent(self.sparsity)}"
+        return f"{self.data}/{self.name}@{size}"
+
+    @property
+    def heading(self) -> str:
+        """What its group is about, as `40% of all parameters removed`."""
+        return f"{self.group} of {self.of} removed"
 
     @property
     def pretrain(self) -> Pretrain:
@@ -54,6 +73,8 @@ class Row(BaseModel):
             method=self.method,
             options=self.options,
             keep=self.keep,
+            sparsity=self.sparsity,
+            task=self.task,
             seed=seed,
             parent=self.pretrain,
         )
@@ -69,53 +90,113 @@ class Row(BaseModel):
 
 
 # name -> (method, options)
-MAIN: dict[str, tuple[str, dict[str, bool | int | float | str]]] = {
+MAIN: dict[str, tuple[str, Options]] = {
     DENSE: (DENSE, {}),
     "snp": ("snp", {}),
+    "upop": ("upop", {}),
+    "multiflow": ("multiflow", {}),
+    "lottery": ("lottery", {}),
     "cross-modal": ("cross-modal", {}),
     "magnitude": ("omp", {}),
     "magnitude-structured-uniform": ("magnitude-structured", {"scope": "uniform"}),
     "magnitude-structured-global": ("magnitude-structured", {"scope": "global"}),
     "random-structured": ("random-structured", {}),
 }
-SWITCHES: dict[str, tuple[str, dict[str, bool | int | float | str]]] = {
+SWITCHES: dict[str, tuple[str, Options]] = {
     "snp-prune-only": ("snp", {"cross": False, "blockwise": False}),
     "snp-cross-only": ("snp", {"prune": False, "blockwise": False}),
     "snp-free-logits": ("snp", {"hypernetwork": False}),
 }
 # on request only: sharing inside the text tower cannot remove 40% of all parameters
-EXTRA: dict[str, tuple[str, dict[str, bool | int | float | str]]] = {
+EXTRA: dict[str, tuple[str, Options]] = {
     "snp-blockwise-only": ("snp", {"prune": False, "cross": False}),
 }
-STAMPS = (DENSE, "snp", "cross-modal", "magnitude-structured-uniform", "random-structured")
+# as MULTIFLOW's paper compares them: those that it speaks of most, and the others
+FAMILY_FIRST = ("multiflow", "omp", "lamp", "snip", "chita")
+FAMILY = (*FAMILY_FIRST, "random", "localmp", "modalitymp", "l2", "itersnip", "chita++", "tamt")
+TICKETS: dict[str, tuple[str, Options]] = {
+    "task-ticket": ("lottery", {}),
+    "universal-ticket": ("lottery", {}),
+    "random-ticket": ("lottery", {"ticket": "random"}),
+}
+METHODS = {name: (name, Options()) for name in FAMILY} | MAIN | SWITCHES | EXTRA | TICKETS
+STAMPS = (
+    DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform", "random-structured",
+)  # fmt: skip
 
 
 def table1(scale: Scale) -> list[Row]:
     """Table 1, referring expression comprehension: 40% and 60% of all parameters removed.
 
     Scenes: three seeds, at 40% on three benchmarks, at 60% and for SNP's switches on the RefCOCO-like one.
-    Stamps (not at smoke scale): one seed, five methods at 40%.
+    Stamps (not at smoke scale): one seed, the most telling methods at 40%.
     """
-    if scale == "paper":
-        raise InputError(
-            "table1 --scale paper", "has no rows: its data sets are not part of this table yet", "use desk"
-        )
-    seeds = (0,) if scale == "smoke" else (0, 1, 2)
-    methods = {**MAIN, **SWITCHES}
+    seeds = _seeds(scale)
     rows = [
-        _row(scale, "scenes", name, 0.6, seeds, BENCHMARKS if name in MAIN else ("refcoco",)) for name in methods
-    ]
+        _row(scale, "scenes", name, keep=0.6, seeds=seeds, main=name in MAIN,
+             benchmarks=BENCHMARKS if name in MAIN else ("refcoco",))
+        for name in (*MAIN, *SWITCHES)
+    ]  # fmt: skip
     rows += [
-        _row(scale, "scenes", name, 0.4, seeds, ("refcoco",))
-        for name in methods
+        _row(scale, "scenes", name, keep=0.4, seeds=seeds, main=name in MAIN)
+        for name in (*MAIN, *SWITCHES)
         if name not in (DENSE, "snp-cross-only")  # dense stands above; learned sharing alone cannot reach 60%
     ]
     if scale == "desk":
-        rows += [_row(scale, "stamps", name, 0.6, (0,), BENCHMARKS) for name in STAMPS]
+        rows += [_row(scale, "stamps", name, keep=0.6, benchmarks=BENCHMARKS, main=True) for name in STAMPS]
     return rows
 
 
-TABLES: dict[str, Callable[[Scale], list[Row]]] = {"table1": table1}
+def table1b(scale: Scale) -> list[Row]:
+    """Table 1b, task-agnostic pruning as in MULTIFLOW's paper: its family at 63%, 75% and 90% of the prunable weights.
+
+    RefCOCO-like benchmark of scenes; three seeds for the methods it speaks of most.
+    """
+    seeds = _seeds(scale)
+    return [
+        _row(scale, "scenes", name, sparsity=sparsity, main=True,
+             seeds=seeds if name in (DENSE, *FAMILY_FIRST) else seeds[:1])
+        for sparsity in (0.63, 0.75, 0.9)
+        for name in ((DENSE, *FAMILY) if sparsity == 0.63 else FAMILY)
+    ]  # fmt: skip
+
+
+def figure1(scale: Scale) -> list[Row]:
+    """Figure 1, precision over parameters: every method with 20, 40, 50, 60 and 70% of all parameters removed.
+
+    One seed, RefCOCO-like benchmark of scenes.
+    """
+    names = dict.fromkeys([*MAIN, *FAMILY])
+    del names["omp"]  # it is called magnitude among the main rows
+    return [
+        _row(scale, "scenes", name, keep=keep, main=True)
+        for keep in (0.8, 0.6, 0.5, 0.4, 0.3)
+        for name in names
+        if name != DENSE or keep == 0.8
+    ]
+
+
+def tickets(scale: Scale) -> list[Row]:
+    """Relaxed tickets: lottery tickets of the task, of pre-training and of chance, over the prunable weights' sparsity.
+
+    One seed; tickets of pre-training and of chance on two benchmarks of scenes, those of a task on their own one.
+    """
+    rows = [_row(scale, "scenes", DENSE, sparsity=0.5, benchmarks=BENCHMARKS[:2])]
+    for sparsity in (0.5, 0.6, 0.7, 0.8, 0.9):
+        rows.append(_row(scale, "scenes", "task-ticket", sparsity=sparsity, task="refcoco"))
+        rows += [
+            _row(scale, "scenes", name, sparsity=sparsity, benchmarks=BENCHMARKS[:2])
+            for name in ("universal-ticket", "random-ticket")
+        ]
+    return rows
+
+
+TABLES: dict[str, Callable[[Scale], list[Row]]] = {
+    "table1": table1,
+    "table1b": table1b,
+    "figure1": figure1,
+    "tickets": tickets,
+}
 
 
 def rows(name: str, scale: Scale) -> list[Row]:
@@ -126,6 +207,8 @@ def rows(name: str, scale: Scale) -> list[Row]:
     """
     if name not in TABLES:
         raise InputError(name, "no such table", f"tables: {', '.join(TABLES)}")
+    if scale == "paper":
+        raise InputError(f"{name} --scale paper", "has no rows: its data sets are not part of it yet", "use desk")
     return TABLES[name](scale)
 
 
@@ -140,39 +223,51 @@ def find(label: str, scale: Scale, keep: float | None = None) -> Row:
             "--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep"
         )
     known = [row for table in TABLES.values() for row in table(scale)]
-    extra = [_row(scale, "scenes", name, 0.9, (0,), BENCHMARKS) for name in EXTRA]
+    extra = [_row(scale, "scenes", name, keep=0.9, benchmarks=BENCHMARKS) for name in EXTRA]
     family = label.split("@")[0]
     for row in [*known, *extra]:
         if row.label == label or (keep is not None and row.label.split("@")[0] == family):
-            changes = {} if keep is None else {"keep": keep, "group": _group(keep), "main": False}
-            return row.model_copy(update=changes)
+            if keep is None:
+                return row
+            size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
+            return row.model_copy(update=size | {"main": False})
     near = get_close_matches(label, [row.label for row in [*known, *extra]], n=3, cutoff=0.5)
     mend = f"near: {', '.join(near)}" if near else "see `snp rows table1`"
     raise InputError(label, f"no such row at scale {scale}", mend)
+
+
+def _seeds(scale: Scale) -> tuple[int, ...]:
+    return (0, 1, 2) if scale == "desk" else (0,)
 
 
 def _row(
     scale: Scale,
     data: Data,
     name: str,
-    keep: float,
-    seeds: tuple[int, ...],
-    benchmarks: tuple[Benchmark, ...],
+    *,
+    keep: float | None = None,
+    sparsity: float | None = None,
+    task: Benchmark | None = None,
+    seeds: tuple[int, ...] = (0,),
+    benchmarks: tuple[Benchmark, ...] = ("refcoco",),
+    main: bool = False,
 ) -> Row:
-    method, options = {**MAIN, **SWITCHES, **EXTRA}[name]
+    method, options = METHODS[name]
+    whole = {"keep": 1.0} if name == DENSE else {"keep": keep, "sparsity": sparsity, "task": task}
     return Row(
         scale=scale,
         data=data,
         name=name,
         method=method,
         options=options,
-        keep=1.0 if name == DENSE else keep,
-        group=_group(keep),
+        **whole,
+        group=f"{percent(sparsity)}%" if keep is None else _removed(keep),
+        of=PRUNABLE if keep is None else ALL_PARAMETERS,
         benchmarks=benchmarks,
         seeds=seeds,
-        main=name in MAIN,
+        main=main,
     )
 
 
-def _group(keep: float) -> str:
+def _removed(keep: float) -> str:
     return f"{percent(1 - keep)}%"

@@ -37,6 +37,11 @@ class ModelConfig(BaseModel):
     dropout: float = 0.0
     position_temperature: float = 10_000.0
 
+    @property
+    def image_tokens(self) -> int:
+        """Patches of an image: what the vision tower hands to fusion."""
+        return (self.image_size // self.patch) ** 2
+
     @model_validator(mode="after")
     def _divides(self) -> "ModelConfig":
         for whole, part in (("width", "heads"), ("fusion_width", "fusion_heads"), ("image_size", "patch")):

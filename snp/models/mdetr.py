@@ -79,6 +79,14 @@ class MDETR(nn.Module):
         )
         self._initialise()
 
+    def fusion_weights(self) -> list[str]:
+        """Names of the weights of the linear maps of fusion: of encoder and decoder, without projections and heads."""
+        return [
+            f"{path}.weight"
+            for path, module in self.named_modules()
+            if isinstance(module, nn.Linear) and path.startswith(("encoder.", "decoder."))
+        ]
+
     def _initialise(self) -> None:
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
         if self.config.proposals:

@@ -15,7 +15,9 @@ P1, P5, IOU = "precision@1", "precision@5", "mean_iou"
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
 KEYS = ["label", "benchmark", "split", "type", "metric"]
 RATIOS = ["stored_ratio", "tower_ratio", "nonzero_ratio", "flops_ratio"]
-COSTS = ["label", "seed", "kind", "stored_params", *RATIOS, "projection_gap", "step_overhead", "note"]
+COSTS = [
+    "label", "seed", "kind", "stored_params", *RATIOS, "sparsity", "projection_gap", "step_overhead", "mode", "note",
+]  # fmt: skip
 
 
 class Measured:
@@ -40,12 +42,18 @@ class Measured:
         long = pd.DataFrame(lines, columns=[*KEYS, "seed", "value"])
         self.scores = long.set_index([*KEYS, "seed"]).value.unstack("seed", sort=False)
         plans: list[dict[str, Any]] = [
-            {**result.metrics, "step_overhead": _overhead(result), "label": row.label, "seed": seed}
+            {
+                **result.metrics,
+                "step_overhead": _overhead(result),
+                "mode": result.metrics.get("options", {}).get("mode"),
+                "label": row.label,
+                "seed": seed,
+            }
             for row in rows
             for seed in row.seeds
             if (result := store.find(row.compress(seed)))
         ]
-        self.costs = pd.DataFrame(plans, columns=COSTS)
+        self.costs = pd.DataFrame(plans, columns=COSTS).astype({"sparsity": float})
         keys = self.scores.index.to_frame()
         overall = self.scores[(keys.type == ALL) & (keys.metric == P1)]
         self._precision = overall.droplevel(["type", "metric"])

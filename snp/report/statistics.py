@@ -38,6 +38,19 @@ def estimate(values: pd.Series, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(**line)
 
 
+def reach(removed: pd.Series, loss: pd.Series, bound: float) -> float:
+    """The largest share removed at a loss of at most `bound`, by straight lines between sizes, from (0, 0) on.
+
+    Args:
+        removed: shares in rising order. loss: at each of them.
+    """
+    x, y = np.r_[0.0, removed], np.r_[0.0, loss]
+    inside = int(np.flatnonzero(y <= bound)[-1])
+    if inside == len(x) - 1:
+        return float(x[-1])
+    return float(np.interp(bound, y[inside : inside + 2], x[inside : inside + 2]))
+
+
 def signed(value: float, decimals: int = 1) -> str:
     """`+0.4` or `-0.4`; what rounds to zero is `+0.0`, never `-0.0`."""
     return f"{round(value, decimals) + 0.0:+.{decimals}f}"

@@ -10,7 +10,7 @@ COLUMNS = [
     "data", "method", "label", "kind", "group", "target", "benchmark", "split", "type", "metric",
     "mean", "std", "ci_low", "ci_high", "seeds",
     "delta_vs_dense", "delta_ci_low", "delta_ci_high",
-    "stored_params", *RATIOS, "note", "state",
+    "stored_params", *RATIOS, "sparsity", "note", "state",
 ]  # fmt: skip
 _FORMATS = {"target": "{:g}", "seeds": "{:.0f}", "stored_params": "{:.0f}"}
 
@@ -19,13 +19,14 @@ def summary(measured: Measured) -> pd.DataFrame:
     """One line per row, benchmark, split, expression type and metric; scores are in per cent.
 
     A benchmark of a row without any result is one line with state `missing`; one with some of its seeds has
-    state `n of m`. Costs are means over the seeds compressed so far; ratios are shares of the dense model.
+    state `n of m`. `target` is the share of all parameters to keep, or of the prunable weights to zero. Costs are
+    means over the seeds compressed so far; ratios are shares of the dense model.
     """
     wide, rows = measured.scores, measured.rows
     found = estimates(wide).join(estimates(_minus_dense(wide, rows)), rsuffix="_delta").reset_index()
     parts = {key: group for key, group in found.groupby(["label", "benchmark"], sort=False)}
     grouped = measured.costs.groupby("label", sort=False)
-    numbers = dict.fromkeys(["stored_params", *RATIOS], "mean")
+    numbers = dict.fromkeys(["stored_params", *RATIOS, "sparsity"], "mean")
     cost = grouped.agg({"kind": "first", **numbers, "note": "first"}).to_dict("index")
     lines = []
     for row in rows:
@@ -34,7 +35,7 @@ def summary(measured: Measured) -> pd.DataFrame:
             "method": row.method,
             "label": row.label,
             "group": row.group,
-            "target": row.keep,
+            "target": row.keep if row.sparsity is None else row.sparsity,
         }
         about |= cost.get(row.label, {})
         for benchmark in row.benchmarks:

@@ -8,7 +8,7 @@ import pandas as pd
 from snp.errors import InputError
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, SPLITS, Row, rows
+from snp.experiment.tables import ALL_PARAMETERS, DENSE, SPLITS, Row, rows
 from snp.report.claims import claims_markdown
 from snp.report.frame import ALL, IOU, P1, TYPES, ZERO_SHOT, Measured, over_benchmarks, subtract
 from snp.report.published import quoted
@@ -26,7 +26,8 @@ SHARES = {
 LEGEND = """\
 Precision@1 (IoU >= 0.5) in per cent, mean ± standard deviation over seeds. Δ dense: difference in points to
 the dense row, paired over seeds, mean over all splits of the row's benchmarks, with its 95% t interval.
-Stored, non-zero, FLOPs: share of the whole dense model; towers: share of the two towers' parameters.
+Stored, non-zero, FLOPs: share of the whole dense model; towers: share of the two towers' parameters; sparsity:
+share of the prunable weights (linear maps of both towers and of fusion) that is zero.
 """
 
 
@@ -124,7 +125,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
     The notes are what methods say about their own plan, as a ceiling short of the target.
     """
     dense = {row.data: row for row in measured.rows if row.method == DENSE}
-    for data, group, members in _groups(measured.rows):
+    for data, members in _groups(measured.rows):
         lines, notes = [], []
         for row in members:
             values, cost = measured.precision(row), measured.cost(row)
@@ -134,13 +135,12 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
                 line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
             delta = estimate(over_benchmarks(measured.difference(row, dense[data])))
             line["Δ dense"] = "" if row.method == DENSE else points(delta)
-            line |= {
-                head: f"{100 * cost[name].mean():.1f}%" if len(cost) else "" for head, name in SHARES.items()
-            }
+            shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
+            line |= {head: _share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
-        title = f"{data}: {group} of all parameters removed"
-        yield title, pd.DataFrame(lines), "\n" + "".join(notes) if notes else ""
+            notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
+        yield f"{data}: {members[0].heading}", pd.DataFrame(lines), "\n" + "".join(notes) if notes else ""
 
 
 def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -152,19 +152,19 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
         "P@1 before tuning": (ALL, ZERO_SHOT + P1),
         "mean IoU before tuning": (ALL, ZERO_SHOT + IOU),
     }
-    for data, group, members in _groups(measured.rows):
+    for data, members in _groups(measured.rows):
         lines = [
             {"method": row.name}
             | {head: _number(means.get((row.label, "refcoco", "val", *key))) for head, key in wanted.items()}
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
         ]
-        yield f"{data}: {group} removed, by expression type (RefCOCO-like val)", pd.DataFrame(lines)
+        yield f"{data}: {members[0].heading}, by expression type (RefCOCO-like val)", pd.DataFrame(lines)
 
 
-def _groups(chosen: list[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+def _groups(chosen: list[Row]) -> Iterator[tuple[str, list[Row]]]:
     for data, group in dict.fromkeys((row.data, row.group) for row in chosen):
-        yield data, group, [row for row in chosen if (row.data, row.group) == (data, group)]
+        yield data, [row for row in chosen if (row.data, row.group) == (data, group)]
 
 
 def _columns(members: list[Row]) -> list[tuple[Benchmark, str]]:
@@ -187,6 +187,10 @@ def _cell(found: pd.DataFrame, key: tuple[str, str], empty: str) -> str:
         return empty
     mean, std = found.at[key, "mean"], found.at[key, "std"]
     return f"{mean:.1f}" + ("" if pd.isna(std) else f" ±{std:.1f}")
+
+
+def _share(value: float) -> str:
+    return "" if pd.isna(value) else f"{100 * value:.1f}%"
 
 
 def _number(value: object, decimals: int = 1) -> str:

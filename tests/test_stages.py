@@ -1,0 +1,44 @@
+"""What the stages make of sizes and tasks that differ from the usual, run for real at smoke scale."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from snp.experiment import stages
+from snp.experiment.store import Store
+from snp.experiment.tables import find
+from snp.models.mdetr import MDETR
+
+
+@pytest.fixture
+def store(smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("SNP_DATA", str(smoke_data))
+    return Store(tmp_path / "runs", base=smoke_dense)
+
+
+def weights(model: MDETR, *parts: str) -> torch.Tensor:
+    """All weights of linear maps below these parts of the model, in one row."""
+    linear = [m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name.startswith(parts)]
+    return torch.cat([m.weight.detach().flatten() for m in linear])
+
+
+def test_a_sparsity_is_a_share_of_the_linear_weights_of_both_towers_and_of_fusion(store: Store) -> None:
+    run = find("scenes/multiflow@s63", "smoke").compress(0)
+    metrics = stages.run(run, store).metrics
+    assert metrics["sparsity"] == pytest.approx(0.63, abs=1e-3)
+    model = stages.load_model(store.folder(run))[0]
+    for parts in (("encoder.", "decoder."), ("text.transformer",), ("vision.blocks",)):  # every modality has its share
+        zeros = float((weights(model, *parts) == 0).float().mean())
+        assert 0.5 < zeros < 0.75
+    assert float((weights(model, "slot_head", "box_head", "vision_to_fusion") == 0).float().mean()) < 0.01
+
+
+def test_a_task_ticket_is_found_on_the_expressions_of_its_benchmark(store: Store) -> None:
+    task, universal = (find(f"scenes/{kind}-ticket@s70", "smoke").compress(0) for kind in ("task", "universal"))
+    found = [stages.run(run, store) for run in (task, universal)]
+    assert [result.metrics["sparsity"] for result in found] == pytest.approx([0.7, 0.7], abs=1e-3)
+    assert "-on-refcoco-" in task.slug and "-on-" not in universal.slug
+    masks = [stages.load_model(store.folder(run))[1].masks for run in (task, universal)]
+    assert masks[0].keys() == masks[1].keys()
+    assert any(not torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
