@@ -55,6 +55,12 @@ def reproduce_table1(session: nox.Session) -> None:
     python(session, "-m", "snp", "reproduce", "table1", *session.posargs)
 
 
+@nox.session(name="reproduce-table1b")
+def reproduce_table1b(session: nox.Session) -> None:
+    """Table 1b, unstructured pruning at 63% sparsity, beside the committed one; takes the same arguments."""
+    python(session, "-m", "snp", "reproduce", "table1b", *session.posargs)
+
+
 @nox.session(name="pretrain-desk")
 def pretrain_desk(session: nox.Session) -> None:
     """The dense desk checkpoint; -- --data stamps, -- --out FOLDER to train beside the committed one."""

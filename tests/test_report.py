@@ -169,7 +169,14 @@ def test_published_figures_are_quoted_with_their_source_and_never_measured(store
     measured, quoted = markdown.split("### Published figures")
     assert "87.51" in quoted and "ashkamath/mdetr README" in quoted and "35-40% of all parameters" in quoted
     assert "87.51" not in measured and "MDETR" not in measured
+    assert "sdc17/UPop README" in quoted and "- lottery: 50-70% sparsity of relaxed" in quoted
     assert "published" not in table("table1", store, "desk", "scenes", "csv")
+
+
+def test_only_what_speaks_of_the_same_things_is_quoted(store: Store) -> None:
+    quoted = table("table1b", store, "desk").split("### Published figures")[1]
+    assert "87.51" in quoted  # the RefCOCO of the originals
+    assert "RefCOCO+" not in quoted and "UPop" not in quoted and "lottery" not in quoted
 
 
 def test_no_results_at_all_still_give_a_table(tmp_path: Path) -> None:

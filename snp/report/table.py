@@ -51,16 +51,14 @@ def table(
         return csv(summary(measured))
     if format == "latex":
         return "\n".join(_latex(frame, title) for title, frame, _ in _parts(measured))
-    benchmarks = list(dict.fromkeys(benchmark for row in measured.rows for benchmark in row.benchmarks))
     return "\n".join(
         [
             *(f"### {title}\n\n{markdown(frame)}{notes}" for title, frame, notes in _parts(measured)),
             LEGEND,
             *(f"### {title}\n\n{markdown(frame)}" for title, frame in _by_type(measured)),
-            "### What the paper claims, tested\n",
-            claims_markdown(measured),
+            *_tested(measured, "### What the paper claims, tested\n"),
             "### Published figures\n",
-            quoted(benchmarks),
+            _quoted(measured.rows),
         ]
     )
 
@@ -86,10 +84,9 @@ def reproduction(name: str, rows: list[Row], store: Store, committed: Store, sca
         [
             f"### {name}, {scale} scale: this run beside the committed results\n",
             compare(rows, store, known.rows, committed),
-            f"### What the paper claims, tested on {where}\n",
-            claims_markdown(measured),
+            *_tested(measured, f"### What the paper claims, tested on {where}\n"),
             "### Published figures\n",
-            quoted(list(dict.fromkeys(benchmark for row in rows for benchmark in row.benchmarks))),
+            _quoted(rows),
         ]
     )
 
@@ -187,6 +184,15 @@ def _cell(found: pd.DataFrame, key: tuple[str, str], empty: str) -> str:
         return empty
     mean, std = found.at[key, "mean"], found.at[key, "std"]
     return f"{mean:.1f}" + ("" if pd.isna(std) else f" ±{std:.1f}")
+
+
+def _tested(measured: Measured, title: str) -> list[str]:
+    """The claims that these rows can test, below `title`; nothing where there are none."""
+    return [title, text] if (text := claims_markdown(measured)) else []
+
+
+def _quoted(rows: list[Row]) -> str:
+    return quoted({benchmark for row in rows for benchmark in row.benchmarks}, {row.method for row in rows})
 
 
 def _share(value: float) -> str:
