@@ -1,4 +1,4 @@
-"""How fast training is here: samples a second, the share of the matmul peak, and what SNP's steps add."""
+"""How fast training is here: samples a second, the share of the matmul peak, and what steps of SNP and UPop add."""
 
 import time
 from itertools import islice
@@ -22,14 +22,16 @@ from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
 
 ROUNDS = 5
-STEPS = 20  # weight steps timed at once; two hypernetwork steps fall among them
+STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them
+METHODS = ("snp", "upop")  # those that decide while the model trains, and add to its steps
 
 
 def train(scale: Scale, data: Data, threads: int = 1) -> str:
-    """Measure plain and SNP pre-training in turns, `ROUNDS` times, and report medians.
+    """Measure plain pre-training and that with SNP and UPop in turns, `ROUNDS` times, and report medians.
 
     The peak is that of one large matrix product with the same threads; a training step counts as three forward passes.
-    The overhead of SNP is the ratio of step times while the structure is being learned, measured in pairs.
+    The overhead of a method is the ratio of step times while it searches, measured in pairs, and that of its whole
+    phase: for a part of it SNP only trains on, and UPop retrains a smaller model.
     """
     torch.set_num_threads(threads)
     recipe, root = RECIPES[scale], prepare.data_root(scale, data)
@@ -42,36 +44,42 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     batches = list(islice(weights.stream(phase.batch, seed=0, per_image=phase.per_image), STEPS))
     held = next(held_out.stream(phase.batch // phase.per_image, seed=1))
     towers = towers_of(model, TOWERS)
-    problem = Problem(
-        model=model,
-        towers=towers,
-        budget=Budget.of(model, towers, 0.6),
-        steps=1_000_000,  # the structure stays open for as long as is measured
-        loss=inference_loss(model),
-        heldout=lambda: held,
-    )
-    session = get("snp").start(problem)
+    sessions = {
+        name: get(name).start(
+            Problem(
+                model=model,
+                towers=towers,
+                budget=Budget.of(model, towers, 0.6),
+                steps=1_000_000,  # the search goes on for as long as is measured
+                loss=inference_loss(model),
+                heldout=lambda: held,
+            )
+        )
+        for name in METHODS
+    }
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    plain, joint = [], []
+    seconds: dict[str, list[float]] = {name: [] for name in ("plain", *METHODS)}
     _run(model, batches[:3], optimizer, None)
     for _ in track(range(ROUNDS), "measuring"):
-        plain.append(_run(model, batches, optimizer, None))
-        joint.append(_run(model, batches, optimizer, session))
-    seconds = median(plain) / STEPS
-    captions = phase.batch / seconds
+        for name, times in seconds.items():
+            times.append(_run(model, batches, optimizer, sessions.get(name)))
+    step = median(seconds["plain"]) / STEPS
+    captions = phase.batch / step
     forward = np.mean([count.flops(model, *b.inputs) / len(b) for b in batches[:4]])
     achieved, peak = 3 * forward * captions / 1e9, _peak()
-    overhead = median(b / a for a, b in zip(plain, joint, strict=True))
-    open_for = session.options.freeze
-    step = f"{1000 * seconds:.0f} ms a step of {phase.batch}"
-    return "\n".join([
-        f"plain pre-training   {captions:8.1f} captions/s   ({step}, threads: {threads})",
-        f"arithmetic           {achieved:8.1f} GFLOP/s      ({achieved / peak:.0%} of the measured matmul peak, "
-        f"{peak:.0f} GFLOP/s)",
-        f"snp step overhead    {overhead:8.3f} x            (structure open, one hypernetwork step in "
-        f"{session.options.every})",
-        f"over a whole phase   {1 + (overhead - 1) * open_for:8.3f} x            (open in {open_for:.0%} of the steps)",
-    ])  # fmt: skip
+    lines = [
+        f"plain pre-training   {captions:8.1f} captions/s   "
+        f"({1000 * step:.0f} ms a step of {phase.batch}, threads: {threads})",
+        f"arithmetic           {achieved:8.1f} GFLOP/s      "
+        f"({achieved / peak:.0%} of the measured matmul peak, {peak:.0f} GFLOP/s)",
+    ]
+    for name, share in (("snp", sessions["snp"].options.freeze), ("upop", sessions["upop"].options.search)):
+        overhead = median(b / a for a, b in zip(seconds["plain"], seconds[name], strict=True))
+        lines.append(
+            f"{f'{name} step overhead':20} {overhead:8.3f} x            "
+            f"(while it searches, {share:.0%} of the steps; over a whole phase {1 + (overhead - 1) * share:.3f} x)"
+        )
+    return "\n".join(lines)
 
 
 def _run(
@@ -80,7 +88,7 @@ def _run(
     """Seconds for one weight step on each batch."""
     start = time.perf_counter()
     for step, batch in enumerate(batches):
-        parts = list(losses(model, batch, None, step).values())
+        parts = list(losses(model, batch, session.overrides() if session else None, step).values())
         penalty = session.penalty() if session else None
         total = torch.stack(parts if penalty is None else [*parts, penalty]).sum()
         total.backward()

@@ -76,9 +76,9 @@ def claims(measured: Measured) -> list[Claim]:
 
 def claims_markdown(measured: Measured) -> str:
     """The claims as a markdown table with their definitions; empty where the rows can test none."""
-    if not claims(measured):
+    if not (found := claims(measured)):
         return ""
-    frame = pd.DataFrame(claims(measured)).rename(columns={"number": "#", "text": "claim", "where": "rows"})
+    frame = pd.DataFrame(found).rename(columns={"number": "#", "text": "claim", "where": "rows"})
     legend = (
         f"Points of precision@1, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
         f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
