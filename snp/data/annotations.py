@@ -3,7 +3,7 @@
 import gc
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ class Entry:
         type: expression type (attribute, relation, order), "" where unknown; ``expression_type`` in the file.
         original_id: number of the picture, or of the expression in the source data.
         categories: category id of every box.
+        evaluated: Flickr: the spans of every phrase that is evaluated (``tokens_positive_eval``).
+        sentence_id: Flickr: number of the sentence among those of its picture.
+        question_id, question_type, answer: GQA.
     """
 
     id: int
@@ -43,12 +46,20 @@ class Entry:
     type: str = ""
     original_id: int = 0
     categories: tuple[int, ...] = field(default=())
+    evaluated: tuple[tuple[Span, ...], ...] = ()
+    sentence_id: int = 0
+    question_id: str = ""
+    question_type: str = ""
+    answer: str = ""
 
 
-def read(path: str | Path) -> list[Entry]:
+def read(path: str | Path, boxless: bool = False) -> list[Entry]:
     """Read an annotation file, in the order of its images.
 
     Boxes may pass the edge of the picture by less than a pixel (COCO rounds). Unknown keys are ignored.
+
+    Args:
+        boxless: captions may have no box, as questions have.
 
     Raises:
         InputError: naming the file and the field that is missing, of the wrong kind or out of range.
@@ -57,7 +68,7 @@ def read(path: str | Path) -> list[Entry]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _entries(path, read_json(path))
+        return _entries(path, read_json(path), boxless)
     finally:
         if collecting:
             gc.enable()
@@ -75,7 +86,7 @@ def write(path: str | Path, entries: Iterable[Entry], categories: Sequence[str])
         images.append({
             "file_name": entry.file_name, "height": entry.height, "width": entry.width, "id": entry.id,
             "caption": entry.caption, "dataset_name": entry.dataset_name, "expression_type": entry.type,
-            "tokens_negative": [[0, len(entry.caption)]], "original_id": entry.original_id,
+            "tokens_negative": [[0, len(entry.caption)]], "original_id": entry.original_id, **_of_task(entry),
         })  # fmt: skip
         ids = entry.categories or (0,) * len(entry.boxes)
         for box, spans, category in zip(entry.boxes, entry.spans, ids, strict=True):
@@ -91,7 +102,17 @@ def write(path: str | Path, entries: Iterable[Entry], categories: Sequence[str])
     return write_atomic(path, json.dumps(document, separators=(",", ":")) + "\n")
 
 
-def _entries(path: str | Path, document: Any) -> list[Entry]:
+def _of_task(entry: Entry) -> dict[str, Any]:
+    """The keys that only Flickr's and GQA's files have."""
+    if entry.question_id:
+        return {"questionId": entry.question_id, "question_type": entry.question_type, "answer": entry.answer}
+    if entry.evaluated:
+        flickr = {"sentence_id": entry.sentence_id, "original_img_id": entry.original_id}
+        return flickr | {"tokens_positive_eval": entry.evaluated}
+    return {}
+
+
+def _entries(path: str | Path, document: Any, boxless: bool) -> list[Entry]:
     images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
     found: dict[int, list[dict[str, Any]]] = {}
     for index, image in enumerate(images):
@@ -106,14 +127,51 @@ def _entries(path: str | Path, document: Any) -> list[Entry]:
             raise InputError(f"{where}.image_id", "names no image of this file")
         _check_annotation(where, annotation, by_id[annotation["image_id"]])
         found[annotation["image_id"]].append(annotation)
-    return [_entry(f"{path}: images[{i}]", image, found[image["id"]]) for i, image in enumerate(images)]
+    return [_entry(f"{path}: images[{i}]", image, found[image["id"]], boxless) for i, image in enumerate(images)]
 
 
-def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
-    if not annotations:
-        raise InputError(
-            where, f"caption {image['caption']!r} has no boxes", "give it an annotation with a bbox"
-        )
+def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
+    """Everything that is wrong with an annotation file, where `read` stops at the first."""
+    try:
+        document = read_json(path)
+        images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
+    except InputError as error:
+        yield error
+        return
+    by_id: dict[int, dict[str, Any]] = {}
+    for index, image in enumerate(images):
+        where = f"{path}: images[{index}]"
+        try:
+            _check_image(where, image)
+        except InputError as error:
+            yield error
+            continue
+        if image["id"] in by_id:
+            yield InputError(f"{where}.id", f"{image['id']} occurs twice")
+        by_id[image["id"]] = image
+    bare = set(by_id)
+    for index, annotation in enumerate(annotations):
+        where = f"{path}: annotations[{index}]"
+        image = by_id.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
+        if image is None:
+            yield InputError(f"{where}.image_id", "names no (sound) image of this file")
+            continue
+        bare.discard(image["id"])
+        try:
+            _check_annotation(where, annotation, image)
+        except InputError as error:
+            yield error
+    for number in () if boxless else sorted(bare):
+        yield _boxless(f"{path}: image {number}", by_id[number])
+
+
+def _boxless(where: str, image: dict[str, Any]) -> InputError:
+    return InputError(where, f"caption {image['caption']!r} has no boxes", "give it an annotation with a bbox")
+
+
+def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]], boxless: bool) -> Entry:
+    if not annotations and not boxless:
+        raise _boxless(where, image)
     return Entry(
         id=image["id"],
         file_name=image["file_name"],
@@ -126,6 +184,11 @@ def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]])
         type=image.get("expression_type", ""),
         original_id=image.get("original_id", 0),
         categories=tuple(annotation.get("category_id", 0) for annotation in annotations),
+        evaluated=tuple(tuple(map(tuple, spans)) for spans in image.get("tokens_positive_eval", ())),
+        sentence_id=image.get("sentence_id", 0),
+        question_id=str(image.get("questionId", "")),
+        question_type=image.get("question_type", ""),
+        answer=image.get("answer", ""),
     )
 
 
