@@ -127,8 +127,10 @@ class TestFlickr:
         said = flickr.sentence(SENTENCE.strip(), "here")
         assert said.text == "Two young men on a cart under the sun ."
         assert [(said.text[slice(*p.span)], p.entity, p.types) for p in said.phrases] == [
-            ("Two young men", "1", ("people",)), ("a cart", "2", ("vehicles", "other")), ("the sun", "0", ("notvisual",)),
-        ]  # fmt: skip
+            ("Two young men", "1", ("people",)),
+            ("a cart", "2", ("vehicles", "other")),
+            ("the sun", "0", ("notvisual",)),
+        ]
 
     def test_phrases_with_boxes_become_an_entry_the_corners_are_inclusive(self, root: Path) -> None:
         (entry,) = flickr.read(root, ["36979"])  # the second sentence names nothing that has a box
