@@ -7,7 +7,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 from tyro.conf import Positional
@@ -18,6 +18,7 @@ from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
 
+Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = tyro.extras.SubcommandApp()
 Format = Literal["markdown", "csv", "latex"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
@@ -211,17 +212,25 @@ def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = 
 
 @app.command
 def data(
-    action: Annotated[Literal["make", "show"], Positional],
-    name: Annotated[Data, Positional],
+    action: Annotated[Literal["make", "show", "check"], Positional],
+    name: Annotated[Data | Published, tyro.conf.arg(help="check: a published benchmark; else drawn data"), Positional],
     scale: Scale = "desk",
     root: Annotated[
         Path | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")
     ] = None,
     source: Annotated[Path | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
     png: Annotated[Path | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
+    data_root: Annotated[Path | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
+    decode: Annotated[bool, tyro.conf.arg(help="check: read every picture to its end")] = True,
     workers: int = 2,
 ) -> None:
-    """Make a data set from its seed, or show a page of its samples."""
+    """Make a data set from its seed, show a page of its samples, or check the folder of a published benchmark."""
+    if (action == "check") != (name in get_args(Published)):
+        known = get_args(Published) if action == "check" else get_args(Data)
+        raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    if action == "check":
+        _check(name, data_root, decode)
+        return
     from snp.experiment import prepare
 
     root = root or prepare.data_folder(scale, name)
@@ -233,6 +242,18 @@ def data(
     from snp.data.show import sample_page
 
     print(sample_page(root, png or Path(f"{name}.png")))
+
+
+def _check(name: Published, root: Path | None, decode: bool) -> None:
+    """Print the report on a folder; exit code 2 where it has an error."""
+    from snp.data.sources.check import NEEDS, check, report
+
+    if root is None:
+        raise InputError("--data-root", "missing", f"the folder that holds {NEEDS[name]}")
+    findings = check(name, root, decode)
+    print(report(findings))
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(2)
 
 
 @app.command

@@ -11,10 +11,9 @@ from tqdm import tqdm
 from snp.data import annotations
 from snp.data.annotations import Entry
 from snp.data.sources import coco, flickr, gqa, refer
-from snp.data.sources.images import Images, unreadable
+from snp.data.sources.images import FOLDERS, Images, unreadable
 from snp.errors import InputError
 
-Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 Level = Literal["ok", "warning", "error"]
 SHOWN = 3
 """Problems of one file that are told one by one; the others are counted."""
@@ -58,10 +57,11 @@ class Finding:
     mend: str = ""
 
 
-def check(benchmark: Benchmark, root: Path, decode: bool = True) -> list[Finding]:
+def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
     """Look through a folder.
 
     Args:
+        benchmark: a key of `NEEDS`.
         root: `--data-root`; what is looked for below it, `NEEDS` says.
         decode: read every picture to its end, not only look whether it is there.
     """
@@ -122,7 +122,7 @@ def _count(part: _Split, wanted: int) -> Finding:
     return Finding("warning", str(part.path), text, "figures on it cannot be compared with published ones")
 
 
-def _splits(benchmark: Benchmark, root: Path) -> Iterator[_Split]:
+def _splits(benchmark: str, root: Path) -> Iterator[_Split]:
     """The splits that are there, in whichever of their formats."""
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     if benchmark in refer.FILES:
@@ -195,7 +195,8 @@ def _flickr_faults(root: Path, pictures: list[str]) -> Iterator[InputError]:
 
 def _gqa(root: Path, folder: Path) -> Iterator[_Split]:
     prepared = list(_prepared(folder, "finetune_gqa_", "", boxless=True))
-    vocabulary = next((path for path in (folder / "gqa_answer2id.json", root / "gqa_answer2id.json") if path.exists()), None)
+    answers = (base / "gqa_answer2id.json" for base in (folder, root))
+    vocabulary = next((path for path in answers if path.exists()), None)
     raw = [path for base in {root, folder, root / "questions"} for path in sorted(base.glob("*_questions.json"))]
     for part in prepared:
         entries = lambda part=part: annotations.read(part.path, boxless=True)  # noqa: E731
@@ -254,13 +255,14 @@ def _pictures(root: Path, names: list[str], decode: bool) -> list[Finding]:
     found = []
     if missing:
         text = f"{len(missing):,} of {len(names):,} pictures are missing, as {', '.join(missing[:SHOWN])}"
-        found.append(Finding("error", str(root), text, "fetch them; folders that are looked in: see snp/data/sources"))
+        found.append(Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}"))
     there = [path for path in paths.values() if path is not None]
     bad = []
     if decode:
         decoded = tqdm(unreadable(there), total=len(there), desc="pictures", unit="picture", leave=False)
         bad = [(path, fault) for path, fault in decoded if fault]
-        found += [Finding("error", str(path), f"cannot be read: {fault}", "fetch it again") for path, fault in bad[:SHOWN]]
+        for path, fault in bad[:SHOWN]:
+            found.append(Finding("error", str(path), f"cannot be read: {fault}", "fetch it again"))
         if len(bad) > SHOWN:
             found.append(Finding("error", str(root), f"and {len(bad) - SHOWN:,} more pictures that cannot be read"))
     if not missing and not bad:
