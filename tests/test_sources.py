@@ -137,6 +137,7 @@ class TestFlickr:
         assert entry.boxes == ((1, 2, 10, 19), (12, 4, 9, 27), (5, 30, 41, 10))
         assert [entry.caption[slice(*spans[0])] for spans in entry.spans] == ["Two young men"] * 2 + ["a cart"]
         assert entry.evaluated == (((0, 13),), ((17, 23),))
+        assert entry.phrase_types == (("people",), ("vehicles", "other"))
         assert (entry.sentence_id, entry.original_id, entry.width) == (0, 36979, 50)
 
     def test_the_merged_protocol_puts_one_box_around_those_of_a_phrase(self, root: Path) -> None:

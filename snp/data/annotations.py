@@ -31,6 +31,7 @@ class Entry:
         original_id: number of the picture, or of the expression in the source data.
         categories: category id of every box.
         evaluated: Flickr: the spans of every phrase that is evaluated (``tokens_positive_eval``).
+        phrase_types: Flickr: the types of each of them, as ``people``; ``phrase_types`` in the file [ours].
         sentence_id: Flickr: number of the sentence among those of its picture.
         question_id, question_type, answer: GQA.
     """
@@ -47,6 +48,7 @@ class Entry:
     original_id: int = 0
     categories: tuple[int, ...] = field(default=())
     evaluated: tuple[tuple[Span, ...], ...] = ()
+    phrase_types: tuple[tuple[str, ...], ...] = ()
     sentence_id: int = 0
     question_id: str = ""
     question_type: str = ""
@@ -108,7 +110,7 @@ def _of_task(entry: Entry) -> dict[str, Any]:
         return {"questionId": entry.question_id, "question_type": entry.question_type, "answer": entry.answer}
     if entry.evaluated:
         flickr = {"sentence_id": entry.sentence_id, "original_img_id": entry.original_id}
-        return flickr | {"tokens_positive_eval": entry.evaluated}
+        return flickr | {"tokens_positive_eval": entry.evaluated, "phrase_types": entry.phrase_types}
     return {}
 
 
@@ -185,6 +187,7 @@ def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]],
         original_id=image.get("original_id", 0),
         categories=tuple(annotation.get("category_id", 0) for annotation in annotations),
         evaluated=tuple(tuple(map(tuple, spans)) for spans in image.get("tokens_positive_eval", ())),
+        phrase_types=tuple(map(tuple, image.get("phrase_types", ()))),
         sentence_id=image.get("sentence_id", 0),
         question_id=str(image.get("questionId", "")),
         question_type=image.get("question_type", ""),

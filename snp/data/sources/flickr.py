@@ -134,6 +134,7 @@ def read(root: Path, pictures: Iterable[str], merged: bool = False) -> list[Entr
                     spans=tuple(spans for _, spans in objects),
                     original_id=int(picture),
                     evaluated=tuple((phrase.span,) for phrase in named),
+                    phrase_types=tuple(phrase.types for phrase in named),
                     sentence_id=number,
                 )
             )

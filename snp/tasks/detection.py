@@ -1,0 +1,49 @@
+"""Object detection: average precision as COCO counts it, by pycocotools."""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from snp.errors import InputError
+
+NAMES = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR@1", "AR@10", "AR@100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+
+
+def score(
+    instances: Path | COCO, detections: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    """COCO's twelve figures; -1 where nothing of a size is asked for, as pycocotools gives it.
+
+    Args:
+        instances: an ``instances_*.json``, or one that is loaded.
+        detections: image id -> (boxes [D, 4] as x, y, width, height in pixels, scores [D], category ids [D]).
+
+    Raises:
+        InputError: detections on an image or of a category that the file does not have.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
+        truth = instances if isinstance(instances, COCO) else COCO(str(instances))
+        known, categories = set(truth.getImgIds()), set(truth.getCatIds())
+        rows = []
+        for image, (boxes, scores, labels) in detections.items():
+            if image not in known:
+                raise InputError(f"image {image}", "is not in the instances")
+            if stranger := {*map(int, labels)} - categories:
+                raise InputError(f"image {image}", f"category {min(stranger)} is not in the instances")
+            rows.append(np.column_stack([np.full(len(boxes), image), boxes, scores, labels]))
+        table = np.concatenate(rows) if rows else np.zeros((0, 7))
+        if not len(table):
+            return {name: 0.0 for name in NAMES}
+        judge = COCOeval(truth, truth.loadRes(table), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return dict(zip(NAMES, map(float, judge.stats), strict=True))
