@@ -258,13 +258,15 @@ def _check(name: Published, root: Path | None, decode: bool) -> None:
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring"], Positional], scale: Scale = "desk", data: Data = "scenes"
+    what: Annotated[Literal["train", "scoring", "eval"], Positional], scale: Scale = "desk", data: Data = "scenes"
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overhead of snp) or MULTIFLOW's scoring."""
+    """Measure training (samples/s, share of the matmul peak, step overheads), MULTIFLOW's scoring, or evaluators."""
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
-        return
-    print(import_module("snp.experiment.bench").train(scale, data))
+    elif what == "eval":
+        print(import_module("snp.experiment.bench_eval").evaluators())
+    else:
+        print(import_module("snp.experiment.bench").train(scale, data))
 
 
 def _store(scale: Scale, out: Path | None) -> Store:
