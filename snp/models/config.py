@@ -1,15 +1,15 @@
 """What a grounding model is made of, as typed values; the desk and paper models differ only here."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
-class ModelConfig(BaseModel):
-    """Two towers of one shape and a fusion on top.
+class TowerConfig(BaseModel):
+    """Two towers of one shape.
 
     Widths are in channels, image_size and patch in pixels, context in tokens. `causal`: text tokens see only earlier
-    ones, as in CLIP. `proposals`: decoder queries start from the best image tokens instead of learned ones. [ours]
+    ones, as in CLIP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +26,32 @@ class ModelConfig(BaseModel):
     vocabulary: int
     context: int
     causal: bool
+
+    @property
+    def image_tokens(self) -> int:
+        """Patches of an image: what the vision tower hands to fusion."""
+        return (self.image_size // self.patch) ** 2
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        for whole, part in (("width", "heads"), ("image_size", "patch"), *self._parts()):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}"
+                )
+        return self
+
+    def _parts(self) -> tuple[tuple[str, str], ...]:
+        """Further pairs of fields, the second of which divides the first."""
+        return ()
+
+
+class ModelConfig(TowerConfig):
+    """MDETR: two towers and a fusion on top.
+
+    `proposals`: decoder queries start from the best image tokens instead of learned ones. [ours]
+    """
+
     fusion_width: int
     fusion_heads: int
     fusion_ffn: int
@@ -37,19 +63,32 @@ class ModelConfig(BaseModel):
     dropout: float = 0.0
     position_temperature: float = 10_000.0
 
-    @property
-    def image_tokens(self) -> int:
-        """Patches of an image: what the vision tower hands to fusion."""
-        return (self.image_size // self.patch) ** 2
+    def _parts(self) -> tuple[tuple[str, str], ...]:
+        return (("fusion_width", "fusion_heads"),)
 
-    @model_validator(mode="after")
-    def _divides(self) -> "ModelConfig":
-        for whole, part in (("width", "heads"), ("fusion_width", "fusion_heads"), ("image_size", "patch")):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}"
-                )
-        return self
+
+class GLIPConfig(TowerConfig):
+    """GLIP: two towers, a pyramid, deep fusion and a dynamic head.
+
+    Args:
+        head_width: channels of the pyramid and the head.
+        fusion_blocks: rounds of cross-attention, a text layer and a dynamic block. fusion_heads: of both attentions.
+        fusion_width: channels of the score matrix between image and text.
+        scales: resolution of every level, relative to the map of the vision tower: powers of two, falling by halves.
+        anchor: side of the one square anchor of a place, in strides of its level.
+        deformable: the convolutions that mix levels are deformable.
+    """
+
+    head_width: int
+    fusion_blocks: int
+    fusion_heads: int
+    fusion_width: int
+    scales: tuple[float, ...]
+    anchor: float = 8.0
+    deformable: bool = False
+
+    def _parts(self) -> tuple[tuple[str, str], ...]:
+        return (("fusion_width", "fusion_heads"),)
 
 
 DESK = ModelConfig(
@@ -71,3 +110,22 @@ PAPER = ModelConfig(
     decoder_layers=6, queries=100, proposals=False, dropout=0.1,
 )  # fmt: skip
 """DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair; ours: the sizes] under MDETR's fusion."""
+
+GLIP_DESK = GLIPConfig(
+    name="glip-desk", image_size=64, patch=8, stem="convolution", width=80, depth=6, heads=5, class_token=False,
+    vocabulary=128, context=56, causal=False, head_width=64, fusion_blocks=2, fusion_heads=4, fusion_width=64,
+    scales=(2, 1, 0.5), anchor=2.0,
+)  # fmt: skip
+"""The towers of the MDETR-style desk model; anchors for objects that fill a fifth of the image. [ours]"""
+
+GLIP_SMOKE = GLIP_DESK.model_copy(
+    update=dict(name="glip-smoke", width=32, depth=2, heads=4, head_width=32, fusion_width=32)
+)
+
+GLIP_PAPER = GLIPConfig(
+    name="glip-paper", image_size=800, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
+    vocabulary=49408, context=256, causal=False, head_width=256, fusion_blocks=6, fusion_heads=8, fusion_width=2048,
+    scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0,
+)  # fmt: skip
+"""DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair] under GLIP's head; CLIP's 77 positions are
+interpolated to 256, so that the names of all classes of COCO (176 tokens) stand in one prompt. [ours]"""

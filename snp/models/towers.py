@@ -8,7 +8,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from snp.models.config import ModelConfig
+from snp.models.config import TowerConfig
 
 
 class ConvolutionStem(PatchEmbed):
@@ -27,7 +27,7 @@ class ConvolutionStem(PatchEmbed):
         )
 
 
-def vision_tower(config: ModelConfig) -> VisionTransformer:
+def vision_tower(config: TowerConfig) -> VisionTransformer:
     """DeiT layout [paper]: pre-norm blocks, learned positions, packed qkv with bias."""
     return VisionTransformer(
         img_size=config.image_size,
@@ -44,7 +44,7 @@ def vision_tower(config: ModelConfig) -> VisionTransformer:
     )
 
 
-def text_tower(config: ModelConfig) -> TextTransformer:
+def text_tower(config: TowerConfig) -> TextTransformer:
     """CLIP's text transformer [paper] without its projection: every token's state is used, not only the last one's."""
     return TextTransformer(
         context_length=config.context,
