@@ -21,8 +21,9 @@ LAYER_SCALE = 1e-4
 class Detection:
     """What the model says of B prompts at N places of all levels, finest first.
 
-    logits_BNL: of every text token, before the sigmoid; deltas_BN4: of the anchor (dx, dy, dw, dh) as Faster R-CNN codes
-    them; centre_BN: logits of centerness; anchors_N4: corners as shares of the image side; level_N: the level of a place.
+    logits_BNL: of every text token, before the sigmoid; deltas_BN4: of the anchor (dx, dy, dw, dh), as Faster R-CNN
+    codes them; centre_BN: logits of centerness; anchors_N4: corners as shares of the image side; level_N: the level of
+    a place.
     """
 
     logits_BNL: Tensor

@@ -1,0 +1,151 @@
+"""Detection as grounding: prompts of class names, GLIP's losses on ATSS assignment, and detections from its outputs."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import batched_nms, box_convert, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+
+from snp.data.annotations import Span
+from snp.data.dataset import Batch
+from snp.data.tokens import Vocabulary
+from snp.errors import InputError
+from snp.models.glip import Detection
+
+CODING = (10.0, 10.0, 5.0, 5.0)
+LARGEST = math.log(1000 / 16)
+"""Largest log of a box's growth over its anchor."""
+CANDIDATES = 9
+WEIGHTS = {"word": 1.0, "box": 2.0, "centre": 1.0}
+THRESHOLD, PER_LEVEL, OVERLAP, MOST = 0.05, 1000, 0.6, 100
+
+
+def prompts(names: Sequence[str], vocabulary: Vocabulary, context: int) -> Iterator[tuple[str, list[Span]]]:
+    """Prompts that hold all class names, joined by ". ", each within `context` tokens: (text, span of every name).
+
+    One prompt where all names fit, as in GLIP; else as many as are needed. [ours]
+
+    Raises:
+        InputError: one name alone is too long.
+    """
+    text, spans = "", list[Span]()
+    for name in names:
+        longer = f"{text}. {name}" if text else name
+        if len(vocabulary.encode(longer)[0]) > context:
+            if not text:
+                raise InputError(f"class {name!r}", f"is longer than the {context} tokens of a prompt", "shorten it")
+            yield text, spans
+            text, spans, longer = "", [], name
+            if len(vocabulary.encode(name)[0]) > context:
+                raise InputError(f"class {name!r}", f"is longer than the {context} tokens of a prompt", "shorten it")
+        spans = [*spans, (len(longer) - len(name), len(longer))]
+        text = longer
+    if text:
+        yield text, spans
+
+
+def encode(boxes_N4: Tensor, anchors_N4: Tensor) -> Tensor:
+    """Corners of boxes as deltas of their anchors: Faster R-CNN's coding with weights 10, 10, 5, 5."""
+    box, anchor = (box_convert(x, "xyxy", "cxcywh") for x in (boxes_N4, anchors_N4))
+    shift = (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
+    return torch.cat([shift, (box[..., 2:] / anchor[..., 2:]).log()], -1) * boxes_N4.new_tensor(CODING)
+
+
+def decode(deltas_N4: Tensor, anchors_N4: Tensor) -> Tensor:
+    """The corners that deltas say, growth limited as in Faster R-CNN."""
+    anchor = box_convert(anchors_N4, "xyxy", "cxcywh")
+    d = deltas_N4 / deltas_N4.new_tensor(CODING)
+    centre = d[..., :2] * anchor[..., 2:] + anchor[..., :2]
+    size = d[..., 2:].clamp(max=LARGEST).exp() * anchor[..., 2:]
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+@torch.no_grad()
+def assign(boxes_M4: Tensor, anchors_N4: Tensor, level_N: Tensor) -> Tensor:
+    """ATSS (Zhang et al. 2020): the box that each anchor learns, [N], -1 for none.
+
+    Of every level the 9 anchors nearest to a box are candidates; those whose IoU is at least the mean plus the standard
+    deviation of all its candidates', and whose centre lies in the box, learn it. An anchor of several boxes learns the
+    one that it overlaps most.
+    """
+    if not len(boxes_M4):
+        return torch.full((len(anchors_N4),), -1)
+    iou_NM = box_iou(anchors_N4, boxes_M4)
+    centre_N2 = (anchors_N4[:, :2] + anchors_N4[:, 2:]) / 2
+    distance_NM = torch.cdist(centre_N2, (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2)
+    chosen = []
+    for level in level_N.unique():
+        where = (level_N == level).nonzero()[:, 0]
+        nearest = distance_NM[where].topk(min(CANDIDATES, len(where)), 0, largest=False).indices
+        chosen.append(where[nearest])
+    candidate_CM = torch.cat(chosen)
+    overlap_CM = iou_NM.gather(0, candidate_CM)
+    threshold_M = overlap_CM.mean(0) + overlap_CM.std(0)
+    inside_NM = torch.cat([centre_N2[:, None] - boxes_M4[:, :2], boxes_M4[:, 2:] - centre_N2[:, None]], -1).amin(-1) > 0
+    good_CM = (overlap_CM >= threshold_M) & inside_NM.gather(0, candidate_CM)
+    best_NM = torch.full_like(iou_NM, -1).scatter(0, candidate_CM, overlap_CM.masked_fill(~good_CM, -1))
+    value, box = best_NM.max(1)
+    return box.masked_fill(value < 0, -1)
+
+
+def centerness(anchors_N4: Tensor, boxes_N4: Tensor) -> Tensor:
+    """How near the centre of a box the centre of its anchor lies, in [0, 1] (FCOS, ATSS)."""
+    centre = (anchors_N4[..., :2] + anchors_N4[..., 2:]) / 2
+    low, high = centre - boxes_N4[..., :2], boxes_N4[..., 2:] - centre
+    ratio = torch.minimum(low, high) / torch.maximum(low, high).clamp(min=1e-9)
+    return ratio.clamp(min=0).prod(-1).sqrt()
+
+
+def losses(out: Detection, batch: Batch) -> dict[str, Tensor]:
+    """word: focal loss of every place and token, over positives; box: 1 - GIoU, weighed by centerness; centre: BCE."""
+    corners_BM4 = box_convert(batch.boxes_BM4, "cxcywh", "xyxy")
+    found = [
+        assign(boxes[valid], out.anchors_N4, out.level_N)
+        for boxes, valid in zip(corners_BM4, batch.valid_BM, strict=True)
+    ]
+    box_BN = torch.stack(found)  # boxes of a caption stand first, so that their places are those in the batch
+    where_B, where_N = (box_BN >= 0).nonzero(as_tuple=True)
+    target_BNL = torch.zeros_like(out.logits_BNL)
+    target_BNL[where_B, where_N] = batch.positive_BML[where_B, box_BN[where_B, where_N]].to(target_BNL.dtype)
+    word = sigmoid_focal_loss(out.logits_BNL, target_BNL, alpha=0.25, gamma=2.0) * batch.text_BL[:, None]
+    positives = max(len(where_B), 1)
+    anchors, true = out.anchors_N4[where_N], corners_BM4[where_B, box_BN[where_B, where_N]]
+    said = decode(out.deltas_BN4[where_B, where_N], anchors)
+    near = centerness(anchors, true)
+    centre = F.binary_cross_entropy_with_logits(out.centre_BN[where_B, where_N], near, reduction="sum")
+    return {
+        "word": word.sum() / positives,
+        "box": (generalized_box_iou_loss(said, true) * near).sum() / near.sum().clamp(min=1e-6),
+        "centre": centre / positives,
+    }
+
+
+@torch.inference_mode()
+def detections(out: Detection, classes_CL: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Per prompt: boxes [D, 4] (corners, shares of the image side), scores [D] and classes [D], the best first.
+
+    A class is as likely as the mean over its tokens; a score is the root of that times centerness. At most 100 boxes of
+    a score over 0.05, after suppression of those that overlap a better one of their class by more than 0.6.
+
+    Args:
+        classes_CL: bool, the tokens of every class in the prompt.
+    """
+    share_LC = (classes_CL.float() / classes_CL.sum(1, keepdim=True).clamp(min=1)).T
+    likely_BNC = out.logits_BNL.sigmoid() @ share_LC
+    score_BNC = (likely_BNC * out.centre_BN.sigmoid()[..., None]).sqrt().where(likely_BNC > THRESHOLD, 0)
+    boxes_BN4 = decode(out.deltas_BN4, out.anchors_N4).clamp(0, 1)
+    found = []
+    for boxes, score_NC in zip(boxes_BN4, score_BNC, strict=True):
+        place, kind = [], []
+        for level in out.level_N.unique():
+            own = score_NC.masked_fill((out.level_N != level)[:, None], 0).flatten()
+            best = own.topk(min(PER_LEVEL, int((own > 0).sum()))).indices
+            place.append(best // score_NC.shape[1])
+            kind.append(best % score_NC.shape[1])
+        where, label = torch.cat(place), torch.cat(kind)
+        score = score_NC[where, label]
+        kept = batched_nms(boxes[where], score, label, OVERLAP)[:MOST]
+        found.append((boxes[where][kept], score[kept], label[kept]))
+    return found
