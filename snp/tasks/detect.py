@@ -30,16 +30,17 @@ def prompts(names: Sequence[str], vocabulary: Vocabulary, context: int) -> Itera
     Raises:
         InputError: one name alone is too long.
     """
+    def fits(prompt: str) -> bool:
+        return len(vocabulary.encode(prompt)[0]) <= context
+
     text, spans = "", list[Span]()
     for name in names:
+        if not fits(name):
+            raise InputError(f"class {name!r}", f"is longer than the {context} tokens of a prompt", "shorten it")
         longer = f"{text}. {name}" if text else name
-        if len(vocabulary.encode(longer)[0]) > context:
-            if not text:
-                raise InputError(f"class {name!r}", f"is longer than the {context} tokens of a prompt", "shorten it")
+        if not fits(longer):
             yield text, spans
             text, spans, longer = "", [], name
-            if len(vocabulary.encode(name)[0]) > context:
-                raise InputError(f"class {name!r}", f"is longer than the {context} tokens of a prompt", "shorten it")
         spans = [*spans, (len(longer) - len(name), len(longer))]
         text = longer
     if text:
