@@ -11,6 +11,7 @@ from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
+from snp.errors import InputError
 
 
 class Options(MethodOptions):
@@ -73,7 +74,10 @@ class LotterySession(Session):
     def _score(self, name: str) -> Tensor:
         if self.options.ticket == "random":
             return torch.rand(self.alive[name].shape, generator=self.generator)
-        return self.problem.model.get_parameter(name).detach().abs()
+        trained = self.problem.model.get_parameter(name).detach()
+        if not trained.isfinite().all():
+            raise InputError(name, "is not finite after training", "check the batches and the learning rate")
+        return trained.abs()
 
     def plan(self) -> Plan:
         return plan_of(self.problem, self.alive)

@@ -79,7 +79,9 @@ def exact_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor])
 
 def official_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
-    share = problem.removals / sum(weight.numel() for weight in dense.values())
+    share = problem.sparsity
+    if share is None:
+        share = problem.removals / sum(weight.numel() for weight in dense.values())
     masks = {}
     for names in problem.groups.values():
         count = int(share * sum(dense[name].numel() for name in names))
@@ -94,5 +96,5 @@ def official_masks(problem: Problem, dense: Scores, score: Callable[[str], Tenso
             scores = score(name)
             masks[name] = scores > (scores.flatten().kthvalue(lost).values if lost else -torch.inf)
             if not masks[name].any():
-                raise InputError(name, "all its weights are equal and fall together", "use mode corrected")
+                raise InputError(name, "loses every weight, by equal or by small ones", "use mode corrected")
     return masks

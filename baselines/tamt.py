@@ -44,7 +44,7 @@ class TAMT(Method):
             for batch in problem.batches(self.options.rounds):
                 masks = lowest([score.detach() for score in scores.values()], count)
                 kept = {
-                    name: dense[name] * (mask + score - score.detach())
+                    name: dense[name] * (mask + (score - score.detach()))
                     for (name, score), mask in zip(scores.items(), masks, strict=True)
                 }
                 optimizer.zero_grad()

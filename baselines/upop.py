@@ -13,6 +13,7 @@ from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 from snp.compression.tower import iterate, packed
+from snp.errors import InputError
 
 Key = tuple[str, int, str]
 """(tower, layer, "attention" or "ffn"): one mask."""
@@ -115,6 +116,8 @@ class UPopSession(Session):
     def z(self) -> Tensor:
         """The z-score of every entry's gradient, [E]: over layers and towers, attention and FFN apart."""
         gradient = torch.zeros_like(self.mask_E) if self.mask_E.grad is None else self.mask_E.grad
+        if not gradient.isfinite().all():
+            raise InputError("upop", "the gradient of a mask is not finite", "check the batches and the learning rate")
         z = gradient.double()
         for group in (self.attention_E, ~self.attention_E):
             z[group] = (z[group] - z[group].mean()) / z[group].std().clamp(min=1e-30)

@@ -287,6 +287,9 @@ def test_masked_weights_stay_zero_under_adamw_and_averaging(fused):
     for name, mask in masks.items():
         for trained in (masked, average.module):
             assert trained.get_parameter(name)[~mask].count_nonzero() == 0
+        moments = optimizer.state[masked.get_parameter(name)]
+        for moment in (moments["exp_avg"], moments["exp_avg_sq"]):
+            assert moment[~mask].count_nonzero() == 0 and moment[mask].count_nonzero() > 0
         assert not torch.equal(masked.get_parameter(name)[mask], before[name][mask])
     counts = count(masked, views(masked))
     assert counts.stored == counts.nonzero + plan.cost()["masked"]

@@ -77,6 +77,7 @@ def compress(
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
         seed=seed,
+        sparsity=sparsity,
         groups=named,
         forward=forward or (lambda model, batch: model(batch)),
         token_masks=dict(token_masks or {}),

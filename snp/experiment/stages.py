@@ -133,6 +133,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         heldout=held,
         seed=run.seed,
         groups=groups,
+        sparsity=run.sparsity,
         token_masks={
             "text": lambda batch: batch.text_BL,
             "fusion": lambda batch: F.pad(batch.text_BL, (config.image_tokens, 0), value=True),
