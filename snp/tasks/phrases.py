@@ -42,7 +42,7 @@ class Truth:
             InputError: a sentence that occurs twice; a phrase without a box.
         """
         keys: dict[Key, None] = {}
-        sentences, boxes, first, types = [], [], [], []
+        sentences, boxes, types = [], [], []
         for entry in entries:
             key = (entry.original_id, entry.sentence_id)
             if key in keys:
@@ -55,13 +55,13 @@ class Truth:
                     raise InputError(f"picture {key[0]}, sentence {key[1]}", f"phrase {place} has no box")
                 if merged:
                     own = np.concatenate([own[:, :2].min(0), own[:, 2:].max(0)])[None]
-                first.append(sum(map(len, boxes)))
                 boxes.append(own)
                 sentences.append(len(keys))
                 types.append(entry.phrase_types[place] if entry.phrase_types else ())
             keys[key] = None
         flat = np.concatenate(boxes) if boxes else np.zeros((0, 4))
-        return cls(list(keys), np.array(sentences, np.int64), flat, np.array(first, np.int64), types)
+        first = np.cumsum([0, *map(len, boxes)])[:-1]
+        return cls(list(keys), np.array(sentences, np.int64), flat, first, types)
 
 
 def score(truth: Truth, predictions: Mapping[Key, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
