@@ -116,20 +116,12 @@ def _of_task(entry: Entry) -> dict[str, Any]:
 
 def _entries(path: str | Path, document: Any, boxless: bool) -> list[Entry]:
     images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
-    found: dict[int, list[dict[str, Any]]] = {}
-    for index, image in enumerate(images):
-        _check_image(f"{path}: images[{index}]", image)
-        if image["id"] in found:
-            raise InputError(f"{path}: images[{index}].id", f"{image['id']} occurs twice")
-        found[image["id"]] = []
-    by_id = {image["id"]: image for image in images}
-    for index, annotation in enumerate(annotations):
-        where = f"{path}: annotations[{index}]"
-        if not isinstance(annotation, dict) or annotation.get("image_id") not in found:
-            raise InputError(f"{where}.image_id", "names no image of this file")
-        _check_annotation(where, annotation, by_id[annotation["image_id"]])
+    for error in _faults(path, images, annotations, boxless):
+        raise error
+    found: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
+    for annotation in annotations:
         found[annotation["image_id"]].append(annotation)
-    return [_entry(f"{path}: images[{i}]", image, found[image["id"]], boxless) for i, image in enumerate(images)]
+    return [_entry(image, found[image["id"]]) for image in images]
 
 
 def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
@@ -140,7 +132,13 @@ def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
     except InputError as error:
         yield error
         return
+    yield from _faults(path, images, annotations, boxless)
+
+
+def _faults(path: str | Path, images: list[Any], annotations: list[Any], boxless: bool) -> Iterator[InputError]:
+    """What is wrong with images, then with annotations, then captions without a box."""
     by_id: dict[int, dict[str, Any]] = {}
+    sound = [False] * len(images)
     for index, image in enumerate(images):
         where = f"{path}: images[{index}]"
         try:
@@ -148,32 +146,29 @@ def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
         except InputError as error:
             yield error
             continue
+        sound[index] = True
         if image["id"] in by_id:
             yield InputError(f"{where}.id", f"{image['id']} occurs twice")
         by_id[image["id"]] = image
-    bare = set(by_id)
+    named = set()
     for index, annotation in enumerate(annotations):
         where = f"{path}: annotations[{index}]"
         image = by_id.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
         if image is None:
-            yield InputError(f"{where}.image_id", "names no (sound) image of this file")
+            yield InputError(f"{where}.image_id", "names no image of this file")
             continue
-        bare.discard(image["id"])
+        named.add(image["id"])
         try:
             _check_annotation(where, annotation, image)
         except InputError as error:
             yield error
-    for number in () if boxless else sorted(bare):
-        yield _boxless(f"{path}: image {number}", by_id[number])
+    for index, image in enumerate(() if boxless else images):
+        if sound[index] and image["id"] not in named:
+            text = f"caption {image['caption']!r} has no boxes"
+            yield InputError(f"{path}: images[{index}]", text, "give it an annotation with a bbox")
 
 
-def _boxless(where: str, image: dict[str, Any]) -> InputError:
-    return InputError(where, f"caption {image['caption']!r} has no boxes", "give it an annotation with a bbox")
-
-
-def _entry(where: str, image: dict[str, Any], annotations: list[dict[str, Any]], boxless: bool) -> Entry:
-    if not annotations and not boxless:
-        raise _boxless(where, image)
+def _entry(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
     return Entry(
         id=image["id"],
         file_name=image["file_name"],
