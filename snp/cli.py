@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from snp.errors import InputError
 from snp.experiment.spec import Data, Pretrain, Scale
-from snp.experiment.store import Store
+from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
 
@@ -296,17 +296,22 @@ def _states(row: Row, store: Store) -> list[str]:
 
 
 def _mean_seconds(store: Store) -> dict[str, float]:
-    """Mean wall time of the finished runs of each kind."""
+    """Mean wall time of the finished runs of each sort."""
     times: dict[str, list[float]] = {}
     for result in store.results():
         if seconds := result.manifest.get("wall_seconds"):
-            times.setdefault(result.run.kind, []).append(seconds)
+            times.setdefault(_sort(result.run), []).append(seconds)
     return {kind: sum(values) / len(values) for kind, values in times.items()}
 
 
 def _left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict[str, float]) -> str:
     """Time that the missing and incomplete runs will take, pre-training left out."""
-    todo = [run.kind for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
-    if not all(kind in costs for kind in todo):
+    todo = [_sort(run) for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
+    if not all(sort in costs for sort in todo):
         return "?"
-    return f"{sum(costs[kind] for kind in todo) / 60:.0f} min" if todo else ""
+    return f"{sum(costs[sort] for sort in todo) / 60:.0f} min" if todo else ""
+
+
+def _sort(run: AnyRun) -> str:
+    """Runs that take about the same time: the kind, compression without training apart."""
+    return run.kind if getattr(run, "recovery", True) else "compress at once"

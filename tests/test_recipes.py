@@ -3,7 +3,7 @@
 import pytest
 
 from snp.compression.registry import get
-from snp.experiment.recipes import RECIPES, Phase
+from snp.experiment.recipes import RECIPES, Phase, phase_of
 from snp.experiment.store import Store
 
 
@@ -26,4 +26,4 @@ def test_every_committed_result_was_made_by_todays_recipe(scale):
     for result in Store.at(scale).results():
         today, recorded = RECIPES[result.run.scale], dict(result.manifest["config"]["recipe"])
         assert recorded.pop("model") == today.model, result.run.slug
-        assert Phase(**recorded) == getattr(today, result.run.kind), result.run.slug
+        assert Phase(**recorded) == phase_of(result.run), result.run.slug

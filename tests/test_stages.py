@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from snp.errors import InputError
 from snp.experiment import stages
 from snp.experiment.store import Store
 from snp.experiment.tables import find
@@ -32,6 +33,21 @@ def test_a_sparsity_is_a_share_of_the_linear_weights_of_both_towers_and_of_fusio
         zeros = float((weights(model, *parts) == 0).float().mean())
         assert 0.5 < zeros < 0.75
     assert float((weights(model, "slot_head", "box_head", "vision_to_fusion") == 0).float().mean()) < 0.01
+
+
+def test_without_recovery_the_decision_is_all_that_happens_to_the_weights(store: Store) -> None:
+    run = find("scenes/omp@s63", "smoke").compress(0)
+    result = stages.run(run, store)
+    assert (result.curve, "-at-once-" in run.slug) == ([], True)
+    dense, pruned = (stages.load_model(store.folder(of))[0] for of in (run.parent, run))
+    for before, after in zip(dense.parameters(), pruned.parameters(), strict=True):
+        assert torch.equal(torch.where(after == 0, 0.0, before), after)
+
+
+def test_a_method_that_decides_while_it_trains_cannot_go_without(store: Store) -> None:
+    run = find("scenes/snp@60", "smoke").compress(0).model_copy(update={"recovery": False})
+    with pytest.raises(InputError, match="decides while training"):
+        stages.run(run, store)
 
 
 def test_a_task_ticket_is_found_on_the_expressions_of_its_benchmark(store: Store) -> None:

@@ -83,6 +83,7 @@ def test_table1b_zeroes_63_75_and_90_per_cent_of_the_prunable_weights_by_a_famil
     family = [row for row in rows("table1b", "desk") if row.name != "dense"]
     assert {row.sparsity for row in family} == {0.63, 0.75, 0.9}
     assert len({row.method for row in family}) == 12
+    assert not any(row.recovery for row in rows("table1b", "desk"))
     thrice = {row.method for row in family if row.seeds == (0, 1, 2)}
     assert thrice == {"multiflow", "omp", "lamp", "snip", "chita"}
     assert family[0].label == "scenes/multiflow@s63"

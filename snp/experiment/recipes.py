@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from snp.experiment.spec import Scale
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
 
 
 class Phase(BaseModel):
@@ -78,3 +78,10 @@ RECIPES: dict[Scale, Recipe] = {
         test_expressions=5_000,
     ),
 }
+
+
+def phase_of(run: Pretrain | Compress | Finetune) -> Phase:
+    """The phase that a run trains for, of its scale's recipe; without steps where it is compressed at once."""
+    phase: Phase = getattr(RECIPES[run.scale], run.kind)
+    at_once = isinstance(run, Compress) and not run.recovery
+    return phase.model_copy(update={"steps": 0}) if at_once else phase

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from snp.experiment.recipes import RECIPES
+from snp.experiment.recipes import phase_of
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import Row
 
@@ -26,7 +26,7 @@ def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> l
 
 def captions(run: AnyRun) -> int:
     """Captions that a run trains on: the unit of the progress bar."""
-    phase = getattr(RECIPES[run.scale], run.kind)
+    phase = phase_of(run)
     return phase.steps * phase.batch
 
 

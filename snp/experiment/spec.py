@@ -75,6 +75,7 @@ class Compress(Spec):
         keep: share of ALL parameters to remain; or
         sparsity: share of the prunable weights to zero: the linear maps of both towers and of the fusion.
         task: trained on the training expressions of this benchmark instead of the pre-training mixture.
+        recovery: False: decided at once and left as it is, without continued pre-training; fine-tuning alone heals it.
     """
 
     kind: Literal["compress"] = "compress"
@@ -85,6 +86,7 @@ class Compress(Spec):
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
     task: Benchmark | None = None
+    recovery: bool = True
     seed: Seed = 0
     parent: Pretrain
 
@@ -111,7 +113,8 @@ class Compress(Spec):
     def name(self) -> str:
         size = f"zero{percent(self.sparsity)}" if self.keep is None else f"keep{percent(self.keep)}"
         found = f"-on-{self.task}" if self.task else ""
-        return f"{self.data}-{self.variant}{found}-{size}-seed{self.seed}"
+        at_once = "" if self.recovery else "-at-once"
+        return f"{self.data}-{self.variant}{found}-{size}{at_once}-seed{self.seed}"
 
 
 class Finetune(Spec):

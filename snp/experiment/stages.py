@@ -26,7 +26,7 @@ from snp.errors import InputError
 from snp.experiment import prepare
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
-from snp.experiment.recipes import RECIPES, Phase, Recipe
+from snp.experiment.recipes import RECIPES, Recipe, phase_of
 from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, explain
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import SPLITS
@@ -67,7 +67,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     def judge(learner: nn.Module) -> dict[str, Any]:
         return _flat("val", rec.evaluate(model, glance))
 
-    phase = recipe.pretrain
+    phase = phase_of(run)
     # every object by its full description first: from sparse captions that also tell places the towers learn
     # words very slowly
     regions = prepare.entries(root, "regions_train", vocabulary, config)
@@ -110,7 +110,9 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
     dense, _, config, vocabulary = load_model(store.folder(run.parent))
     method = get(run.method, **run.options)
-    phase = recipe.compress
+    phase = phase_of(run)
+    if not run.recovery and method.stage == "training":
+        raise InputError(run.name, f"{run.method} decides while training", "run it with recovery")
     train, held_out = learning(root, vocabulary, config, run.task)
     per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
     # as many images as a weight step has: what costs, and what varies, is images
@@ -178,7 +180,7 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Re
     def data(split: str) -> GroundingSet:
         return prepare.entries(root, f"finetune_{run.benchmark}_{split}", vocabulary, config)
 
-    train, phase, val = data("train"), recipe.finetune, data("val")
+    train, phase, val = data("train"), phase_of(run), data("val")
     zero_shot = {"val": rec.evaluate(model, val)}
     loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
                 run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
@@ -284,7 +286,7 @@ def _flat(name: str, found: dict[str, Any]) -> dict[str, float]:
 def _finish(
     run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path
 ) -> Result:
-    phase: Phase = getattr(recipe, run.kind)
+    phase = phase_of(run)
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
     about = manifest(run, {"model": recipe.model, **phase.model_dump()}, torch.get_num_threads(),

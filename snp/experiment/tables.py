@@ -27,6 +27,7 @@ class Row(BaseModel):
         keep: share of ALL parameters that remains; or
         sparsity: share of the prunable weights that is zero.
         task: the benchmark it is compressed on; none for the pre-training mixture.
+        recovery: whether continued pre-training follows, or goes with, the compression.
         group: the share that is removed, in per cent. of: what it is a share of.
         main: a reproduction runs it.
     """
@@ -40,6 +41,7 @@ class Row(BaseModel):
     keep: float | None = None
     sparsity: float | None = None
     task: Benchmark | None = None
+    recovery: bool = True
     group: str
     of: str = ALL_PARAMETERS
     benchmarks: tuple[Benchmark, ...] = BENCHMARKS
@@ -75,6 +77,7 @@ class Row(BaseModel):
             keep=self.keep,
             sparsity=self.sparsity,
             task=self.task,
+            recovery=self.recovery,
             seed=seed,
             parent=self.pretrain,
         )
@@ -150,14 +153,20 @@ def table1(scale: Scale) -> list[Row]:
 def table1b(scale: Scale) -> list[Row]:
     """Table 1b, task-agnostic pruning as in MULTIFLOW's paper: its family at 63%, 75% and 90% of the prunable weights.
 
-    RefCOCO-like benchmark of scenes; three seeds for the methods it speaks of most.
+    Pruned once and fine-tuned on the task, with no pre-training in between. RefCOCO-like benchmark of scenes; three
+    seeds for the methods it speaks of most.
     """
     seeds = _seeds(scale)
+    sizes = (0.63, 0.75, 0.9)
+    dense = _row(scale, "scenes", DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
     return [
-        _row(scale, "scenes", name, sparsity=sparsity, main=True,
-             seeds=seeds if name in (DENSE, *FAMILY_FIRST) else seeds[:1])
-        for sparsity in (0.63, 0.75, 0.9)
-        for name in ((DENSE, *FAMILY) if sparsity == 0.63 else FAMILY)
+        dense.model_copy(update={"group": _of_weights(sizes[0])}),
+        *(
+            _row(scale, "scenes", name, sparsity=sparsity, main=True, recovery=False,
+                 seeds=seeds if name in FAMILY_FIRST else seeds[:1])
+            for sparsity in sizes
+            for name in FAMILY
+        ),
     ]  # fmt: skip
 
 
@@ -251,9 +260,10 @@ def _row(
     seeds: tuple[int, ...] = (0,),
     benchmarks: tuple[Benchmark, ...] = ("refcoco",),
     main: bool = False,
+    recovery: bool = True,
 ) -> Row:
     method, options = METHODS[name]
-    whole = {"keep": 1.0} if name == DENSE else {"keep": keep, "sparsity": sparsity, "task": task}
+    whole = {"keep": 1.0} if name == DENSE and recovery else {"keep": keep, "sparsity": sparsity, "task": task}
     return Row(
         scale=scale,
         data=data,
@@ -261,7 +271,8 @@ def _row(
         method=method,
         options=options,
         **whole,
-        group=f"{percent(sparsity)}%" if keep is None else _removed(keep),
+        recovery=recovery,
+        group=_of_weights(sparsity) if keep is None else _removed(keep),
         of=PRUNABLE if keep is None else ALL_PARAMETERS,
         benchmarks=benchmarks,
         seeds=seeds,
@@ -271,3 +282,7 @@ def _row(
 
 def _removed(keep: float) -> str:
     return f"{percent(1 - keep)}%"
+
+
+def _of_weights(sparsity: float | None) -> str:
+    return f"{percent(sparsity)}%"
