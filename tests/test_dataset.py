@@ -107,6 +107,23 @@ def test_a_word_that_never_occurred_is_unknown_and_the_others_are_not():
     assert len({PAD, START, END, UNKNOWN}) == 4
 
 
+def test_a_vocabulary_that_is_extended_keeps_its_numbers_and_puts_new_ones_behind():
+    old = Vocabulary.of(["a red star", "a blue star"])
+    new = old.extended(["how often is there a red circle", "a blue circle"])
+    assert new.clip_ids[: len(old.clip_ids)] == old.clip_ids
+    added = {i for i in tokens.encode("how often is there circle")[0]}
+    assert new.clip_ids[len(old.clip_ids) :] == sorted(added)
+    assert [int(i) for i in new.encode("a red star")[0]] == [int(i) for i in old.encode("a red star")[0]]
+    assert UNKNOWN not in new.encode("how often is there a blue circle")[0]
+
+
+def test_an_extended_vocabulary_is_the_same_when_read_from_its_ids():
+    new = Vocabulary.of(["a red star"]).extended(["a big circle"])
+    assert new.clip_ids != sorted(new.clip_ids)
+    assert Vocabulary(new.clip_ids) == new != Vocabulary.of(["a red star", "a big circle"])
+    assert new.extended(["a big red star"]) == new
+
+
 # -- pixels -----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Lays a data set out on disk: pictures drawn by worker processes, captions and the three benchmarks."""
+"""Lays a data set out on disk: pictures drawn by worker processes, captions, and the benchmarks of all tasks."""
 
 import hashlib
 import json
@@ -10,7 +10,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -20,9 +19,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from snp.data import annotations
+from snp.data import annotations, taskfiles
 from snp.data.annotations import Box, Entry, Span
 from snp.data.expressions import STYLES, Expression, Item, Scene
+from snp.data.pictures import SPLITS, Picture
+from snp.data.questions import TYPES, Question, ask
 from snp.errors import InputError
 from snp.files import read_json, write_json
 
@@ -43,28 +44,16 @@ _CHUNK = 50  # pictures a worker makes at a time
 
 
 class Generator(Protocol):
-    """What a data set brings: its name, version, categories and a way to draw a picture."""
+    """What a data set brings: its name, version, categories, the names of its items, and a way to draw a picture."""
 
     name: str
     version: int
     categories: Sequence[str]
+    nouns: Sequence[str]
 
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
         """A picture (height, width, 3) of bytes and its items; `rng` is the only source of chance."""
         ...
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture as annotated: items, a caption of several phrases, and expressions by benchmark."""
-
-    file_name: str
-    size: tuple[int, int]
-    items: list[Item]
-    caption: Expression | None
-    single: Expression | None
-    expressions: dict[str, list[Expression]]
-    pixels: str  # sha256 of the pixels
 
 
 def build(
@@ -98,12 +87,10 @@ def build(
         raise InputError(root, "is not empty and holds no data set", "choose a new folder")
     # dataset.json is written last: a folder without it was interrupted and is made again.
     (root / "dataset.json").unlink(missing_ok=True)
-    for folder in ("images", "annotations"):
+    for folder in ("images", "annotations", *taskfiles.SPLITS):
         shutil.rmtree(root / folder, ignore_errors=True)
     evaluation = math.ceil(test / PER_PICTURE)
-    counts = {"train": train, "pretrain-val": pretrain_val} | dict.fromkeys(
-        ("val", "testA", "testB", "test"), evaluation
-    )
+    counts = dict.fromkeys(SPLITS, evaluation) | {"train": train, "pretrain-val": pretrain_val}
     jobs = [
         (generator, root, seed, split, start, min(start + _CHUNK, count))
         for split, count in counts.items()
@@ -122,6 +109,7 @@ def build(
     write_json(root / "dataset.json", {
         "name": generator.name, "version": generator.version, "seed": seed, "pictures": counts,
         "captions": {name: len(entries) for name, entries in files.items()},
+        "tasks_sha256": taskfiles.write(root, pictures, generator.nouns),
         "annotations_sha256": {
             name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest()
             for name in files
@@ -150,17 +138,30 @@ def place(
 
 
 def data_hash(root: str | Path) -> str:
-    """sha256 of everything that was generated in `root`: pixels, captions and boxes.
+    """sha256 of the pixels, captions and boxes in `root`: of all that grounding is trained on and tested with.
 
     Raises:
         InputError: no complete data set is there.
     """
+    return _hash(root, "annotations_sha256", "pixels_sha256")
+
+
+def tasks_hash(root: str | Path) -> str:
+    """sha256 of the pixels in `root` and of the files of the other tasks: questions, phrases, detection.
+
+    Raises:
+        InputError: no complete data set is there, or one of the time before these tasks.
+    """
+    return _hash(root, "pixels_sha256", "tasks_sha256")
+
+
+def _hash(root: str | Path, *parts: str) -> str:
     path = Path(root) / "dataset.json"
     if not path.is_file():
         raise InputError(root, "holds no complete data set", "make it with `snp data make`")
     made = read_json(path)
     hashes = []
-    for name in ("annotations_sha256", "pixels_sha256"):
+    for name in parts:
         if name not in made:
             raise InputError(f"{path}: {name}", "missing", "make it again with `snp data make`")
         hashes.append(made[name])
@@ -207,7 +208,25 @@ def picture(generator: Generator, root: Path, seed: int, split: str, number: int
         Image.fromarray(image).save(root / "images" / name, compress_level=1)
         caption = scene.caption(rng) if pretraining else None
         pixels = hashlib.sha256(image.tobytes()).hexdigest()
-        return Picture(name, image.shape[:2], items, caption, single, expressions, pixels)
+        tasks = _tasks(generator, scene, seed, split, number)
+        return Picture(name, image.shape[:2], items, caption, single, expressions, pixels, *tasks)
+
+
+def _tasks(
+    generator: Generator, scene: Scene, seed: int, split: str, number: int
+) -> tuple[tuple[Question, ...], tuple[Expression, ...]]:
+    """Questions and sentences about a picture; their chance is their own, and changes nothing of the rest."""
+    rng = random.Random(f"{generator.name}/{seed}/{split}/{number}/tasks")
+    questions, sentences = list[Question](), dict[str, Expression]()
+    if taskfiles.used("gqa", split, number):
+        _, others = generator.draw(rng, split)
+        first = number * taskfiles.QUESTIONS  # types are dealt out in turn over the pictures
+        kinds = [TYPES[slot % len(TYPES)] for slot in range(first, first + taskfiles.QUESTIONS)]
+        questions = ask(scene, others, kinds, rng)
+    if taskfiles.used("flickr30k", split, number):
+        said = (scene.caption(rng) for _ in range(taskfiles.SENTENCES))
+        sentences = {sentence.caption: sentence for sentence in said}
+    return tuple(questions), tuple(sentences.values())
 
 
 def _expressions(

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +13,8 @@ from snp.data.annotations import Span
 KINDS = ("attribute", "relation", "order")
 STYLES = ("refcoco", "refcoco+", "refcocog")
 ANYTHING = "thing"
+NOUN = "noun"
+"""The class of what an item is called, beside those of its attributes."""
 # Margins in pixels: what is said of the target holds by at least the first, what could be said of any rival
 # fails by at least the second. Between the two lies what an eye might doubt, and no expression relies on it.
 SIDE, SIDE_SLACK = 6, 2
@@ -51,8 +54,19 @@ class Phrase:
     def text(self, front: str = "") -> str:
         return " ".join([*front.split(), *(word for _, word in self.adjectives), self.noun])
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is "thing" alone, which says nothing."""
+        return self.noun == ANYTHING and not self.adjectives
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Everything it says, as (class, word)."""
+        return self.adjectives if self.noun == ANYTHING else (*self.adjectives, (NOUN, self.noun))
+
     def uses(self, classes: Sequence[str]) -> bool:
-        return bool(classes) and any(name in classes for name, _ in self.adjectives)
+        """Whether it says anything of one of these classes."""
+        return bool(classes) and any(name in classes for name, _ in self.parts)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Scene:
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = tuple(items)
         self.all = (1 << len(items)) - 1
-        self.phrases = [self._phrases(item) for item in items]
+        self.phrases = [self.describe(item) for item in items]
         self.relations = self._relations()
         self.orders = self._orders()
 
@@ -129,9 +143,9 @@ class Scene:
                 part = self.refer("refcoco", "order", rng)
             if part is None:
                 index = left.pop()
-                phrase = _pick([p for p in self.phrases[index] if p.adjectives or p.noun != ANYTHING], rng)
-                text = _indefinite(phrase.text())
-                part = Expression(text, "", tuple((i, (0, len(text))) for i in _bits(phrase.fits)))
+                phrase = _pick([p for p in self.phrases[index] if not p.bare], rng)
+                text = indefinite(phrase.text())
+                part = Expression(text, "", tuple((i, (0, len(text))) for i in bits_of(phrase.fits)))
             if part.caption in texts:
                 continue
             texts.add(part.caption)
@@ -145,7 +159,20 @@ class Scene:
             caption += text
         return Expression(caption, "", tuple(named))
 
-    def _phrases(self, item: Item) -> list[Phrase]:
+    def about(self, index: int, silent: Sequence[str]) -> "Scene":
+        """This scene to one who asks about classes of one item: he refers to no other, and says nothing of them."""
+        view = copy(self)
+        view.items = tuple(replace(item, target=place == index) for place, item in enumerate(self.items))
+        view.phrases = [
+            [p for p in phrases if place != index or not p.uses(silent)]
+            for place, phrases in enumerate(self.phrases)
+        ]
+        view.relations = [r for r in self.relations if not set(silent) & set(r.silent)]
+        view.orders = [o for o in self.orders if not set(silent) & set(o.silent)]
+        return view
+
+    def describe(self, item: Item) -> list[Phrase]:
+        """All descriptions of an item, be it of this picture or not, with the items of this picture each fits."""
         having = {
             name: self._where(other.attributes.get(name) == word for other in self.items)
             for name, word in item.attributes.items()
@@ -160,6 +187,10 @@ class Scene:
                         bits &= having[name]
                     found.append(Phrase(noun, tuple((name, item.attributes[name]) for name in names), bits))
         return found
+
+    def unique(self, index: int, silent: Sequence[str]) -> list[Phrase]:
+        """Descriptions that fit this item alone and say nothing of these classes."""
+        return [p for p in self.phrases[index] if p.fits == 1 << index and not p.uses(silent) and not p.bare]
 
     def _where(self, truths: Iterable[bool]) -> int:
         return sum(1 << index for index, true in enumerate(truths) if true)
@@ -226,11 +257,7 @@ class Scene:
 
     def _attribute(self, style: str, rng: random.Random) -> Iterator[Expression]:
         for target in self._targets(rng):
-            fitting = [
-                p
-                for p in self.phrases[target]
-                if p.fits == 1 << target and (p.adjectives or p.noun != ANYTHING)
-            ]
+            fitting = self.unique(target, ())
             if style == "refcocog":
                 fitting = [
                     p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))
@@ -259,7 +286,7 @@ class Scene:
                     if not p.uses(relation.silent) and (p.fits & ~(1 << landmark)).bit_count() >= 2
                     and p.fits & relation.may[landmark] == 1 << target
                 ]  # fmt: skip
-                unique = self._landmark(landmark, relation)
+                unique = self.unique(landmark, relation.silent)
                 if rivals and unique:
                     root = f"the {_pick(rivals, rng, length).text()}"
                     tail = f"that is {relation.long}" if style == "refcocog" else relation.short
@@ -283,7 +310,7 @@ class Scene:
                 if p.fits & both == 1 << target
                 and p.fits & one.may[first] != 1 << target != p.fits & two.may[second]
             ]  # fmt: skip
-            landmarks = self._landmark(first, one), self._landmark(second, two)
+            landmarks = self.unique(first, one.silent), self.unique(second, two.silent)
             if rivals and all(landmarks):
                 root = f"the {_pick(rivals, rng, 'long').text()}"
                 anchors = [f"the {_pick(unique, rng, 'short').text()}" for unique in landmarks]
@@ -295,12 +322,6 @@ class Scene:
                     (len(text) - len(anchors[1]), len(text)),
                 )
                 yield Expression(text, "relation", tuple(zip((target, first, second), spans, strict=True)))
-
-    def _landmark(self, index: int, relation: Relation) -> list[Phrase]:
-        return [
-            p for p in self.phrases[index]
-            if p.fits == 1 << index and not p.uses(relation.silent) and (p.adjectives or p.noun != ANYTHING)
-        ]  # fmt: skip
 
     def _order(self, style: str, rng: random.Random) -> Iterator[Expression]:
         usable = [o for o in self.orders if style == "refcocog" or o.location == (style == "refcoco")]
@@ -355,9 +376,11 @@ def _chained(phrase: Phrase, rng: random.Random) -> tuple[str, int]:
     return root + place + (" that is " + " and ".join(words[cut:]) if behind else ""), len(root)
 
 
-def _indefinite(text: str) -> str:
+def indefinite(text: str) -> str:
+    """A description with its article."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
-def _bits(bits: int) -> list[int]:
+def bits_of(bits: int) -> list[int]:
+    """The items that bits stand for."""
     return [index for index in range(bits.bit_length()) if bits >> index & 1]

@@ -34,6 +34,7 @@ class Scenes:
 
     name, version = "scenes", 1
     categories = tuple(f"{color} {shape}" for color, shape in PAIRS)
+    nouns = SHAPES
 
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
         """A picture (64, 64, 3) and its items; boxes are tight around what is drawn and do not overlap."""

@@ -76,7 +76,7 @@ class Stamps:
 
     def __init__(self, source: str | Path = SOURCE) -> None:
         self.cutouts = find(source)
-        self.categories = tuple(sorted({cutout.name for cutout in self.cutouts}))
+        self.categories = self.nouns = tuple(sorted({cutout.name for cutout in self.cutouts}))
         self.unseen = tuple(sorted({cutout.name for cutout in self.cutouts if not cutout.train}))
 
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:

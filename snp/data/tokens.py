@@ -37,11 +37,19 @@ def encode(caption: str) -> tuple[list[int], list[tuple[int, int]]]:
     return ids, spans
 
 
+def _occurring(captions: Iterable[str]) -> list[int]:
+    return sorted({i for caption in captions for i in encode(caption)[0]})
+
+
 class Vocabulary:
-    """CLIP ids that occur in a data set, renumbered from 4 on, so that embeddings do not dwarf small towers. [ours]"""
+    """CLIP ids that occur in a data set, renumbered from 4 on, so that embeddings do not dwarf small towers. [ours]
+
+    Args:
+        clip_ids: in the order of their numbers.
+    """
 
     def __init__(self, clip_ids: Iterable[int]) -> None:
-        self.clip_ids = sorted(set(clip_ids))
+        self.clip_ids = list(dict.fromkeys(clip_ids))
         self._index = {clip: index for index, clip in enumerate(self.clip_ids, start=4)}
 
     def __len__(self) -> int:
@@ -55,7 +63,15 @@ class Vocabulary:
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Vocabulary":
-        return cls(i for caption in captions for i in encode(caption)[0])
+        """The tokens of captions, whatever their order."""
+        return cls(_occurring(captions))
+
+    def extended(self, captions: Iterable[str]) -> "Vocabulary":
+        """With the tokens of more captions behind those of this vocabulary, which keep their numbers. [ours]
+
+        A model that was trained with the old one keeps its embeddings and needs more rows at the end.
+        """
+        return Vocabulary([*self.clip_ids, *_occurring(captions)])
 
     def encode(self, caption: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Ids with start and end token (int16, length L), and their character spans (empty for those two)."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from snp.data import annotations
 from snp.data.annotations import Entry
 from snp.data.sources import coco, flickr, gqa, refer
-from snp.data.sources.images import FOLDERS, Images, unreadable
+from snp.data.sources.images import FOLDERS, Images, drawn, naming, unreadable
 from snp.errors import InputError
 
 Level = Literal["ok", "warning", "error"]
@@ -176,7 +176,7 @@ def _flickr(root: Path, folder: Path) -> Iterator[_Split]:
             yield _Split(
                 path.stem,
                 path,
-                lambda pictures=pictures: (len(pictures), [f"{picture}.jpg" for picture in pictures]),
+                lambda pictures=pictures: (len(pictures), list(map(naming(root), pictures))),
                 lambda pictures=pictures: _flickr_faults(root, pictures),
             )
     for kind in ("separateGT", "mergedGT"):
@@ -203,7 +203,7 @@ def _gqa(root: Path, folder: Path) -> Iterator[_Split]:
         yield _Split(part.split, part.path, part.read, lambda part=part, entries=entries: _gqa_faults(
             part.path, part.faults, entries, vocabulary))  # fmt: skip
     for path in raw:
-        entries = lambda path=path: gqa.questions(path)  # noqa: E731
+        entries = lambda path=path: gqa.questions(path, name=naming(root))  # noqa: E731
         yield _Split(
             path.stem.removesuffix("_questions"), path, lambda entries=entries: _of_entries(entries()),
             lambda path=path, entries=entries: _gqa_faults(path, tuple, entries, vocabulary),
@@ -249,7 +249,7 @@ def _pictures(root: Path, names: list[str], decode: bool) -> list[Finding]:
     """Whether all pictures are there, and can be read."""
     if not names:
         return []
-    images = Images([root])
+    images = Images([root, root.resolve().parent] if drawn(root) else [root])
     paths = {name: images.find(name) for name in names}
     missing = [name for name, path in paths.items() if path is None]
     found = []

@@ -1,12 +1,13 @@
 """Flickr30k Entities as published: a file of sentences and a file of boxes for every picture."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from snp.data.annotations import Box, Entry, Span
+from snp.data.sources.images import jpg
 from snp.errors import InputError
 
 _PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]+)\]")
@@ -102,13 +103,16 @@ def boxes(path: Path) -> Boxes:
     return Boxes(width, height, found, frozenset(boxless - found.keys()))
 
 
-def read(root: Path, pictures: Iterable[str], merged: bool = False) -> list[Entry]:
+def read(
+    root: Path, pictures: Iterable[str], merged: bool = False, name: Callable[[str], str] = jpg
+) -> list[Entry]:
     """One entry for every sentence of these pictures that has a phrase with a box.
 
     Args:
         root: holds ``Sentences/`` and ``Annotations/``.
         pictures: their numbers, as ``val.txt`` lists them.
         merged: the boxes of one phrase become the one box around them (merged-box protocol).
+        name: the file of a picture's number.
     """
     entries: list[Entry] = []
     for picture in pictures:
@@ -125,7 +129,7 @@ def read(root: Path, pictures: Iterable[str], merged: bool = False) -> list[Entr
             entries.append(
                 Entry(
                     id=len(entries),
-                    file_name=f"{picture}.jpg",
+                    file_name=name(picture),
                     height=about.height,
                     width=about.width,
                     caption=said.text,

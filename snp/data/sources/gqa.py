@@ -1,19 +1,24 @@
 """GQA as published: questions with typed answers, and scene graphs with the boxes that they speak of."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from snp.data.annotations import Entry
+from snp.data.sources.images import jpg
 from snp.errors import InputError
 from snp.files import read_json
 
 
-def questions(path: Path, graphs: dict[str, Any] | None = None) -> list[Entry]:
+def questions(
+    path: Path, graphs: dict[str, Any] | None = None, name: Callable[[str], str] = jpg
+) -> list[Entry]:
     """One entry for every question of a ``{split}_{balanced,all}_questions.json``, in the order of the file.
 
     Args:
         graphs: scene graphs by picture, as `scene_graphs` reads them; with them, objects that a question names
             (its ``annotations.question``: word place -> object) become boxes with spans.
+        name: the file of a picture's number.
 
     Raises:
         InputError: naming the file and the field at fault.
@@ -35,7 +40,7 @@ def questions(path: Path, graphs: dict[str, Any] | None = None) -> list[Entry]:
         entries.append(
             Entry(
                 id=index,
-                file_name=f"{question['imageId']}.jpg",
+                file_name=name(question["imageId"]),
                 height=graph.get("height", 0),
                 width=graph.get("width", 0),
                 caption=question["question"],
@@ -70,12 +75,23 @@ def scene_graphs(path: Path) -> dict[str, Any]:
 
 def answers(path: Path) -> dict[str, int]:
     """The vocabulary of answers, ``gqa_answer2id.json``: answer -> number, each number once."""
+    return _numbered(path, read_json(path))
+
+
+def answers_by_type(path: Path) -> dict[str, dict[str, int]]:
+    """The vocabularies of MDETR's ``gqa_answer2id_by_type.json``: type, without its ``answer_`` -> answer -> number."""
     document = read_json(path)
-    if not isinstance(document, dict) or not all(type(v) is int for v in document.values()):
-        raise InputError(path, "is not a dict of answer -> whole number")
-    if sorted(document.values()) != list(range(len(document))):
-        raise InputError(path, "its numbers are not 0, 1, 2, ... each once")
-    return document
+    if not isinstance(document, dict):
+        raise InputError(path, "is not a dict of answers by type")
+    return {kind.removeprefix("answer_"): _numbered(f"{path}: {kind}", found) for kind, found in document.items()}
+
+
+def _numbered(where: Path | str, answers: Any) -> dict[str, int]:
+    if not isinstance(answers, dict) or not all(type(v) is int for v in answers.values()):
+        raise InputError(where, "is not a dict of answer -> whole number")
+    if sorted(answers.values()) != list(range(len(answers))):
+        raise InputError(where, "its numbers are not 0, 1, 2, ... each once")
+    return answers
 
 
 def _named(question: dict[str, Any], graph: dict[str, Any], where: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

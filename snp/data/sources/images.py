@@ -1,11 +1,13 @@
-"""Where a benchmark's pictures lie: any of the usual layouts, and whether a file is a whole picture."""
+"""How a benchmark's pictures are called and where they lie: any of the usual layouts; whether a file is whole."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
+
+from snp.data import pictures
 
 FOLDERS = (
     "", "images", "train2014", "val2014", "train2017", "val2017", "train", "val", "test", "flickr30k-images",
@@ -14,14 +16,31 @@ FOLDERS = (
 """Folders below a root in which pictures are looked for, in this order."""
 
 
+def jpg(identity: str) -> str:
+    """The picture of this number as GQA and Flickr30k publish it."""
+    return f"{identity}.jpg"
+
+
+def drawn(root: Path) -> bool:
+    """Whether a benchmark's folder is part of a data set that was drawn here."""
+    return (root.resolve().parent / "dataset.json").is_file()
+
+
+def naming(root: Path) -> Callable[[str], str]:
+    """What tells the picture of a number, for a benchmark's folder: published, or drawn here."""
+    return pictures.file_name if drawn(root) else jpg
+
+
 class Images:
     """The pictures below some roots, found by file name; every folder is listed once.
 
+    A name that has folders of its own is looked for with them first.
     COCO's pictures are found under the names of both years: ``COCO_train2014_000000000009.jpg`` is
     ``000000000009.jpg`` of 2017.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
         self._paths: dict[str, Path] = {}
         for root in roots:
             for folder in FOLDERS:
@@ -32,6 +51,10 @@ class Images:
     def find(self, file_name: str) -> Path | None:
         """The path of a picture, or None."""
         name = Path(file_name).name
+        if name != file_name:
+            nested = (root / folder / file_name for root in self._roots for folder in FOLDERS)
+            if (path := next((path for path in nested if path.is_file()), None)) is not None:
+                return path
         return self._paths.get(name) or self._paths.get(name.rpartition("_")[2])
 
 
