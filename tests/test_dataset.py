@@ -60,7 +60,7 @@ def vocabulary(root):
 
 @pytest.fixture(scope="module")
 def data(root, vocabulary):
-    return GroundingSet(root, "toy", vocabulary, SIZE, CONTEXT)
+    return GroundingSet.read(root, "toy", vocabulary, SIZE, CONTEXT)
 
 
 # -- words ------------------------------------------------------------------------------------------------------
@@ -235,12 +235,100 @@ def test_joined_data_sets_give_the_entries_of_both_in_order(data, root):
     same(whole.subset(np.array([3])).batch(np.array([0])), data.batch(np.array([2])))
 
 
+# -- sets of any entries ----------------------------------------------------------------------------------------
+
+PIXELS = np.random.default_rng(2).integers(0, 256, (2, 3, SIZE, SIZE), np.uint8)
+PICTURES = {"a.png": (PIXELS, 0), "b.png": (PIXELS, 1)}
+ANSWERS = {"attr": {"red": 0, "blue": 1}, "obj": {"no": 0, "yes": 1}}
+QUESTIONS = [
+    entry(0, "b.png", "what colour is the star?", (), (), question_type="attr", answer="blue"),
+    entry(1, "a.png", "is it a heart?", ((0, 0, 12, 8),), (((8, 13),),), question_type="obj", answer="no"),
+    entry(2, "a.png", "is there a star?", (), (), question_type="obj", answer="yes", height=0, width=0),
+]
+
+
+def questions(entries=QUESTIONS, **options) -> GroundingSet:
+    words = Vocabulary.of(question.caption for question in QUESTIONS)
+    return GroundingSet(entries, PICTURES.__getitem__, words, CONTEXT, **options)
+
+
+def test_a_set_of_entries_gives_the_batches_of_a_file_with_them(data, root, vocabulary):
+    entries = annotations.read(root / "annotations" / "toy.json")
+    names = sorted({entry.file_name for entry in entries})
+    pixels = np.stack([read_image(root / "images" / name, SIZE) for name in names])
+    images = {name: (pixels, row) for row, name in enumerate(names)}
+    same(GroundingSet(entries, images.__getitem__, vocabulary, CONTEXT).batch(np.arange(12)), data.batch(np.arange(12)))
+
+
+def test_pictures_held_in_memory_are_shared_by_joined_sets():
+    whole = questions(QUESTIONS[:1]).joined(questions(QUESTIONS[1:]), questions())
+    assert len(whole.batch(np.arange(6), share_images=True).images_ICHW) == 2
+    same(whole.batch(np.arange(3)), questions().batch(np.arange(3)))
+
+
+def test_captions_without_a_box_have_an_empty_place():
+    mixed, none = questions().batch(np.arange(3)), questions().batch(np.array([0, 2]))
+    assert mixed.valid_BM.tolist() == [[False], [True], [False]] and mixed.category_BM.tolist() == [[0]] * 3
+    assert mixed.boxes_BM4.isfinite().all() and not mixed.positive_BML[[0, 2]].any()
+    assert none.valid_BM.shape == (2, 1) and not none.valid_BM.any() and not none.positive_BML.any()
+    assert questions().categories == 1 and questions(QUESTIONS[:1]).categories == 0
+
+
+def test_a_file_may_hold_captions_without_a_box_if_that_is_said(tmp_path):
+    annotations.write(tmp_path / "annotations" / "q.json", QUESTIONS[:1], ["thing"])
+    (tmp_path / "images").mkdir()
+    Image.fromarray(PIXELS[1].transpose(1, 2, 0)).save(tmp_path / "images" / "b.png")
+    words = Vocabulary.of([QUESTIONS[0].caption])
+    read = GroundingSet.read(tmp_path, "q", words, SIZE, CONTEXT, boxless=True)
+    same(read.batch(np.array([0])), GroundingSet(QUESTIONS[:1], PICTURES.__getitem__, words, CONTEXT).batch([0]))
+    with pytest.raises(InputError, match="has no boxes"):
+        GroundingSet.read(tmp_path, "q", words, SIZE, CONTEXT)
+
+
+def test_types_are_numbered_in_order_and_answers_within_their_type():
+    assert questions().batch(np.arange(3)).answer_B is None
+    batch = questions(answers=ANSWERS).batch(np.array([2, 0, 1]))
+    assert (batch.type_B.tolist(), batch.answer_B.tolist()) == ([1, 0, 1], [1, 1, 0])
+    part = questions(answers=ANSWERS).subset(np.array([0, 1]))
+    same(part.joined(part).batch(np.array([3, 0])), questions(answers=ANSWERS).batch(np.array([1, 0])))
+
+
+def test_an_answer_outside_the_vocabulary_is_an_error_or_a_wrong_answer():
+    strange = [entry(0, "a.png", "is it?", (), (), question_type="obj", answer="red"),
+               entry(1, "a.png", "is it?", (), (), question_type="sound", answer="loud"), QUESTIONS[0]]  # fmt: skip
+    batch = questions(strange, answers=ANSWERS, strict=False).batch(np.arange(3))
+    assert (batch.type_B.tolist(), batch.answer_B.tolist()) == ([1, -1, 0], [-1, -1, 1])
+    message = r"entries\[0\]\.answer: 'red' of 'is it\?' is no known answer of type 'obj'"
+    with pytest.raises(InputError, match=message):
+        questions(strange, answers=ANSWERS)
+
+
+def test_sets_of_other_answers_are_not_joined_and_answers_are_numbered_without_gaps():
+    with pytest.raises(InputError, match="different vocabularies of answers"):
+        questions(answers=ANSWERS).joined(questions())
+    with pytest.raises(InputError, match="answers of type 'attr': their ids are not 0, 1, 2"):
+        questions(answers=ANSWERS | {"attr": {"red": 1, "blue": 2}})
+
+
+def test_evaluated_phrases_are_told_by_their_tokens():
+    flickr = entry(0, "a.png", BLUE, (), (), evaluated=(((0, 20), (29, 30)), ((31, 39),), ()))
+    found = GroundingSet([flickr], PICTURES.__getitem__, Vocabulary.of([BLUE]), CONTEXT).asked(0)
+    # <start> the small blue heart left of a red star <end>
+    assert [row.nonzero()[0].tolist() for row in found] == [[1, 2, 3, 4, 7], [8, 9], []] and found.shape == (3, 11)
+
+
+def test_a_picture_that_is_nowhere_is_named():
+    with pytest.raises(InputError, match=r"entries\[0\]\.file_name: image c\.png not found"):
+        questions([entry(0, "c.png", RED, (), ())])
+
+
 # -- orders -----------------------------------------------------------------------------------------------------
 
 
 def same(a: Batch, b: Batch) -> None:
-    for name in vars(a):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    for name, value in vars(a).items():
+        other = getattr(b, name)
+        assert value is other is None or torch.equal(value, other), name
 
 
 @pytest.mark.parametrize("window", [1, 2, 64])
@@ -335,7 +423,7 @@ def test_by_image_gives_every_caption_once_and_never_tears_an_image_apart(data, 
 
 def test_a_caption_longer_than_the_model_takes_is_named(root, vocabulary):
     with pytest.raises(InputError, match=r"toy\.json: images\[1\]\.caption: 11 tokens, the model takes 10"):
-        GroundingSet(root, "toy", vocabulary, SIZE, 10)
+        GroundingSet.read(root, "toy", vocabulary, SIZE, 10)
 
 
 def test_a_folder_without_images_is_named(tmp_path):

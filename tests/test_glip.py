@@ -192,3 +192,5 @@ def test_a_model_learns_one_batch_and_then_finds_its_boxes_by_its_words(model: G
     for label in (0, 1):
         first = boxes[labels == label][:1]
         assert float(box_iou(first, truth[label : label + 1])) > 0.6
+        pointed, _ = detect.ground(model, one, one.positive_BML[:, label])
+        assert float(box_iou(pointed[:1], truth[label : label + 1])) > 0.6

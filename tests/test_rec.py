@@ -150,7 +150,7 @@ def model():
 
 
 def data(root, name: str) -> GroundingSet:
-    return GroundingSet(root, name, Vocabulary.of(CAPTIONS), SMOKE.image_size, SMOKE.context)
+    return GroundingSet.read(root, name, Vocabulary.of(CAPTIONS), SMOKE.image_size, SMOKE.context)
 
 
 def said(model: MDETR, data: GroundingSet) -> tuple[list[tuple[Tensor, Tensor]], dict]:

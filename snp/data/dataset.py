@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,26 @@ from PIL import Image
 from torch import Tensor
 
 from snp.data import annotations
-from snp.data.tokens import PAD, Vocabulary
+from snp.data.annotations import Entry
+from snp.data.tokens import PAD, Vocabulary, cover
 from snp.errors import InputError
 
 MEND = "make the data set again with `snp data make`"
+OUTSIDE = -1
+"""Id of an answer, or of a type of questions, that the vocabulary of answers does not have."""
+Resolve = Callable[[str], tuple[np.ndarray, int]]
+"""File name of a picture -> (pixels NCHW of it and others, its row); KeyError where there is none."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B captions over I images; M is the largest number of boxes of a caption, L the longest caption.
+    """B captions over I images; M is the largest number of boxes of a caption, at least 1, L the longest caption.
 
     images_ICHW: uint8; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
     token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
     valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
-    category id of a box, 0 where none stands.
+    category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
+    the answer among those of its type; both -1 where the vocabulary of answers does not have it.
     """
 
     images_ICHW: Tensor
@@ -38,6 +45,8 @@ class Batch:
     valid_BM: Tensor
     positive_BML: Tensor
     category_BM: Tensor
+    type_B: Tensor | None = None
+    answer_B: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens_BL)
@@ -102,85 +111,160 @@ def read_image(path: Path, size: int) -> np.ndarray:
         raise InputError(path, f"image cannot be read: {error}", "fetch or make it again") from None
 
 
+def pixels_below(root: Path, size: int, store: Path) -> Resolve:
+    """The pictures below `root`; every folder is decoded, or its cache in `store` opened, when first asked for."""
+    cached = cache(lambda folder: PixelCache(root / folder, size, store))
+
+    def find(file_name: str) -> tuple[np.ndarray, int]:
+        folder, _, file = file_name.rpartition("/")
+        found = cached(folder)
+        if file not in found.rows:
+            raise KeyError(root / file_name)
+        return found.pixels_NCHW, found.rows[file]
+
+    return find
+
+
 class GroundingSet:
-    """All entries of an annotation file as flat arrays, ready to be cut into batches.
+    """Entries as arrays, ready to be cut into batches.
 
     Args:
-        root: folder of the data set, with images/ and annotations/.
-        name: annotation file without its ending, for example ``finetune_refcoco_val``.
+        entries: captions with or without boxes.
+        images: finds their pixels.
         vocabulary: maps captions to ids.
-        size: side of the images in pixels.
         context: most tokens a caption may have.
+        where: what the entries are called in errors.
+        answers: type of questions -> {answer: id}, ids 0, 1, 2, ... within each type; a type's id is its place.
+            With it, batches tell the type and answer of each question.
+        strict: an answer outside the vocabulary is an error, as it must be for training; else it is `OUTSIDE`, and
+            whatever a model says is wrong.
+
+    Raises:
+        InputError: naming the entry whose picture, length or answer does not fit.
     """
 
-    def __init__(self, root: Path, name: str, vocabulary: Vocabulary, size: int, context: int) -> None:
-        path = root / "annotations" / f"{name}.json"
-        entries = annotations.read(path)
-        caches: dict[str, PixelCache] = {}
+    _lists = ("entries", "_tokens", "_boxes", "_positive", "_category")
+    _arrays = ("types", "datasets", "lengths", "_cache", "_row", "_type", "_answer")
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        images: Resolve,
+        vocabulary: Vocabulary,
+        context: int,
+        where: str = "entries",
+        answers: Mapping[str, Mapping[str, int]] | None = None,
+        strict: bool = True,
+    ) -> None:
+        for kind, ids in (answers or {}).items():
+            if sorted(ids.values()) != list(range(len(ids))):
+                raise InputError(f"answers of type {kind!r}", "their ids are not 0, 1, 2, ... each once")
+        self.entries, self.vocabulary, self.answers = list(entries), vocabulary, answers
         self.types = np.array([entry.type for entry in entries])
         self.datasets = np.array([entry.dataset_name for entry in entries])
-        self.captions = [entry.caption for entry in entries]
-        self._cache = np.empty(len(entries), np.int32)
-        self._row = np.empty(len(entries), np.int32)
-        tokens, boxes, positive, category = [], [], [], []
+        self._cache, self._row = np.empty((2, len(entries)), np.int32)
+        self._type, self._answer = np.full((2, len(entries)), OUTSIDE)
+        self._pixels: list[np.ndarray] = []
+        self._tokens, self._boxes, self._positive, self._category = [], [], [], []
+        places: dict[int, int] = {}
         for i, entry in enumerate(entries):
-            folder, _, file = entry.file_name.rpartition("/")
-            if folder not in caches:
-                caches[folder] = PixelCache(root / "images" / folder, size, root / "cache")
-            if file not in caches[folder].rows:
-                picture = root / "images" / entry.file_name
-                raise InputError(f"{path}: images[{i}].file_name", f"image {picture} not found")
-            self._cache[i] = list(caches).index(folder)
-            self._row[i] = caches[folder].rows[file]
+            try:
+                pixels, self._row[i] = images(entry.file_name)
+            except KeyError as error:
+                raise InputError(f"{where}[{i}].file_name", f"image {error.args[0]} not found") from None
+            self._cache[i] = places.setdefault(id(pixels), len(places))
+            if len(places) > len(self._pixels):
+                self._pixels.append(pixels)
             ids, spans = vocabulary.encode(entry.caption)
             if len(ids) > context:
-                raise InputError(
-                    f"{path}: images[{i}].caption", f"{len(ids)} tokens, the model takes {context}"
-                )
-            tokens.append(ids)
-            scale = np.array([entry.width, entry.height] * 2, np.float32)
-            corner = np.array(entry.boxes, np.float32).reshape(-1, 4) / scale
-            boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
-            category.append(np.array(entry.categories, np.int64))
-            begin, end = np.array(spans).T
-            positive.append(
-                [
-                    np.any([(begin < e) & (end > b) for b, e in phrase], axis=0)
-                    if phrase
-                    else np.zeros(len(ids), bool)
-                    for phrase in entry.spans
-                ]
-            )
-        self._pixels = [cache.pixels_NCHW for cache in caches.values()]
-        self._tokens, self._boxes, self._positive, self._category = tokens, boxes, positive, category
-        self.categories = max(int(ids.max()) for ids in category) + 1
-        self.lengths = np.array([len(t) for t in tokens], np.int32)
+                raise InputError(f"{where}[{i}].caption", f"{len(ids)} tokens, the model takes {context}")
+            self._tokens.append(ids)
+            corner = np.array(entry.boxes, np.float32).reshape(-1, 4)
+            if len(corner):  # questions alone may not know the size of their picture
+                corner /= np.array([entry.width, entry.height] * 2, np.float32)
+            self._boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
+            self._category.append(np.array(entry.categories or (0,) * len(corner), np.int64))
+            self._positive.append(cover(spans, entry.spans))
+            if answers is not None:
+                self._type[i], self._answer[i] = self._ids(answers, entry, f"{where}[{i}]", strict)
+        self.categories = max((int(ids.max()) for ids in self._category if len(ids)), default=-1) + 1
+        self.lengths = np.array([len(t) for t in self._tokens], np.int32)
+
+    @classmethod
+    def read(
+        cls,
+        root: Path,
+        name: str,
+        vocabulary: Vocabulary,
+        size: int,
+        context: int,
+        boxless: bool = False,
+        answers: Mapping[str, Mapping[str, int]] | None = None,
+        strict: bool = True,
+    ) -> "GroundingSet":
+        """The entries of an annotation file.
+
+        Args:
+            root: folder of the data set, with images/ and annotations/.
+            name: annotation file without its ending, for example ``finetune_refcoco_val``.
+            size: side of the images in pixels.
+            boxless: captions may have no box, as questions have.
+        """
+        path = root / "annotations" / f"{name}.json"
+        images = pixels_below(root / "images", size, root / "cache")
+        entries = annotations.read(path, boxless)
+        return cls(entries, images, vocabulary, context, f"{path}: images", answers, strict)
+
+    @staticmethod
+    def _ids(answers: Mapping[str, Mapping[str, int]], entry: Entry, where: str, strict: bool) -> tuple[int, int]:
+        """Type and answer of a question."""
+        known = answers.get(entry.question_type, {})
+        if strict and entry.answer not in known:
+            problem = f"{entry.answer!r} of {entry.caption!r} is no known answer of type {entry.question_type!r}"
+            raise InputError(f"{where}.answer", problem, "add it to the answers, or leave the question out")
+        kind = list(answers).index(entry.question_type) if entry.question_type in answers else OUTSIDE
+        return kind, known.get(entry.answer, OUTSIDE)
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.entries)
+
+    @property
+    def captions(self) -> list[str]:
+        return [entry.caption for entry in self.entries]
+
+    def asked(self, i: int) -> np.ndarray:
+        """The tokens of every evaluated phrase of entry `i`: bool [phrases, its tokens]."""
+        entry = self.entries[i]
+        return cover(self.vocabulary.encode(entry.caption)[1], entry.evaluated)
 
     def subset(self, index: np.ndarray) -> "GroundingSet":
         """The entries at `index` as a data set of their own; pixels are shared."""
         part = copy(self)
-        for name in ("types", "datasets", "lengths", "_cache", "_row"):
+        for name in self._arrays:
             setattr(part, name, getattr(self, name)[index])
-        for name in ("captions", "_tokens", "_boxes", "_positive", "_category"):
+        for name in self._lists:
             setattr(part, name, [getattr(self, name)[i] for i in index])
         return part
 
     def joined(self, *others: "GroundingSet") -> "GroundingSet":
-        """These entries and those of `others`, in this order."""
+        """These entries and those of `others`, in this order.
+
+        Raises:
+            InputError: their vocabularies of answers differ.
+        """
         whole, parts = copy(self), (self, *others)
-        for name in ("captions", "_tokens", "_boxes", "_positive", "_category"):
+        if any(part.answers != self.answers for part in parts):
+            raise InputError("answers", "data sets with different vocabularies of answers cannot be joined")
+        for name in self._lists:
             setattr(whole, name, [value for part in parts for value in getattr(part, name)])
-        for name in ("types", "datasets", "lengths", "_row"):
+        for name in self._arrays:
             setattr(whole, name, np.concatenate([getattr(part, name) for part in parts]))
         # a pixel cache that several files use is one, so that captions of one picture find each other
-        caches = {pixels.filename: pixels for part in parts for pixels in part._pixels}
-        place = {filename: i for i, filename in enumerate(caches)}
+        caches = {_origin(pixels): pixels for part in parts for pixels in part._pixels}
+        place = {origin: i for i, origin in enumerate(caches)}
         whole._pixels = list(caches.values())
         whole._cache = np.concatenate(
-            [np.array([place[p.filename] for p in part._pixels], np.int32)[part._cache] for part in parts]
+            [np.array([place[_origin(p)] for p in part._pixels], np.int32)[part._cache] for part in parts]
         )
         whole.categories = max(part.categories for part in parts)
         return whole
@@ -188,7 +272,7 @@ class GroundingSet:
     def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
         """The entries at `index`. With `share_images` each distinct image is held once (for evaluation)."""
         B, L = len(index), int(self.lengths[index].max())
-        M = max(len(self._boxes[i]) for i in index)
+        M = max(1, *(len(self._boxes[i]) for i in index))  # an empty place where nobody has a box
         tokens = np.full((B, L), PAD, np.int64)
         boxes = np.zeros((B, M, 4), np.float32)
         valid = np.zeros((B, M), bool)
@@ -207,7 +291,8 @@ class GroundingSet:
             where, image_index = np.unique(where, axis=0, return_inverse=True)
         images = np.stack([self._pixels[c][r] for c, r in where])
         fields = (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
-        return Batch(*map(torch.from_numpy, fields))
+        asked = () if self.answers is None else (self._type[index], self._answer[index])
+        return Batch(*map(torch.from_numpy, (*fields, *asked)))
 
     def epoch(self, batch: int, seed: int, window: int = 64, per_image: int = 1) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
@@ -272,3 +357,8 @@ class GroundingSet:
             if edge - begin >= captions or edge == edges[-1]:
                 yield order[begin:edge]
                 begin = edge
+
+
+def _origin(pixels: np.ndarray) -> object:
+    """What tells equal pixel arrays: the file that they are mapped from, or themselves."""
+    return getattr(pixels, "filename", None) or id(pixels)

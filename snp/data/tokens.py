@@ -1,6 +1,6 @@
 """CLIP's byte-pair tokens with their character spans, and vocabularies reduced to the tokens that occur."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -39,6 +39,21 @@ def encode(caption: str) -> tuple[list[int], list[tuple[int, int]]]:
 
 def _occurring(captions: Iterable[str]) -> list[int]:
     return sorted({i for caption in captions for i in encode(caption)[0]})
+
+
+def cover(spans: Sequence[tuple[int, int]], phrases: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
+    """Which tokens belong to which phrase: bool [phrases, tokens].
+
+    Args:
+        spans: the [begin, end) characters of every token, as `encode` gives them.
+        phrases: the [begin, end) spans of every phrase; a token belongs to it when it shares a character with one.
+    """
+    begin, end = np.array(spans).T
+    found = np.zeros((len(phrases), len(spans)), bool)
+    for row, phrase in zip(found, phrases, strict=True):
+        for b, e in phrase:
+            row |= (begin < e) & (end > b)
+    return found
 
 
 class Vocabulary:

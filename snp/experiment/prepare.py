@@ -57,7 +57,7 @@ def entries(root: Path, name: str, vocabulary: Vocabulary, config: ModelConfig) 
 
 @cache
 def _entries(root: Path, hash: str, name: str, *how: Any) -> GroundingSet:
-    return GroundingSet(root, name, *how)
+    return GroundingSet.read(root, name, *how)
 
 
 def data_hash(root: Path) -> str:

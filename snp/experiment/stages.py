@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from snp.compression import checkpoint, count
 from snp.compression.budget import Budget
@@ -35,6 +34,8 @@ from snp.models import config as configs
 from snp.models.config import ModelConfig
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import grounding, rec
+from snp.tasks.objective import losses as weighted_losses
+from snp.tasks.objective import weigh
 
 HELD_OUT = 20
 """One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
@@ -88,7 +89,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
         assert isinstance(learner, grounding.WarmUp)
         if step >= phase.towers_only:
             return losses(learner.model, batch, overrides, step)
-        return _weigh(learner.losses(batch))
+        return weigh(learner.losses(batch))
 
     loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
                 log=lambda record: store.log(run, record))  # fmt: skip
@@ -194,9 +195,8 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Re
 def losses(
     model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
 ) -> dict[str, Tensor]:
-    """The weighted grounding losses of a batch, with `overrides` in place of parameters of the same names."""
-    out = functional_call(model, overrides, batch.inputs) if overrides else model(*batch.inputs)
-    return _weigh(grounding.losses(out, batch))
+    """The weighted losses of a batch, with `overrides` in place of parameters of the same names."""
+    return weighted_losses(model, batch, overrides)
 
 
 def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
@@ -272,10 +272,6 @@ def _mean_loss(model: nn.Module, batches: list[Batch]) -> float:
     total = sum(float(torch.stack(list(losses(model, batch, None, 0).values())).sum()) for batch in batches)
     model.train(training)
     return total / len(batches)
-
-
-def _weigh(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: grounding.WEIGHTS[name] * value for name, value in parts.items()}
 
 
 def _flat(name: str, found: dict[str, Any]) -> dict[str, float]:

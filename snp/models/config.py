@@ -50,6 +50,8 @@ class ModelConfig(TowerConfig):
     """MDETR: two towers and a fusion on top.
 
     `proposals`: decoder queries start from the best image tokens instead of learned ones. [ours]
+    `answers`: types of questions with the number of their answers; none for a model that answers no questions.
+    `answer_layer`: the decoder layer that is asked for answers; MDETR's public code asks the first, we the last. [ours]
     """
 
     fusion_width: int
@@ -62,6 +64,8 @@ class ModelConfig(TowerConfig):
     contrastive: int = 64
     dropout: float = 0.0
     position_temperature: float = 10_000.0
+    answers: tuple[tuple[str, int], ...] = ()
+    answer_layer: Literal["last", "first"] = "last"
 
     def _parts(self) -> tuple[tuple[str, str], ...]:
         return (("fusion_width", "fusion_heads"),)

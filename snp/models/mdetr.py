@@ -1,5 +1,6 @@
 """The MDETR-style grounding model: two towers, a fusion encoder, a decoder of object queries, and their heads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,12 +8,15 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from snp.errors import InputError
 from snp.models.config import ModelConfig
 from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
 from snp.models.towers import encode_text, text_tower, vision_tower
 
 TOWERS = {"vision": "vision", "text": "text"}
 """Tower name -> path of its module in the model; the vision tower gives, the text tower takes."""
+TYPE = "type"
+"""The head that says of which type a question is."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Grounding:
     """What the model says of B captions: K decoder layers, Q queries, N image tokens, L text tokens, C contrastive.
 
     logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
-    shares of the image side; the patch_ and tower_ fields are None without proposals.
+    shares of the image side; the patch_ and tower_ fields are None without proposals. answers: "type" and every type
+    of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
     """
 
     logits_KBQS: Tensor
@@ -29,6 +34,7 @@ class Grounding:
     token_BLC: Tensor
     patch_score_BN: Tensor | None
     patches: "Patches | None"
+    answers: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class MDETR(nn.Module):
 
     With `config.proposals`, queries start at the best image tokens and carry those tokens' boxes (two-stage, after
     Deformable DETR): from scratch on a small machine learned queries start to find objects far too late. [ours]
+
+    With `config.answers` it answers questions, as MDETR does on GQA: the decoder has one query more for the type of the
+    question and one for every type's answer, each with a linear head. As in MDETR they and the object queries see each
+    other, so that adding them changes what is said of objects.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,6 +88,25 @@ class MDETR(nn.Module):
             "std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False
         )
         self._initialise()
+        if config.answers:  # last: the same seed gives the same weights with and without them
+            self._make_answers()
+
+    def add_answers(self, sizes: Mapping[str, int]) -> None:
+        """Let the model, dense or compressed, answer questions; new heads take the place of any that it has.
+
+        Args:
+            sizes: type of questions -> number of its answers, in the order of the data set's types.
+        """
+        if not sizes or TYPE in sizes or min(sizes.values()) < 1:
+            raise InputError("answers", f"{dict(sizes)} are not sizes of types; {TYPE!r} is the name of another head")
+        self.config = self.config.model_copy(update={"answers": tuple(sizes.items())})
+        self._make_answers()
+
+    def _make_answers(self) -> None:
+        d, sizes = self.config.fusion_width, dict(self.config.answers)
+        like = self.slot_head.weight
+        self.answer_queries = nn.Embedding(1 + len(sizes), d, device=like.device, dtype=like.dtype)
+        self.answer_heads = nn.ModuleList(nn.Linear(d, n) for n in (len(sizes), *sizes.values())).to(like)
 
     def fusion_weights(self) -> list[str]:
         """Names of the weights of the linear maps of fusion: of encoder and decoder, without projections and heads."""
@@ -128,12 +157,21 @@ class MDETR(nn.Module):
             query = self.queries.weight.expand(B, -1, -1)
             x, anchor = torch.zeros_like(query), torch.zeros(())
 
+        Q = query.shape[1]
+        if self.config.answers:
+            query = torch.cat([query, self.answer_queries.weight.expand(B, -1, -1)], 1)
+            x = F.pad(x, (0, 0, 0, query.shape[1] - Q))
+
         states = []
         key = memory + position
         for layer in self.decoder:
             x = layer(x, query, key, memory, seen)
             states.append(x)
-        x_KBQD = torch.stack(states)
+        x_KBQD, answers = torch.stack([state[:, :Q] for state in states]), None
+        if self.config.answers:
+            asked = states[0 if self.config.answer_layer == "first" else -1][:, Q:].unbind(1)
+            names = (TYPE, *dict(self.config.answers))
+            answers = {name: head(x_BD) for name, head, x_BD in zip(names, self.answer_heads, asked, strict=True)}
         return Grounding(
             self.slot_head(x_KBQD),
             (anchor + self.box_head(x_KBQD)).sigmoid(),
@@ -141,6 +179,7 @@ class MDETR(nn.Module):
             token_BLC,
             score_BN,
             patches,
+            answers,
         )
 
     def towers_only(

@@ -1,18 +1,24 @@
-"""Detection as grounding: prompts of class names, GLIP's losses on ATSS assignment, and detections from its outputs."""
+"""Detection as grounding: prompts of class names, GLIP's losses on ATSS assignment, detections, and their score."""
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from pycocotools.coco import COCO
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from snp.data.annotations import Span
-from snp.data.dataset import Batch
-from snp.data.tokens import Vocabulary
+from snp.data.dataset import Batch, GroundingSet
+from snp.data.tokens import END, START, Vocabulary, cover
 from snp.errors import InputError
-from snp.models.glip import Detection
+from snp.models.glip import GLIP, Detection
+from snp.tasks import detection
+from snp.tasks.passes import passes
 
 CODING = (10.0, 10.0, 5.0, 5.0)
 LARGEST = math.log(1000 / 16)
@@ -150,3 +156,73 @@ def detections(out: Detection, classes_CL: Tensor) -> list[tuple[Tensor, Tensor,
         kept = batched_nms(boxes[where], score, label, OVERLAP)[:MOST]
         found.append((boxes[where][kept], score[kept], label[kept]))
     return found
+
+
+def evaluate(
+    model: GLIP,
+    data: GroundingSet,
+    instances: Path | COCO,
+    prompts: Sequence[tuple[str, Sequence[Span]]],
+    categories: Sequence[int],
+    pictures: int = 64,
+) -> dict[str, float]:
+    """COCO's figures of the model on pictures that are each asked with every prompt; at most 100 boxes a picture.
+
+    Args:
+        data: one entry for every picture and prompt: its caption is the prompt, its `original_id` the image id.
+        instances: what is there, as in `snp.tasks.detection.score`.
+        prompts: as the function of this name makes them. categories: of all their names, in order.
+        pictures: how many are looked at at once; each passes the vision tower once for all prompts.
+
+    Raises:
+        InputError: names and categories do not match; a caption is none of the prompts.
+    """
+    if len(categories) != sum(len(spans) for _, spans in prompts):
+        raise InputError("categories", f"{len(categories)} for the {sum(len(s) for _, s in prompts)} names of prompts")
+    classes, first = {}, 0
+    for text, spans in prompts:
+        tokens_CL = cover(data.vocabulary.encode(text)[1], [[span] for span in spans])
+        classes[text] = torch.from_numpy(tokens_CL), np.array(categories[first : first + len(spans)])
+        first += len(spans)
+    asked = np.array([entry.caption for entry in data.entries])
+    if strange := {*asked.tolist()} - classes.keys():
+        raise InputError("entries", f"{min(strange)!r} is none of the prompts")
+
+    found: dict[int, list[np.ndarray]] = {}
+    for index, batch, out in passes(model, data, pictures * len(prompts)):
+        for text, (tokens_CL, category_C) in classes.items():
+            rows = np.flatnonzero(asked[index] == text)
+            part = replace(
+                out, logits_BNL=out.logits_BNL[rows], deltas_BN4=out.deltas_BN4[rows], centre_BN=out.centre_BN[rows]
+            )
+            padded_CL = F.pad(tokens_CL, (0, batch.tokens_BL.shape[1] - tokens_CL.shape[1]))
+            for i, (boxes_D4, score_D, class_D) in zip(index[rows], detections(part, padded_CL), strict=True):
+                entry = data.entries[i]
+                pixels_D4 = box_convert(boxes_D4, "xyxy", "xywh").double().numpy() * ([entry.width, entry.height] * 2)
+                table_D6 = np.column_stack([pixels_D4, score_D.numpy(), category_C[class_D.numpy()]])
+                found.setdefault(entry.original_id, []).append(table_D6)
+    best = {}
+    for image, tables in found.items():
+        table = np.concatenate(tables)
+        table = table[np.argsort(-table[:, 4], kind="stable")[:MOST]]
+        best[image] = table[:, :4], table[:, 4], table[:, 5].astype(int)
+    return detection.score(instances, best)
+
+
+@torch.inference_mode()
+def ground(model: GLIP, batch: Batch, phrase_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The one box that GLIP would point at for every caption: corners [B, 4] as shares of the image side, scores [B].
+
+    It stands at the place where the mean over the phrase's words, times centerness, is largest. [ours]
+
+    Args:
+        phrase_BL: bool, the tokens that name what is meant; by default all words, which needs no parser.
+    """
+    out = model(*batch.inputs)
+    if phrase_BL is None:
+        phrase_BL = batch.text_BL & (batch.tokens_BL != START) & (batch.tokens_BL != END)
+    share_BL = phrase_BL.float() / phrase_BL.sum(1, keepdim=True).clamp(min=1)
+    likely_BN = torch.einsum("bnl,bl->bn", out.logits_BNL.sigmoid(), share_BL)
+    score_B, place_B = (likely_BN * out.centre_BN.sigmoid()).sqrt().max(1)
+    rows = torch.arange(len(batch))
+    return decode(out.deltas_BN4[rows, place_B], out.anchors_N4[place_B]).clamp(0, 1), score_B

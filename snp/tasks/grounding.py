@@ -68,8 +68,12 @@ def contrast(left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL:
 
 
 def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
-    """Soft-token, L1, GIoU and contrastive losses of every decoder layer, re-matched at each, per box of the batch."""
-    boxes = batch.valid_BM.sum().clamp(min=1)
+    """Soft-token, L1, GIoU and contrastive losses of every decoder layer, re-matched at each, per box of the batch.
+
+    Per caption where no caption has a box, as of questions; MDETR takes the whole sum there. [ours]
+    """
+    count = batch.valid_BM.sum()
+    boxes = torch.where(count > 0, count, len(batch))
     losses = dict.fromkeys(("slot", "l1", "giou", "contrast"), out.logits_KBQS.new_zeros(()))
     for logits_BQS, boxes_BQ4, query_BQC in zip(out.logits_KBQS, out.boxes_KBQ4, out.query_KBQC, strict=True):
         query_BM = match(logits_BQS, boxes_BQ4, batch)
@@ -124,11 +128,6 @@ def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch) -> Tensor:
     """Focal loss of the image tokens' scores: which of them lie on an object that the caption names. [ours]"""
     on_BN = inside(centres_N2, batch).any(1)
     return sigmoid_focal_loss(score_BN, on_BN.float(), reduction="sum") / on_BN.sum().clamp(min=1)
-
-
-def forward(model: MDETR, batch: Batch) -> Grounding:
-    """One pass of the model over a batch."""
-    return model(*batch.inputs)
 
 
 class WarmUp(nn.Module):

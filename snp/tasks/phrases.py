@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torchvision.ops import box_convert
 
 from snp.data.annotations import Entry
+from snp.data.dataset import GroundingSet
 from snp.errors import InputError
+from snp.models.mdetr import MDETR
+from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
 Key = tuple[int, int]
@@ -144,3 +149,31 @@ def _summary(right_NK: np.ndarray, types: Sequence[tuple[str, ...]]) -> dict[str
         kind: over(np.array([kind in own for own in types])) for kind in sorted({kind for own in types for kind in own})
     }
     return over(np.ones(len(types), bool)) | {"by_type": by_type}
+
+
+def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str, Any]:
+    """Recall of every evaluated phrase of `data` by both protocols, ``any_box`` and ``merged_box``.
+
+    A query's score for a phrase is its largest probability among the phrase's token slots. Which words a phrase has is
+    part of the question, as in Flickr30k Entities; where its boxes lie is not.
+
+    Args:
+        sentences: how many are read at once; each image passes the vision tower once for all of its own.
+
+    Raises:
+        InputError: `data` asks for no phrase; a sentence that occurs twice; a phrase without a box.
+    """
+    truths = {"any_box": Truth.of(data.entries), "merged_box": Truth.of(data.entries, merged=True)}
+    if not truths["any_box"].types:
+        raise InputError("sentences", "none has a phrase that is evaluated")
+    predictions = {}
+    for index, _, out in passes(model, data, sentences):
+        chance_BQS = out.logits_KBQS[-1].softmax(-1)
+        corners_BQ4 = box_convert(out.boxes_KBQ4[-1], "cxcywh", "xyxy").double()
+        for i, chance_QS, corners_Q4 in zip(index, chance_BQS, corners_BQ4, strict=True):
+            entry, asked_PL = data.entries[i], torch.from_numpy(data.asked(i))
+            # probabilities are positive: a slot that is not asked for is never the largest
+            score_PQ = (chance_QS[:, : asked_PL.shape[1]] * asked_PL[:, None]).amax(-1)
+            pixels = np.array([entry.width, entry.height] * 2)
+            predictions[entry.original_id, entry.sentence_id] = (corners_Q4.numpy() * pixels, score_PQ.numpy())
+    return {name: score(truth, predictions) for name, truth in truths.items()}

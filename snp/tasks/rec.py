@@ -9,7 +9,8 @@ from torchvision.ops import box_convert
 
 from snp.data.dataset import GroundingSet
 from snp.models.mdetr import MDETR
-from snp.tasks.grounding import forward, giou_loss
+from snp.tasks.grounding import giou_loss
+from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
 
@@ -47,22 +48,16 @@ def score(
     return summary(np.ones(len(first), bool)) | {"by_type": by_type}
 
 
-@torch.inference_mode()
 def evaluate(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any]:
     """Score the model on every expression of `data`; each image passes the vision tower once for all its sentences.
 
     Only pixels and words reach the model: spans and boxes of the batch are used for judging alone.
     """
-    training = model.training
-    model.eval()
     boxes, ranks, targets, order = [], [], [], []
-    for index in data.by_image(captions):
-        batch = data.batch(index, share_images=True)
-        out = forward(model, batch)
+    for index, batch, out in passes(model, data, captions):
         boxes.append(out.boxes_KBQ4[-1])
         ranks.append(1 - out.logits_KBQS[-1].softmax(-1)[..., -1])
         targets.append(batch.boxes_BM4[:, 0])
         order.append(index)
-    model.train(training)
     types = data.types[np.concatenate(order)]
     return score(torch.cat(boxes), torch.cat(ranks), torch.cat(targets), types)

@@ -1,10 +1,69 @@
-"""Visual question answering: typed answers, counted as GQA's accuracy."""
+"""Visual question answering: MDETR's losses of typed answers, GQA's accuracy, and baselines that see no image."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from snp.data import tokens
+from snp.data.annotations import Entry
+from snp.data.dataset import OUTSIDE, Batch, GroundingSet
 from snp.errors import InputError
+from snp.models.mdetr import MDETR, TYPE, Grounding
+from snp.tasks.passes import passes
+
+WEIGHT = {"type": 25.0, "answer": 25.0}
+"""Of the sum over all heads: `qa_loss_coef` of MDETR's public code."""
+FIT_STEPS = 100
+"""Of L-BFGS, for the baseline that reads the words."""
+
+
+def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy per question, not yet weighted: type, of all of them; answer, of the head of each one's own type.
+
+    MDETR divides the sum of a type's head by the questions of that type in the batch; here all are divided by those of
+    the batch, so that a question of a rare type counts no more than another. [ours] An answer or type outside the
+    vocabulary costs nothing.
+    """
+    assert out.answers is not None and batch.type_B is not None and batch.answer_B is not None
+    heads = [logits for name, logits in out.answers.items() if name != TYPE]
+    own = [batch.answer_B.masked_fill(batch.type_B != kind, OUTSIDE) for kind in range(len(heads))]
+    return {
+        "type": _sum(out.answers[TYPE], batch.type_B) / len(batch),
+        "answer": torch.stack(list(map(_sum, heads, own))).sum() / len(batch),
+    }
+
+
+def _sum(logits_BN: Tensor, target_B: Tensor) -> Tensor:
+    return cross_entropy(logits_BN, target_B, ignore_index=OUTSIDE, reduction="sum")
+
+
+def evaluate(model: MDETR, data: GroundingSet, questions: int = 128) -> dict[str, Any]:
+    """Score the model on every question of `data`: the likeliest type, and the likeliest answer of that type.
+
+    Args:
+        questions: how many are asked at once; each image passes the vision tower once for all of its own.
+
+    Raises:
+        InputError: model and data do not have the same answers.
+    """
+    names = {kind: sorted(ids, key=ids.__getitem__) for kind, ids in (data.answers or {}).items()}
+    sizes = {kind: len(own) for kind, own in names.items()}
+    if not sizes or model.config.answers != tuple(sizes.items()):
+        problem = f"the model gives {dict(model.config.answers)}, the data set knows {sizes}"
+        raise InputError("answers", problem, "give both the same types of questions, in the same order")
+    kinds, said, asked = list(names), [], []
+    for index, _, out in passes(model, data, questions):
+        best = [logits.argmax(1).tolist() for logits in (out.answers or {}).values()]
+        for kind, *answers in zip(*best, strict=True):
+            said.append((kinds[kind], names[kinds[kind]][answers[kind]]))
+        asked += [data.entries[i] for i in index]
+    true = [(entry.question_type, entry.answer) for entry in asked]
+    return score(*np.array(said).T, *np.array(true).T)
 
 
 def score(
@@ -38,3 +97,43 @@ def majority(train_type: np.ndarray, train_answer: np.ndarray, type_N: np.ndarra
         answers, counts = np.unique(train_answer[train_type == kind], return_counts=True)
         best[kind] = str(answers[counts.argmax()]) if len(answers) else ""
     return np.array([best[kind] for kind in type_N.tolist()])
+
+
+def text_only(train: Sequence[Entry], test: Sequence[Entry]) -> np.ndarray:
+    """The baseline that reads the question and sees no image: its answer to every test question. [ours]
+
+    Logistic regression on words and pairs of neighbouring words, with a Gaussian prior of variance one on its weights.
+    One weight for every pair and answer is held many times: for tens of thousands of questions, not for a million.
+    """
+    kinds = np.unique([entry.answer for entry in train])
+    number: dict[Any, int] = {}
+    for entry in train:
+        for word in _words(entry.caption):
+            number.setdefault(word, len(number))
+
+    def bags(entries: Sequence[Entry]) -> tuple[Tensor, Tensor]:
+        """Numbers of all words, one question after the other, and where each begins."""
+        found = [[number[word] for word in _words(entry.caption) if word in number] for entry in entries]
+        begin = np.cumsum([0, *map(len, found)])[:-1]
+        return torch.tensor([word for words in found for word in words], dtype=torch.long), torch.from_numpy(begin)
+
+    weight = nn.EmbeddingBag(len(number), len(kinds), mode="sum")
+    nn.init.zeros_(weight.weight)
+    words, target = bags(train), torch.from_numpy(np.searchsorted(kinds, [entry.answer for entry in train]))
+    fit = torch.optim.LBFGS(weight.parameters(), max_iter=FIT_STEPS, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        fit.zero_grad()
+        value = cross_entropy(weight(*words), target) + weight.weight.square().sum() / (2 * len(train))
+        value.backward()
+        return value
+
+    fit.step(loss)
+    with torch.inference_mode():
+        return kinds[weight(*bags(test)).argmax(1).numpy()]
+
+
+def _words(caption: str) -> list[Any]:
+    """Words, ends included, and pairs of neighbours; every question has at least its ends."""
+    words = [None, *tokens.encode(caption)[0], None]
+    return [*words, *pairwise(words)]
