@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ class Batch:
     images_ICHW: uint8; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
     token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
     valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
-    category id of a box, 0 where none stands.
+    category id of a box, 0 where none stands. whole: the batch that this one is a part of, by whose boxes and tokens
+    losses are divided, so that those of its parts add up to its own.
     """
 
     images_ICHW: Tensor
@@ -38,6 +39,7 @@ class Batch:
     valid_BM: Tensor
     positive_BML: Tensor
     category_BM: Tensor
+    whole: "Batch | None" = None
 
     def __len__(self) -> int:
         return len(self.tokens_BL)
@@ -46,6 +48,26 @@ class Batch:
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All that a model is given: pixels and words."""
         return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL
+
+    @property
+    def divisor(self) -> "Batch":
+        """The batch that losses are divided by: the whole one of which this is a part."""
+        return self if self.whole is None else self.whole
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """With all tensors on this device."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """The captions in `count` parts of about one size, each with the images that it needs."""
+        of_captions = {name: t for name, t in self._tensors().items() if name not in ("images_ICHW", "image_index_B")}
+        for rows in torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count):
+            images, index = self.image_index_B[rows].unique(return_inverse=True)
+            own = {name: tensor[rows] for name, tensor in of_captions.items()}
+            yield replace(self, images_ICHW=self.images_ICHW[images], image_index_B=index, whole=self.divisor, **own)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
 
 class PixelCache:
