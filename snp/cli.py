@@ -258,13 +258,17 @@ def _check(name: Published, root: Path | None, decode: bool) -> None:
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval"], Positional], scale: Scale = "desk", data: Data = "scenes"
+    what: Annotated[Literal["train", "scoring", "eval", "annotations"], Positional],
+    scale: Scale = "desk",
+    data: Data = "scenes",
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), MULTIFLOW's scoring, or evaluators."""
+    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, or reading."""
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
         print(import_module("snp.experiment.bench_eval").evaluators())
+    elif what == "annotations":
+        print(import_module("snp.experiment.bench_annotations").reading())
     else:
         print(import_module("snp.experiment.bench").train(scale, data))
 

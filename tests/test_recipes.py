@@ -1,6 +1,7 @@
 """Recipes: the learning rate over a phase, and that committed results were made by the recipes of this commit."""
 
 import pytest
+from pydantic import ValidationError
 
 from snp.compression.registry import get
 from snp.experiment.recipes import RECIPES, Phase, phase_of
@@ -27,3 +28,14 @@ def test_every_committed_result_was_made_by_todays_recipe(scale):
         today, recorded = RECIPES[result.run.scale], dict(result.manifest["config"]["recipe"])
         assert recorded.pop("model") == today.model, result.run.slug
         assert Phase(**recorded) == phase_of(result.run), result.run.slug
+
+
+def test_a_drop_takes_all_rates_to_a_tenth():
+    phase = Phase(steps=40, batch=1, lr=1e-4, vision_lr=1e-5, warm_up=0, decay=0, drop=35 / 40)
+    assert phase.rate(34) == 1e-4 and phase.rate(35) == phase.rate(39) == pytest.approx(1e-5)
+    assert phase.rate(35, phase.held("vision.pos_embed")) == pytest.approx(1e-6)
+
+
+def test_a_batch_must_fall_into_equal_parts():
+    with pytest.raises(ValidationError, match="batch=32 is no multiple of accumulate=3"):
+        Phase(steps=1, batch=32, lr=1.0, warm_up=0, decay=0, accumulate=3)

@@ -115,20 +115,20 @@ def _of_task(entry: Entry) -> dict[str, Any]:
 
 
 def _entries(path: str | Path, document: Any, boxless: bool) -> list[Entry]:
-    images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
+    images, annotations = (listed(path, document, key) for key in ("images", "annotations"))
     for error in _faults(path, images, annotations, boxless):
         raise error
     found: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
     for annotation in annotations:
         found[annotation["image_id"]].append(annotation)
-    return [_entry(image, found[image["id"]]) for image in images]
+    return [entry_of(image, found[image["id"]]) for image in images]
 
 
 def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
     """Everything that is wrong with an annotation file, where `read` stops at the first."""
     try:
         document = read_json(path)
-        images, annotations = (_list(path, document, key) for key in ("images", "annotations"))
+        images, annotations = (listed(path, document, key) for key in ("images", "annotations"))
     except InputError as error:
         yield error
         return
@@ -137,38 +137,56 @@ def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
 
 def _faults(path: str | Path, images: list[Any], annotations: list[Any], boxless: bool) -> Iterator[InputError]:
     """What is wrong with images, then with annotations, then captions without a box."""
-    by_id: dict[int, dict[str, Any]] = {}
-    sound = [False] * len(images)
-    for index, image in enumerate(images):
-        where = f"{path}: images[{index}]"
-        try:
-            _check_image(where, image)
-        except InputError as error:
-            yield error
-            continue
-        sound[index] = True
-        if image["id"] in by_id:
-            yield InputError(f"{where}.id", f"{image['id']} occurs twice")
-        by_id[image["id"]] = image
-    named = set()
-    for index, annotation in enumerate(annotations):
-        where = f"{path}: annotations[{index}]"
-        image = by_id.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
-        if image is None:
-            yield InputError(f"{where}.image_id", "names no image of this file")
-            continue
-        named.add(image["id"])
-        try:
-            _check_annotation(where, annotation, image)
-        except InputError as error:
-            yield error
-    for index, image in enumerate(() if boxless else images):
-        if sound[index] and image["id"] not in named:
-            text = f"caption {image['caption']!r} has no boxes"
-            yield InputError(f"{path}: images[{index}]", text, "give it an annotation with a bbox")
+    checks = Checks(path)
+    for check, values in ((checks.image, images), (checks.annotation, annotations)):
+        for index, value in enumerate(values):
+            try:
+                check(index, value)
+            except InputError as error:
+                yield error
+    if not boxless:
+        yield from checks.without_boxes()
 
 
-def _entry(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
+class Checks:
+    """The checks of an annotation file, one image and then one annotation after the other."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._rows: dict[int, int] = {}
+        self._seen: dict[int, tuple[int, int, str]] = {}  # by row: width, height and caption of a sound image
+        self._named = bytearray()
+
+    def image(self, index: int, image: Any) -> None:
+        """InputError if image number `index` is not as it must be, or its id has been seen."""
+        where = f"{self.path}: images[{index}]"
+        self._named.append(False)
+        _check_image(where, image)
+        if image["id"] in self._rows:
+            raise InputError(f"{where}.id", f"{image['id']} occurs twice")
+        self._rows[image["id"]] = index
+        self._seen[index] = image["width"], image["height"], image["caption"]
+
+    def annotation(self, index: int, annotation: Any) -> int:
+        """The number of its image; InputError if annotation number `index` has none, or is not as it must be."""
+        where = f"{self.path}: annotations[{index}]"
+        row = self._rows.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
+        if row is None:
+            raise InputError(f"{where}.image_id", "names no image of this file")
+        self._named[row] = True
+        _check_annotation(where, annotation, *self._seen[row])
+        return row
+
+    def without_boxes(self) -> Iterator[InputError]:
+        """An error for every sound image that no annotation has named."""
+        for row, (_, _, caption) in self._seen.items():
+            if not self._named[row]:
+                mend = "give it an annotation with a bbox"
+                yield InputError(f"{self.path}: images[{row}]", f"caption {caption!r} has no boxes", mend)
+
+
+def entry_of(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
+    """An entry from its image and annotations, which must be sound."""
     return Entry(
         id=image["id"],
         file_name=image["file_name"],
@@ -190,7 +208,8 @@ def _entry(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
     )
 
 
-def _list(path: str | Path, document: Any, key: str) -> list[Any]:
+def listed(path: str | Path, document: Any, key: str) -> list[Any]:
+    """The list of this name in a document; InputError if there is none."""
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, list):
         raise InputError(f"{path}: {key}", "missing or not a list", "the file must be COCO-style JSON")
@@ -212,7 +231,9 @@ def _check_image(where: str, image: Any) -> None:
         raise InputError(f"{where}.height", f"picture of {image['width']}x{image['height']} pixels")
 
 
-def _check_annotation(where: str, annotation: dict[str, Any], image: dict[str, Any]) -> None:
+def _check_annotation(
+    where: str, annotation: dict[str, Any], image_width: int, image_height: int, caption: str
+) -> None:
     box, spans = annotation.get("bbox"), annotation.get("tokens_positive")
     if (
         not isinstance(box, list)
@@ -223,8 +244,8 @@ def _check_annotation(where: str, annotation: dict[str, Any], image: dict[str, A
     x, y, width, height = box
     if width <= 0 or height <= 0:
         raise InputError(f"{where}.bbox", f"{box} is empty")
-    if x <= -1 or y <= -1 or x + width >= image["width"] + 1 or y + height >= image["height"] + 1:
-        size = f"{image['width']}x{image['height']}"
+    if x <= -1 or y <= -1 or x + width >= image_width + 1 or y + height >= image_height + 1:
+        size = f"{image_width}x{image_height}"
         raise InputError(f"{where}.bbox", f"{box} lies outside its image of {size} pixels")
     if not isinstance(spans, list) or not spans:
         raise InputError(
@@ -233,8 +254,7 @@ def _check_annotation(where: str, annotation: dict[str, Any], image: dict[str, A
     for span in spans:
         if not isinstance(span, list) or len(span) != 2 or not all(type(v) is int for v in span):
             raise InputError(f"{where}.tokens_positive", f"{span!r} is not [begin, end)")
-        if not 0 <= span[0] < span[1] <= len(image["caption"]):
-            length = len(image["caption"])
+        if not 0 <= span[0] < span[1] <= len(caption):
             raise InputError(
-                f"{where}.tokens_positive", f"span {span} lies outside the caption of {length} characters"
+                f"{where}.tokens_positive", f"span {span} lies outside the caption of {len(caption)} characters"
             )

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Batch:
     valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
     category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
     the answer among those of its type; both -1 where the vocabulary of answers does not have it.
+    whole: the batch that this one is a part of, by whose boxes and tokens losses are divided, so that those of its parts
+    add up to its own.
     """
 
     images_ICHW: Tensor
@@ -47,6 +49,7 @@ class Batch:
     category_BM: Tensor
     type_B: Tensor | None = None
     answer_B: Tensor | None = None
+    whole: "Batch | None" = None
 
     def __len__(self) -> int:
         return len(self.tokens_BL)
@@ -55,6 +58,26 @@ class Batch:
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All that a model is given: pixels and words."""
         return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL
+
+    @property
+    def divisor(self) -> "Batch":
+        """The batch that losses are divided by: the whole one of which this is a part."""
+        return self if self.whole is None else self.whole
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """With all tensors on this device."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """The captions in `count` parts of about one size, each with the images that it needs."""
+        of_captions = {name: t for name, t in self._tensors().items() if name not in ("images_ICHW", "image_index_B")}
+        for rows in torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count):
+            images, index = self.image_index_B[rows].unique(return_inverse=True)
+            own = {name: tensor[rows] for name, tensor in of_captions.items()}
+            yield replace(self, images_ICHW=self.images_ICHW[images], image_index_B=index, whole=self.divisor, **own)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
 
 class PixelCache:

@@ -9,6 +9,9 @@ from open_clip.tokenizer import SimpleTokenizer
 
 PAD, START, END, UNKNOWN = range(4)
 """Ids of a reduced vocabulary that are not byte pairs."""
+_SLAB = 50_000
+_SPACES = np.array([c for c in range(0x3001) if chr(c).isspace() and regex.match(r"\s", chr(c))], np.uint32)
+"""What the tokenizer takes for white; two control characters and their like are white to Python alone."""
 
 
 @cache
@@ -89,7 +92,60 @@ class Vocabulary:
         return Vocabulary([*self.clip_ids, *_occurring(captions)])
 
     def encode(self, caption: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Ids with start and end token (int16, length L), and their character spans (empty for those two)."""
+        """Ids with start and end token (int32, length L), and their character spans (empty for those two)."""
         ids, spans = encode(caption)
         inner = [self._index.get(i, UNKNOWN) for i in ids]
-        return np.array([START, *inner, END], np.int16), [(0, 0), *spans, (0, 0)]
+        return np.array([START, *inner, END], np.int32), [(0, 0), *spans, (0, 0)]
+
+    def encode_all(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`encode` of many captions at once, an order faster: no token spans white space, so a word is encoded once.
+
+        Returns:
+            ids [T] of all captions, int32; characters [T, 2], the span of each, int32; lengths [N] in tokens.
+        """
+        known: dict[str, int] = {}
+        words: list[tuple[np.ndarray, list[tuple[int, int]]]] = []
+        word, place, count = ([np.zeros(0, dtype)] for dtype in (np.int32, np.int32, np.int64))
+        for begin in range(0, len(captions), _SLAB):
+            lowered = [caption.lower() for caption in captions[begin : begin + _SLAB]]
+            text = "\n".join(lowered)
+            white = np.isin(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), _SPACES)
+            edges = np.flatnonzero(np.diff(white, prepend=True, append=True))
+            first_W, last_W = edges[::2], edges[1::2]
+            found = [text[first:last] for first, last in zip(first_W.tolist(), last_W.tolist(), strict=True)]
+            for new in {*found} - known.keys():
+                known[new] = len(words)
+                words.append(self.encode(new))
+            starts = np.cumsum([0] + [len(caption) + 1 for caption in lowered])
+            owner = np.searchsorted(starts, first_W, "right") - 1
+            word.append(np.fromiter(map(known.__getitem__, found), np.int32, len(found)))
+            place.append((first_W - starts[owner]).astype(np.int32))
+            count.append(np.bincount(owner, minlength=len(lowered)))
+        return self._laid_out(words, *map(np.concatenate, (word, place, count)))
+
+    def _laid_out(
+        self, words: list[tuple[np.ndarray, list[tuple[int, int]]]], word_W: np.ndarray, place_W: np.ndarray,
+        count_N: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """The result of `encode_all` from its words: which they are, where in their caption, and how many in each."""
+        start, end = self.encode("")[0]
+        inner = [ids[1:-1] for ids, _ in words]
+        pieces_V = np.array([len(ids) for ids in inner], np.int64)
+        ids_P = np.concatenate([np.zeros(0, np.int32), *inner])
+        span_P2 = np.array([span for _, spans in words for span in spans[1:-1]], np.int32).reshape(-1, 2)
+        pieces_W = pieces_V[word_W]
+        after_W = np.cumsum(pieces_W)
+        row_T = np.repeat((np.cumsum(pieces_V) - pieces_V)[word_W] - after_W + pieces_W, pieces_W)
+        row_T += np.arange(len(row_T))
+
+        ends_N = np.concatenate([[0], after_W])[np.cumsum(count_N)]
+        lengths_N = np.diff(ends_N, prepend=0) + 2
+        last_N = np.cumsum(lengths_N) - 1
+        ids = np.empty(len(row_T) + 2 * len(lengths_N), np.int32)
+        characters = np.zeros((len(ids), 2), np.int32)
+        ids[last_N - lengths_N + 1], ids[last_N] = start, end
+        within = np.ones(len(ids), bool)
+        within[last_N - lengths_N + 1] = within[last_N] = False
+        ids[within] = ids_P[row_T]
+        characters[within] = span_P2[row_T] + np.repeat(place_W, pieces_W)[:, None]
+        return ids, characters, lengths_N

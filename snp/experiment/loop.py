@@ -4,6 +4,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
 from snp.files import write_atomic
+from snp.models.checkpointing import checkpointing
 
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 60))
 
@@ -25,15 +27,16 @@ Losses = dict[str, Tensor]
 
 @dataclass
 class Cursor:
-    """Hands out held-out batches one after the other, and knows how many it has handed out."""
+    """Hands out held-out batches one after the other, on a device, and knows how many it has handed out."""
 
     stream: Callable[[int], Iterator[Batch]]
     position: int = 0
+    device: str = "cpu"
     _batches: Iterator[Batch] | None = field(default=None, init=False)
 
     def __call__(self) -> Batch:
         if self._batches is None:
-            self._batches = self.stream(self.position)
+            self._batches = on_device(self.stream(self.position), self.device)
         self.position += 1
         return next(self._batches)
 
@@ -41,12 +44,17 @@ class Cursor:
         self.position, self._batches = position, None
 
 
+def on_device(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
+    """The same batches, on this device."""
+    return batches if device == "cpu" else (batch.to(device) for batch in batches)
+
+
 @dataclass
 class Loop:
     """Trains `model` for one phase, from its beginning or from the state left in `folder`.
 
     Args:
-        model: trained in place until a plan is applied, then replaced by the smaller one.
+        model: trained in place until a plan is applied, then replaced by the smaller one; brought to `device`.
         phase: steps, batch, rates.
         stream: batches from a given step on; must depend on the step alone.
         losses: named, weighted losses of (model, batch, overrides, step); their sum is minimised.
@@ -56,6 +64,7 @@ class Loop:
         judge: measured every `phase.judge_every` steps and at the end, on the averaged weights, for the curve.
         cursor: where the session is in the held-out batches, kept with the state.
         progress: told the captions of every finished step.
+        device: where batches pass the model, as "cuda"; a session must have been started on a model that is there.
     """
 
     model: nn.Module
@@ -70,6 +79,7 @@ class Loop:
     cursor: Cursor | None = None
     progress: Callable[[int], None] = lambda captions: None
     log: Callable[[dict[str, Any]], None] = lambda record: None
+    device: str = "cpu"
 
     plan: Plan | None = field(default=None, init=False)
     curve: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -80,10 +90,11 @@ class Loop:
     def run(self) -> nn.Module:
         """Train to the end and return the model with its averaged weights."""
         torch.manual_seed(self.seed)
+        self.model.to(self.device)
         self._fresh()
         step = self._resume()
         self.progress(step * self.phase.batch)
-        batches = self.stream(step)
+        batches = on_device(self.stream(step), self.device)
         running: dict[str, float] = {}
         began = saved = time.monotonic()
         self.model.train()
@@ -124,21 +135,28 @@ class Loop:
     def _fresh(self) -> None:
         self.names, self.parameters = map(list, zip(*self.model.named_parameters(), strict=True))
         self.average = [p.detach().clone() for p in self.parameters]
+        groups: dict[float, list[nn.Parameter]] = {}  # by rate: units that towers share learn as those who store them
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            groups.setdefault(self.phase.held(name), []).append(parameter)
+        self.rates = list(groups)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.phase.lr, weight_decay=self.phase.weight_decay, fused=True
+            [{"params": group} for group in groups.values()],
+            lr=self.phase.lr,
+            weight_decay=self.phase.weight_decay,
+            fused=True,
         )
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.phase.rate(step)
+        for group, held in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.phase.rate(step, held)
         session = self.session if self.plan is None else None
         overrides = session.overrides() if session else None
-        parts = self.losses(self.model, batch, overrides, step)
-        penalty = session.penalty() if session else None
-        if penalty is not None:
-            parts = parts | {"penalty": penalty}
-        total = torch.stack(list(parts.values())).sum()
-        total.backward()
+        parts = [batch] if self.phase.accumulate == 1 else list(batch.parts(self.phase.accumulate))
+        sums: dict[str, float] = {}
+        with checkpointing(self.model) if self.phase.checkpointing and not overrides else nullcontext():
+            for part in parts:
+                for name, value in self._backward(part, overrides, step, session, last=part is parts[-1]).items():
+                    sums[name] = sums.get(name, 0.0) + value
         torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,6 +169,19 @@ class Loop:
             if session.after_step(step):
                 self._fresh()
             self.session_seconds += time.monotonic() - start
+        return sums
+
+    def _backward(
+        self, batch: Batch, overrides: dict[str, Tensor] | None, step: int, session: Session | None, last: bool
+    ) -> dict[str, float]:
+        """Add the gradients of a part of a batch, and with the last those of the penalty; returns the losses."""
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.phase.precision == "bfloat16"):
+            parts = self.losses(self.model, batch, overrides, step)
+        penalty = session.penalty() if session and last else None
+        if penalty is not None:
+            parts = parts | {"penalty": penalty}
+        total = torch.stack(list(parts.values())).sum()
+        total.backward(retain_graph=not last and overrides is not None)  # all parts share how overrides were made
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def _compress(self, plan: Plan) -> None:
@@ -174,6 +205,10 @@ class Loop:
         return found
 
     @property
+    def _cuda(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
+    @property
     def state_file(self) -> Path:
         return self.folder / "state.pt"
 
@@ -188,6 +223,7 @@ class Loop:
             "session": self.session.state_dict() if self.session is not None and self.plan is None else None,
             "cursor": self.cursor.position if self.cursor else 0,
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self._cuda else None,
             "curve": self.curve,
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
@@ -228,6 +264,8 @@ class Loop:
         if self.cursor is not None:
             self.cursor.seek(state["cursor"])
         torch.set_rng_state(state["random"])
+        if self._cuda:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
         self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
         self.session_seconds = state["session_seconds"]
         return state["step"]

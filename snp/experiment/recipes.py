@@ -1,6 +1,8 @@
 """The numbers of training at every scale: the same phases, the same code, other sizes."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
 
@@ -8,13 +10,19 @@ from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
 class Phase(BaseModel):
     """One phase of training: AdamW, learning rate warmed up, held, then brought to zero in a straight line.
 
+    MDETR's schedule is decay=0 and drop=35/40, its rates lr=1e-4, vision_lr=1e-5, text_lr=5e-5.
+
     Args:
         steps, batch: weight steps, and captions in each.
         per_image: captions of one image in a batch; the image passes the vision tower once for all of them. [ours]
-        lr: the rate that is held.
+        lr: the rate that is held; vision_lr, text_lr: those of the two towers, where they have their own [MDETR].
         warm_up: steps of linear rise. decay: share of the steps spent on the descent.
+        drop: share of the steps after which all rates are a tenth [MDETR].
         towers_only: steps at the start that train the towers alone, before any fusion. [ours]
         short_only: steps after those that see only the shortest expressions, before the whole mixture. [ours]
+        accumulate: parts in which a batch passes the model, for less memory; gradients are those of the whole.
+        precision: of the model's passes; weights, optimizer, losses and a method's own steps are always float32.
+        checkpointing: activations inside the layers are computed again in the backward pass, for less memory.
         ema: decay of the weights' moving average, which is what is kept. clip: largest gradient norm.
         log_every: steps between two records, and so the finest grain at which a killed run goes on.
         judge_every: steps between two looks at the validation set; 0 for none.
@@ -35,12 +43,31 @@ class Phase(BaseModel):
     ema: float = 0.998
     log_every: int = 50
     judge_every: int = 0
+    vision_lr: float | None = None
+    text_lr: float | None = None
+    drop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
 
-    def rate(self, step: int) -> float:
-        """Learning rate of weight step `step` (from 0)."""
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
+        return self
+
+    def held(self, parameter: str) -> float:
+        """The rate that is held for the parameter of this name: that of its tower, or of all others."""
+        towers = {"vision": self.vision_lr, "text": self.text_lr}
+        own = (lr for tower, lr in towers.items() if lr is not None and tower in parameter.split("."))
+        return next(own, self.lr)
+
+    def rate(self, step: int, held: float | None = None) -> float:
+        """Learning rate at weight step `step` (from 0) where `held` is held, by default `lr`."""
         rise = min(1.0, (step + 1) / max(self.warm_up, 1))
         fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
-        return self.lr * min(rise, fall)
+        dropped = 0.1 if self.drop is not None and step >= self.drop * self.steps else 1.0
+        return (self.lr if held is None else held) * min(rise, fall) * dropped
 
 
 class Recipe(BaseModel):

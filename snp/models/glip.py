@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from snp.models.checkpointing import Checkpointing
 from snp.models.config import GLIPConfig
 from snp.models.pyramid import DynamicBlock, Pyramid
 from snp.models.towers import encode_text, text_tower, vision_tower
@@ -64,7 +65,7 @@ class BiAttention(nn.Module):
         return image_BND + self.gamma_image * image, text_BLD + self.gamma_text * text
 
 
-class GLIP(nn.Module):
+class GLIP(Checkpointing):
     """GLIP (Li et al. 2022) on two transformer towers of one shape.
 
     Region-word logits are v . t / (|t| exp(s)) + t . b + b0: a dot product with the normalised word, a learned scale,
@@ -121,10 +122,10 @@ class GLIP(nn.Module):
         for fuse, read, head in zip(self.fuse, self.read, self.head, strict=True):
             sizes = [level.shape[-2:] for level in levels]
             image = torch.cat([level.flatten(2) for level in levels], -1).transpose(1, 2)
-            image, text = fuse(image, text, text_BL)
-            text = read(text, src_key_padding_mask=~text_BL)
+            image, text = self.through(fuse, image, text, text_BL)
+            text = self.through(read, text, None, ~text_BL)
             parts = image.transpose(1, 2).split([h * w for h, w in sizes], -1)
-            levels = head([part.unflatten(-1, tuple(size)) for part, size in zip(parts, sizes, strict=True)])
+            levels = self.through(head, [p.unflatten(-1, tuple(size)) for p, size in zip(parts, sizes, strict=True)])
         anchors, place = self._anchors([level.shape[-2:] for level in levels], text)
         region_BND = torch.cat([self._flat(level) for level in levels], 1)
         word_BLD = F.normalize(self.word(text), dim=-1)

@@ -9,6 +9,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from snp.errors import InputError
+from snp.models.checkpointing import Checkpointing
 from snp.models.config import ModelConfig
 from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
 from snp.models.towers import encode_text, text_tower, vision_tower
@@ -48,7 +49,7 @@ class Patches:
     token_BLC: Tensor
 
 
-class MDETR(nn.Module):
+class MDETR(Checkpointing):
     """MDETR (Kamath et al. 2021) on two transformer towers of one shape [paper].
 
     With `config.proposals`, queries start at the best image tokens and carry those tokens' boxes (two-stage, after
@@ -140,7 +141,7 @@ class MDETR(nn.Module):
         position = F.pad(grid_ND, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
         seen = F.pad(text_BL, (N, 0), value=True)
         for layer in self.encoder:
-            memory = layer(memory, position, seen)
+            memory = self.through(layer, memory, position, seen)
         token_BLC = F.normalize(self.token_contrast(memory[:, N:]), dim=-1)
 
         score_BN = None
@@ -165,7 +166,7 @@ class MDETR(nn.Module):
         states = []
         key = memory + position
         for layer in self.decoder:
-            x = layer(x, query, key, memory, seen)
+            x = self.through(layer, x, query, key, memory, seen)
             states.append(x)
         x_KBQD, answers = torch.stack([state[:, :Q] for state in states]), None
         if self.config.answers:

@@ -19,6 +19,7 @@ from snp.errors import InputError
 from snp.models.glip import GLIP, Detection
 from snp.tasks import detection
 from snp.tasks.passes import passes
+from snp.tasks.precision import in_float32
 
 CODING = (10.0, 10.0, 5.0, 5.0)
 LARGEST = math.log(1000 / 16)
@@ -78,7 +79,7 @@ def assign(boxes_M4: Tensor, anchors_N4: Tensor, level_N: Tensor) -> Tensor:
     one that it overlaps most.
     """
     if not len(boxes_M4):
-        return torch.full((len(anchors_N4),), -1)
+        return torch.full((len(anchors_N4),), -1, device=anchors_N4.device)
     iou_NM = box_iou(anchors_N4, boxes_M4)
     centre_N2 = (anchors_N4[:, :2] + anchors_N4[:, 2:]) / 2
     distance_NM = torch.cdist(centre_N2, (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2)
@@ -105,8 +106,8 @@ def centerness(anchors_N4: Tensor, boxes_N4: Tensor) -> Tensor:
     return ratio.clamp(min=0).prod(-1).sqrt()
 
 
-def losses(out: Detection, batch: Batch) -> dict[str, Tensor]:
-    """word: focal loss of every place and token, over positives; box: 1 - GIoU, weighed by centerness; centre: BCE."""
+def assigned(out: Detection, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The P places that learn a box: caption, place, box of the caption, [P] each; corners [P, 4]; centerness [P]."""
     corners_BM4 = box_convert(batch.boxes_BM4, "cxcywh", "xyxy")
     found = [
         assign(boxes[valid], out.anchors_N4, out.level_N)
@@ -114,17 +115,25 @@ def losses(out: Detection, batch: Batch) -> dict[str, Tensor]:
     ]
     box_BN = torch.stack(found)  # boxes of a caption stand first, so that their places are those in the batch
     where_B, where_N = (box_BN >= 0).nonzero(as_tuple=True)
+    box = box_BN[where_B, where_N]
+    true = corners_BM4[where_B, box]
+    return where_B, where_N, box, true, centerness(out.anchors_N4[where_N], true)
+
+
+@in_float32
+def losses(out: Detection, batch: Batch) -> dict[str, Tensor]:
+    """word: focal loss of every place and token, over positives; box: 1 - GIoU, weighed by centerness; centre: BCE."""
+    where_B, where_N, box, true, near = assigned(out, batch)
+    all_near = near if batch.whole is None else assigned(out, batch.whole)[-1]
     target_BNL = torch.zeros_like(out.logits_BNL)
-    target_BNL[where_B, where_N] = batch.positive_BML[where_B, box_BN[where_B, where_N]].to(target_BNL.dtype)
+    target_BNL[where_B, where_N] = batch.positive_BML[where_B, box].to(target_BNL.dtype)
     word = sigmoid_focal_loss(out.logits_BNL, target_BNL, alpha=0.25, gamma=2.0) * batch.text_BL[:, None]
-    positives = max(len(where_B), 1)
-    anchors, true = out.anchors_N4[where_N], corners_BM4[where_B, box_BN[where_B, where_N]]
-    said = decode(out.deltas_BN4[where_B, where_N], anchors)
-    near = centerness(anchors, true)
+    positives = max(len(all_near), 1)
+    said = decode(out.deltas_BN4[where_B, where_N], out.anchors_N4[where_N])
     centre = F.binary_cross_entropy_with_logits(out.centre_BN[where_B, where_N], near, reduction="sum")
     return {
         "word": word.sum() / positives,
-        "box": (generalized_box_iou_loss(said, true) * near).sum() / near.sum().clamp(min=1e-6),
+        "box": (generalized_box_iou_loss(said, true) * near).sum() / all_near.sum().clamp(min=1e-6),
         "centre": centre / positives,
     }
 

@@ -8,6 +8,7 @@ from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal
 
 from snp.data.dataset import Batch
 from snp.models.mdetr import MDETR, Grounding, Patches
+from snp.tasks.precision import in_float32
 
 TEMPERATURE = 0.07
 NO_OBJECT_WEIGHT = 0.1
@@ -42,7 +43,7 @@ def match(logits_BQS: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
     for b, (matrix, m) in enumerate(zip(cost.cpu().numpy(), counts, strict=True)):
         queries, targets = linear_sum_assignment(matrix[:, :m])
         found[b, targets] = torch.from_numpy(queries)
-    return found
+    return found.to(cost.device)
 
 
 def slots(positive_BML: Tensor, S: int) -> Tensor:
@@ -72,8 +73,8 @@ def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
 
     Per caption where no caption has a box, as of questions; MDETR takes the whole sum there. [ours]
     """
-    count = batch.valid_BM.sum()
-    boxes = torch.where(count > 0, count, len(batch))
+    count = batch.divisor.valid_BM.sum()
+    boxes = torch.where(count > 0, count, len(batch.divisor))
     losses = dict.fromkeys(("slot", "l1", "giou", "contrast"), out.logits_KBQS.new_zeros(()))
     for logits_BQS, boxes_BQ4, query_BQC in zip(out.logits_KBQS, out.boxes_KBQ4, out.query_KBQC, strict=True):
         query_BM = match(logits_BQS, boxes_BQ4, batch)
@@ -108,6 +109,12 @@ def inside(centres_N2: Tensor, batch: Batch) -> Tensor:
     return (within | nearest) & batch.valid_BM[..., None]
 
 
+def tokens_on_objects(centres_N2: Tensor, batch: Batch) -> Tensor:
+    """How many image tokens lie on an object that their caption names, in the batch that losses are divided by."""
+    return inside(centres_N2, batch.divisor).any(1).sum().clamp(min=1)
+
+
+@in_float32
 def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
     """Boxes of image tokens that lie on a named object, and their alignment with its phrase at the towers. [ours]"""
     within_BMN = inside(patches.centres_N2, batch)
@@ -117,7 +124,7 @@ def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
     b, n = on_BN.nonzero(as_tuple=True)
     found, wanted = patches.boxes_BN4[b, n], batch.boxes_BM4[b, owner_BN[b, n]]
     positive = torch.einsum("bmn,bml->bnl", within_BMN.float(), batch.positive_BML.float()) > 0
-    count = on_BN.sum().clamp(min=1)
+    count = tokens_on_objects(patches.centres_N2, batch)
     return {
         "patch_box": (5 * (found - wanted).abs().sum() + 2 * giou_loss(found, wanted).sum()) / count,
         "towers": contrast(patches.patch_BNC, patches.token_BLC, positive, batch.text_BL) / count,
@@ -127,7 +134,7 @@ def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
 def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch) -> Tensor:
     """Focal loss of the image tokens' scores: which of them lie on an object that the caption names. [ours]"""
     on_BN = inside(centres_N2, batch).any(1)
-    return sigmoid_focal_loss(score_BN, on_BN.float(), reduction="sum") / on_BN.sum().clamp(min=1)
+    return sigmoid_focal_loss(score_BN, on_BN.float(), reduction="sum") / tokens_on_objects(centres_N2, batch)
 
 
 class WarmUp(nn.Module):
@@ -146,10 +153,13 @@ class WarmUp(nn.Module):
         """Losses of the towers alone, not yet weighted."""
         patches = self.model.towers_only(*batch.inputs)
         b, m, n = inside(patches.centres_N2, batch).nonzero(as_tuple=True)
-        found = self.category(patches.image_BND[b, n])
-        return patch_loss(patches, batch) | {"category": cross_entropy(found, batch.category_BM[b, m])}
+        found = self.category(patches.image_BND[b, n]).float()
+        share = len(b) / max(int(inside(patches.centres_N2, batch.divisor).sum()), 1)
+        category = cross_entropy(found, batch.category_BM[b, m]) * share
+        return patch_loss(patches, batch) | {"category": category}
 
 
+@in_float32
 def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     """All losses of one pass, not yet weighted."""
     found = set_loss(out, batch)

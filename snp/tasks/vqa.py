@@ -33,8 +33,8 @@ def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     heads = [logits for name, logits in out.answers.items() if name != TYPE]
     own = [batch.answer_B.masked_fill(batch.type_B != kind, OUTSIDE) for kind in range(len(heads))]
     return {
-        "type": _sum(out.answers[TYPE], batch.type_B) / len(batch),
-        "answer": torch.stack(list(map(_sum, heads, own))).sum() / len(batch),
+        "type": _sum(out.answers[TYPE], batch.type_B) / len(batch.divisor),
+        "answer": torch.stack(list(map(_sum, heads, own))).sum() / len(batch.divisor),
     }
 
 

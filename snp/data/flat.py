@@ -1,0 +1,385 @@
+"""Annotations as flat arrays: read from files of any size, kept beside the data, mapped into memory. [ours]"""
+
+import gc
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from snp.data import annotations
+from snp.data.annotations import Checks, Entry
+from snp.data.stream import members
+from snp.data.tokens import Vocabulary
+from snp.errors import InputError
+from snp.files import replacing
+
+VERSION = 1
+"""Of the arrays; part of a cache's name."""
+_FAR = 1 << 32
+"""More than any caption has characters."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """N captions with M boxes, S spans and T tokens in all.
+
+    What belongs to entry i lies in rows at[i] to at[i + 1] of the array that an `_at` array goes with; spans belong to
+    boxes in the same way.
+
+    Args:
+        id_N, original_N, sentence_N: numbers of an Entry, int64. size_N2: height and width in pixels, int32.
+        file_N, dataset_N, type_N, question_type_N, answer_N: rows of the table of names, int32.
+        caption_at, caption: utf-8 bytes.
+        token_at, token_T: vocabulary ids with start and end, uint16.
+        box_at, box_M4: x, y, width and height in pixels, float64. category_M: int64.
+        span_at, span_S2: [begin, end) characters of the caption, int32. word_S2: [first, last) tokens, uint16.
+        rest_at, rest: what few entries have, the other fields of an Entry as JSON: utf-8 bytes, none where it has none.
+        name_at, name: the table of names, utf-8 bytes.
+    """
+
+    id_N: np.ndarray
+    original_N: np.ndarray
+    sentence_N: np.ndarray
+    size_N2: np.ndarray
+    file_N: np.ndarray
+    dataset_N: np.ndarray
+    type_N: np.ndarray
+    question_type_N: np.ndarray
+    answer_N: np.ndarray
+    caption_at: np.ndarray
+    caption: np.ndarray
+    token_at: np.ndarray
+    token_T: np.ndarray
+    box_at: np.ndarray
+    box_M4: np.ndarray
+    category_M: np.ndarray
+    span_at: np.ndarray
+    span_S2: np.ndarray
+    word_S2: np.ndarray
+    rest_at: np.ndarray
+    rest: np.ndarray
+    name_at: np.ndarray
+    name: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.id_N)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every caption, int64 [N]."""
+        return np.diff(self.token_at)
+
+    @property
+    def names(self) -> np.ndarray:
+        """The table of names: `flat.names[flat.type_N]` are the types of all entries."""
+        return np.array([_text(self.name, self.name_at, k) for k in range(len(self.name_at) - 1)], dtype=str)
+
+    def tokens(self, i: int) -> np.ndarray:
+        """Vocabulary ids of entry i, [L]."""
+        return self.token_T[self.token_at[i] : self.token_at[i + 1]]
+
+    def boxes(self, i: int) -> np.ndarray:
+        """Boxes of entry i, float32 [m, 4]: centre x, centre y, width, height, each a share of its picture's side."""
+        corner = self.box_M4[self.box_at[i] : self.box_at[i + 1]].astype(np.float32)
+        if len(corner):  # a question alone may not know the size of its picture
+            corner /= np.tile(self.size_N2[i, ::-1], 2).astype(np.float32)
+        return np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1)
+
+    def categories(self, i: int) -> np.ndarray:
+        """Category ids of the boxes of entry i, [m]."""
+        return self.category_M[self.box_at[i] : self.box_at[i + 1]]
+
+    def positive(self, i: int) -> np.ndarray:
+        """Which tokens of entry i belong to the phrase of each of its boxes: bool [m, L]."""
+        first, last = self.box_at[i], self.box_at[i + 1]
+        place = np.arange(self.token_at[i + 1] - self.token_at[i])
+        word = self.word_S2[self.span_at[first] : self.span_at[last]]
+        box = np.repeat(np.arange(last - first), np.diff(self.span_at[first : last + 1]))
+        found = np.zeros((last - first, len(place)), bool)
+        np.logical_or.at(found, box, (place >= word[:, :1]) & (place < word[:, 1:]))
+        return found
+
+    def text(self, i: int) -> str:
+        """The caption of entry i."""
+        return _text(self.caption, self.caption_at, i)
+
+    def entry(self, i: int) -> Entry:
+        """Entry i as `annotations.read` gives it."""
+        boxes = slice(self.box_at[i], self.box_at[i + 1])
+        spans = self.span_S2[self.span_at[boxes.start] : self.span_at[boxes.stop]].tolist()
+        ends = (self.span_at[boxes.start : boxes.stop + 1] - self.span_at[boxes.start]).tolist()
+        rest = json.loads(_text(self.rest, self.rest_at, i) or "{}")
+        return Entry(**{
+            "id": int(self.id_N[i]),
+            "height": int(self.size_N2[i, 0]),
+            "width": int(self.size_N2[i, 1]),
+            "caption": self.text(i),
+            "boxes": _pairs(self.box_M4[boxes].tolist()),
+            "spans": tuple(_pairs(spans[first:last]) for first, last in pairwise(ends)),
+            "categories": tuple(self.category_M[boxes].tolist()),
+            **{field: _text(self.name, self.name_at, getattr(self, column)[i]) for field, column in _NAMED.items()},
+            **{field: int(getattr(self, column)[i]) for field, column in _NUMBERS.items()},
+            **rest,
+            "evaluated": tuple(map(_pairs, rest.get("evaluated", ()))),
+            "phrase_types": _pairs(rest.get("phrase_types", ())),
+        })  # fmt: skip
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: object = "entries") -> "Flat":
+        """Entries as arrays.
+
+        Args:
+            context: most tokens a caption may have.
+            where: what the entries are called in errors.
+
+        Raises:
+            InputError: a caption that is too long.
+        """
+        made = _Columns()
+        for i, entry in enumerate(entries):
+            made.caption(entry)
+            categories = entry.categories or (0,) * len(entry.boxes)
+            for box, category, spans in zip(entry.boxes, categories, entry.spans, strict=True):
+                made.box(i, box, category, spans)
+        return made.flat(vocabulary, context, where)
+
+    @classmethod
+    def read(cls, path: str | Path, vocabulary: Vocabulary, context: int, boxless: bool = False) -> "Flat":
+        """The entries of an annotation file; neither its text nor its objects are ever in memory as a whole.
+
+        Raises:
+            InputError: what `annotations.read` raises; a caption that is too long.
+        """
+        made, checks = _Columns(), Checks(path)
+        waiting = ["images", "annotations"]
+        collecting = gc.isenabled()
+        gc.disable()  # as in annotations.read: much is made, and none of it garbage
+        try:
+            while waiting:
+                before = len(waiting)
+                for name, values in members(path, ("images", "annotations")):
+                    if name in waiting[:1]:  # annotations that stand before the images wait for a second reading
+                        made.take(path, name, values, checks)
+                        waiting.pop(0)
+                if len(waiting) == before:
+                    annotations.listed(path, {}, waiting[0])
+        finally:
+            if collecting:
+                gc.enable()
+        for error in () if boxless else checks.without_boxes():
+            raise error
+        return made.flat(vocabulary, context, f"{path}: images")
+
+    @classmethod
+    def cached(
+        cls, root: Path, name: str, vocabulary: Vocabulary, context: int, boxless: bool = False
+    ) -> "Flat":
+        """`read` of root/annotations/<name>.json, kept in root/cache for as long as the file is not changed.
+
+        A cache that is damaged is made again.
+        """
+        path = root / "annotations" / f"{name}.json"
+        if not path.exists():
+            raise InputError(path, "file not found")
+        stat = path.stat()
+        key = hashlib.sha256(f"{VERSION} {stat.st_size} {stat.st_mtime_ns} {context} {boxless}".encode())
+        key.update(np.array(vocabulary.clip_ids, np.int64).tobytes())
+        store = root / "cache" / f"{name}-{key.hexdigest()[:12]}.safetensors"
+        if store.exists():
+            try:
+                return cls.load(store)
+            except InputError:
+                pass
+        flat = cls.read(path, vocabulary, context, boxless)
+        flat.save(store)
+        return flat
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays as one safetensors file, atomically."""
+        with replacing(path) as temporary:
+            save_file({f.name: torch.from_numpy(getattr(self, f.name)) for f in fields(self)}, temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Flat":
+        """Arrays mapped into memory: what is not looked at is not read.
+
+        Raises:
+            InputError: no whole file of this kind; arrays that do not go together.
+        """
+        mend = "delete it, to have it made again"
+        try:
+            with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+                arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+            flat = cls(**arrays)
+        except (SafetensorError, OSError, TypeError) as error:
+            raise InputError(path, f"holds no annotations as arrays: {error}", mend) from None
+        for name in flat._unfit():
+            raise InputError(f"{path}: {name}", "does not go with the other arrays", mend)
+        return flat
+
+    def _unfit(self) -> Iterator[str]:
+        """Names of arrays that do not go with the others."""
+        sizes = {"N": len(self.id_N), "M": len(self.box_M4), "S": len(self.span_S2)}
+        for f in fields(self):
+            rows = sizes.get(f.name.rpartition("_")[2][0])
+            if rows not in (None, len(getattr(self, f.name))):
+                yield f.name
+        for name, (owners, values) in _AT.items():
+            at, end = getattr(self, name), len(getattr(self, values))
+            if len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end or (np.diff(at) < 0).any():
+                yield name
+        for column in _NAMED.values():
+            row = getattr(self, column)
+            if len(row) and not 0 <= row.min() <= row.max() < len(self.name_at) - 1:
+                yield column
+
+
+_AT = {
+    "caption_at": ("N", "caption"), "token_at": ("N", "token_T"), "rest_at": ("N", "rest"), "box_at": ("N", "box_M4"),
+    "span_at": ("M", "span_S2"), "name_at": ("", "name"),
+}  # fmt: skip
+"""Offsets -> whose they are, and the array that they cut."""
+_NAMED = {
+    "file_name": "file_N", "dataset_name": "dataset_N", "type": "type_N", "question_type": "question_type_N",
+    "answer": "answer_N",
+}  # fmt: skip
+"""Field of an Entry -> the column that holds its row in the table of names."""
+_NUMBERS = {"original_id": "original_N", "sentence_id": "sentence_N"}
+_RARE = ("evaluated", "phrase_types", "question_id")
+
+
+class _Columns:
+    """Captions as they come, and boxes in any order, on the way to a Flat."""
+
+    def __init__(self) -> None:
+        self.captions: list[str] = []
+        self.rest: list[bytes] = []
+        self.names: dict[str, int] = {}
+        self.ids, self.numbers, self.sizes, self.named = (array("q") for _ in range(4))
+        self.owner, self.category, self.span_count, self.spans = (array("q") for _ in range(4))
+        self.boxes = array("d")
+
+    def take(self, path: str | Path, name: str, values: Any, checks: Checks) -> None:
+        """All images, or all annotations, of a file."""
+        if not isinstance(values, Iterator):
+            annotations.listed(path, {name: values}, name)
+        elif name == "images":
+            for index, image in enumerate(values):
+                checks.image(index, image)
+                self.caption(annotations.entry_of(image, []))
+        else:
+            for index, value in enumerate(values):
+                row = checks.annotation(index, value)
+                self.box(row, value["bbox"], value.get("category_id", 0), value["tokens_positive"])
+
+    def caption(self, entry: Entry) -> None:
+        """The next entry, without its boxes."""
+        self.captions.append(entry.caption)
+        self.ids.append(entry.id)
+        self.sizes.extend((entry.height, entry.width))
+        self.named.extend([self.names.setdefault(getattr(entry, field), len(self.names)) for field in _NAMED])
+        rest = {field: value for field in _RARE if (value := getattr(entry, field))}
+        for field in _NUMBERS:
+            value = getattr(entry, field)
+            if type(value) is not int:  # nobody checks what a file has there
+                rest[field], value = value, 0
+            self.numbers.append(value)
+        self.rest.append(json.dumps(rest).encode() if rest else b"")
+
+    def box(self, row: int, box: Sequence[float], category: int, spans: Sequence[Sequence[int]]) -> None:
+        """A box of entry `row`."""
+        self.owner.append(row)
+        self.boxes.extend(box)
+        self.category.append(category)
+        self.span_count.append(len(spans))
+        self.spans.extend(chain.from_iterable(spans))
+
+    def flat(self, vocabulary: Vocabulary, context: int, where: object) -> Flat:
+        """All of it as a Flat; InputError for a caption of more than `context` tokens."""
+        token_T, character_T2, length_N = vocabulary.encode_all(self.captions)
+        for i in np.flatnonzero(length_N > context)[:1]:
+            raise InputError(f"{where}[{i}].caption", f"{length_N[i]} tokens, the model takes {context}")
+        named, numbers = np.array(self.named, np.int32).reshape(-1, len(_NAMED)), _int64(self.numbers).reshape(-1, 2)
+        caption_at, caption = _blob([text.encode() for text in self.captions])
+        rest_at, rest = _blob(self.rest)
+        name_at, name = _blob([text.encode() for text in self.names])
+
+        owner_M, count_M = _int64(self.owner), _int64(self.span_count)
+        order_M = np.argsort(owner_M, kind="stable")
+        row_S = _ragged(np.cumsum(count_M) - count_M, count_M, order_M)
+        span_S2 = np.array(self.spans, np.int32).reshape(-1, 2)[row_S]
+        owner_M, count_M = owner_M[order_M], count_M[order_M]
+        return Flat(
+            id_N=_int64(self.ids),
+            **{column: np.ascontiguousarray(numbers[:, k]) for k, column in enumerate(_NUMBERS.values())},
+            size_N2=np.array(self.sizes, np.int32).reshape(-1, 2),
+            **{column: np.ascontiguousarray(named[:, k]) for k, column in enumerate(_NAMED.values())},
+            caption_at=caption_at,
+            caption=caption,
+            token_at=_at(length_N),
+            token_T=token_T.astype(np.uint16),
+            box_at=_at(np.bincount(owner_M, minlength=len(length_N))),
+            box_M4=np.array(self.boxes).reshape(-1, 4)[order_M],
+            category_M=_int64(self.category)[order_M],
+            span_at=_at(count_M),
+            span_S2=span_S2,
+            word_S2=_words(span_S2, np.repeat(owner_M, count_M), character_T2, length_N),
+            rest_at=rest_at,
+            rest=rest,
+            name_at=name_at,
+            name=name,
+        )
+
+
+def _words(span_S2: np.ndarray, owner_S: np.ndarray, character_T2: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """The [first, last) tokens that share a character with each span of caption `owner_S`, uint16 [S, 2].
+
+    Tokens stand in the order of their characters, so that they are found by bisection, all captions in one line.
+    """
+    inner_N = length_N - 2  # without start and end token, which have no characters
+    within = np.ones(len(character_T2), bool)
+    end_N = np.cumsum(length_N)
+    within[end_N - 1] = within[end_N - length_N] = False
+    line_T2 = character_T2[within] + (np.repeat(np.arange(len(length_N)), inner_N) * _FAR)[:, None]
+    line_S2 = span_S2 + (owner_S * _FAR)[:, None]
+    first = np.searchsorted(line_T2[:, 1], line_S2[:, 0], "right")
+    last = np.searchsorted(line_T2[:, 0], line_S2[:, 1], "left")
+    before = (np.cumsum(inner_N) - inner_N)[owner_S]
+    return (np.stack([first, np.maximum(first, last)], 1) - before[:, None] + 1).astype(np.uint16)
+
+
+def _ragged(at: np.ndarray, count: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Rows of the values that belong to `order`, in this order: owner i has rows at[i] to at[i] + count[i]."""
+    count = count[order]
+    after = np.cumsum(count)
+    return np.repeat(at[order] - after + count, count) + np.arange(after[-1] if len(after) else 0)
+
+
+def _int64(values: array) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def _at(count: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+
+
+def _blob(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and bytes of texts laid end to end."""
+    return _at(np.array(list(map(len, texts)), np.int64)), np.frombuffer(bytearray().join(texts), np.uint8)
+
+
+def _text(blob: np.ndarray, at: np.ndarray, i: int) -> str:
+    return blob[at[i] : at[i + 1]].tobytes().decode()
+
+
+def _pairs(values: Iterable[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, values))
