@@ -49,19 +49,30 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "mypy", "snp/compression")
 
 
-@nox.session(name="reproduce-table1")
-def reproduce_table1(session: nox.Session) -> None:
-    """Table 1 from the dense checkpoint, beside the committed one; -- --scale smoke, -- --from-results."""
-    python(session, "-m", "snp", "reproduce", "table1", *session.posargs)
+REPRODUCED = {
+    "table1": "Table 1, referring expressions",
+    "table1b": "Table 1b, unstructured pruning at 63% sparsity",
+    "table2": "Table 2, visual question answering",
+    "table3": "Table 3, phrase grounding",
+    "table4": "Table 4, object detection with the GLIP-style model",
+}
 
 
-@nox.session(name="reproduce-table1b")
-def reproduce_table1b(session: nox.Session) -> None:
-    """Table 1b, unstructured pruning at 63% sparsity, beside the committed one; takes the same arguments."""
-    python(session, "-m", "snp", "reproduce", "table1b", *session.posargs)
+def reproduce(table: str, what: str) -> None:
+    """Make the session that runs the main rows of a table."""
+
+    def run(session: nox.Session) -> None:
+        python(session, "-m", "snp", "reproduce", table, *session.posargs)
+
+    run.__doc__ = f"{what}, from the dense checkpoint, beside the committed one; -- --scale smoke, -- --from-results."
+    nox.session(run, name=f"reproduce-{table}")
+
+
+for name, title in REPRODUCED.items():
+    reproduce(name, title)
 
 
 @nox.session(name="pretrain-desk")
 def pretrain_desk(session: nox.Session) -> None:
-    """The dense desk checkpoint; -- --data stamps, -- --out FOLDER to train beside the committed one."""
+    """The dense desk checkpoint; -- --data stamps, -- --model glip, -- --out FOLDER: beside the committed one."""
     python(session, "-m", "snp", "pretrain", "--scale", "desk", *session.posargs)

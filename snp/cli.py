@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from snp.errors import InputError
-from snp.experiment.spec import Data, Pretrain, Scale
+from snp.experiment.spec import Data, Model, Pretrain, Scale
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
@@ -128,13 +128,14 @@ def reproduce(
 def pretrain(
     scale: Scale = "desk",
     data: Data = "scenes",
+    model: Model = "mdetr",
     out: Out = None,
     threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
-    spec, store = Pretrain(scale=scale, data=data), _store(scale, out)
+    spec, store = Pretrain(scale=scale, data=data, model=model), _store(scale, out)
     if store.state(spec) != "done":
         import_module("torch").set_num_threads(threads)
         total = import_module("snp.experiment.runner").captions(spec)
@@ -234,7 +235,7 @@ def data(
     from snp.experiment import prepare
 
     root = root or prepare.data_folder(scale, name)
-    if source or not (root / "dataset.json").exists():
+    if source or not prepare.is_made(root):
         prepare.make(root, scale, name, workers, **({} if source is None else {"source": source}))
     if action == "make":
         print(root)
@@ -254,6 +255,26 @@ def _check(name: Published, root: Path | None, decode: bool) -> None:
     print(report(findings))
     if any(finding.level == "error" for finding in findings):
         sys.exit(2)
+
+
+@app.command
+def demo(
+    picture: Annotated[Path, tyro.conf.arg(help="any picture file"), Positional],
+    text: Annotated[str, tyro.conf.arg(help="a phrase or a question; GLIP: class names, as 'dog. cup'"), Positional],
+    checkpoint: Annotated[
+        tuple[Path, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
+    ] = (),
+    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("demo.png"),
+) -> None:
+    """Draw what trained models find in a picture for a sentence, side by side, and print it."""
+    from snp.experiment.demo import Checkpoint, draw, predict
+
+    folders = checkpoint or (Store.at("desk").folder(Pretrain(scale="desk", data="scenes")),)
+    found = [(one := Checkpoint.of(folder), predict(one, picture, text)) for folder in folders]
+    for one, said in found:
+        best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
+        print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
+    print(draw([(one.name, picture, text, said) for one, said in found], png))
 
 
 @app.command

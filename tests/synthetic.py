@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark
 from snp.experiment.store import Store
-from snp.experiment.tables import SPLITS, Row
+from snp.experiment.tables import Row
 
 MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}
 
@@ -42,7 +43,7 @@ def score(precision: float) -> dict[str, Any]:
 def finetuned(benchmark: Benchmark, precision: float) -> dict[str, Any]:
     """Metrics of a fine-tuning with the same precision on every split."""
     return {
-        "splits": {split: score(precision) for split in SPLITS[benchmark]},
+        "splits": {split: score(precision) for split in ABOUT[benchmark].splits},
         "zero_shot": {"val": score(0.4)},
     }
 

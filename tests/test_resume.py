@@ -18,7 +18,7 @@ import torch
 
 from snp.errors import InputError
 from snp.experiment import stages
-from snp.experiment.recipes import RECIPES
+from snp.experiment.recipes import RECIPES, phase_of
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import find
 
@@ -54,7 +54,7 @@ def work(root: Path, base: Path, runs: list[AnyRun], kill: tuple[AnyRun, int, fl
     for run in runs:
         if store.state(run) == "done":
             continue
-        batch, done = getattr(RECIPES[run.scale], run.kind).batch, [0]
+        batch, done = phase_of(run).batch, [0]
 
         def progress(captions: int, run: AnyRun = run, batch: int = batch, done: list[int] = done) -> None:
             done[0] += captions
@@ -105,7 +105,7 @@ def test_a_compression_and_its_fine_tuning_killed_three_times_end_bit_equal(
     # once while the structure is learned, once when the plan has been applied, once in fine-tuning;
     # always after the first saved state and before the end
     draw = random.Random(0)
-    recipe = RECIPES["smoke"]
+    recipe = RECIPES["smoke"].mdetr
     moments = [
         (COMPRESS, draw.randrange(5, 11)),
         (COMPRESS, draw.randrange(13, recipe.compress.steps)),
@@ -182,7 +182,7 @@ def test_a_state_that_does_not_fit_is_named_and_not_trained_on(
     monkeypatch.setenv("SNP_DATA", str(smoke_data))
     store = Store(tmp_path, base=smoke_dense)
     state = store.begin(COMPRESS) / "state.pt"
-    phase = RECIPES["smoke"].compress.model_dump()
+    phase = RECIPES["smoke"].mdetr.compress.model_dump()
     if damage == "another recipe":
         phase["lr"] /= 2
     torch.save({"phase": phase, "plan": None, "weights": {"odd": torch.zeros(3)}}, state)

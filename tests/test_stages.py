@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snp.errors import InputError
-from snp.experiment import stages
+from snp.experiment import saved, stages
 from snp.experiment.store import Store
 from snp.experiment.tables import find
 from snp.models.mdetr import MDETR
@@ -28,7 +28,7 @@ def test_a_sparsity_is_a_share_of_the_linear_weights_of_both_towers_and_of_fusio
     run = find("scenes/multiflow@s63", "smoke").compress(0)
     metrics = stages.run(run, store).metrics
     assert metrics["sparsity"] == pytest.approx(0.63, abs=1e-3)
-    model = stages.load_model(store.folder(run))[0]
+    model = saved.load(store.folder(run))[0]
     for parts in (("encoder.", "decoder."), ("text.transformer",), ("vision.blocks",)):  # every modality has its share
         zeros = float((weights(model, *parts) == 0).float().mean())
         assert 0.5 < zeros < 0.75
@@ -39,7 +39,7 @@ def test_without_recovery_the_decision_is_all_that_happens_to_the_weights(store:
     run = find("scenes/omp@s63", "smoke").compress(0)
     result = stages.run(run, store)
     assert (result.curve, "-at-once-" in run.slug) == ([], True)
-    dense, pruned = (stages.load_model(store.folder(of))[0] for of in (run.parent, run))
+    dense, pruned = (saved.load(store.folder(of))[0] for of in (run.parent, run))
     for before, after in zip(dense.parameters(), pruned.parameters(), strict=True):
         assert torch.equal(torch.where(after == 0, 0.0, before), after)
 
@@ -55,6 +55,6 @@ def test_a_task_ticket_is_found_on_the_expressions_of_its_benchmark(store: Store
     found = [stages.run(run, store) for run in (task, universal)]
     assert [result.metrics["sparsity"] for result in found] == pytest.approx([0.7, 0.7], abs=1e-3)
     assert "-on-refcoco-" in task.slug and "-on-" not in universal.slug
-    masks = [stages.load_model(store.folder(run))[1].masks for run in (task, universal)]
+    masks = [saved.load(store.folder(run))[1].masks for run in (task, universal)]
     assert masks[0].keys() == masks[1].keys()
     assert any(not torch.equal(masks[0][name], masks[1][name]) for name in masks[0])

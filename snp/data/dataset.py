@@ -34,9 +34,8 @@ class Batch:
     token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
     valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
     category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
-    the answer among those of its type; both -1 where the vocabulary of answers does not have it.
-    whole: the batch that this one is a part of, by whose boxes and tokens losses are divided, so that those of its parts
-    add up to its own.
+    the answer among those of its type; both -1 where the vocabulary of answers does not have it. whole: the batch
+    that this one is a part of: losses are divided by its boxes and tokens, so that those of its parts add up.
     """
 
     images_ICHW: Tensor

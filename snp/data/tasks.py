@@ -101,8 +101,13 @@ def _class(ids: dict[str, int], text: str, span: Span) -> int:
     return ids[name]
 
 
+def instances(root: Path, split: str) -> Path:
+    """COCO's file of a split, as pycocotools reads it."""
+    return _found(root, "coco", f"instances_{split}.json")
+
+
 def _instances(root: Path, split: str) -> coco.Instances:
-    return coco.read(_found(root, "coco", f"instances_{split}.json"))
+    return coco.read(instances(root, split))
 
 
 def _find(root: Path, file: str) -> Path | None:

@@ -14,12 +14,13 @@ from snp.compression.method import Problem, Session
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
-from snp.experiment import prepare
+from snp.experiment.prepare import Source
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import Data, Scale
-from snp.experiment.stages import inference_loss, learning, losses
+from snp.experiment.stages import inference_loss, learning
 from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
+from snp.tasks.objective import losses
 
 ROUNDS = 5
 STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them
@@ -34,13 +35,14 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     phase: for a part of it SNP only trains on, and UPop retrains a smaller model.
     """
     torch.set_num_threads(threads)
-    recipe, root = RECIPES[scale], prepare.data_root(scale, data)
-    vocabulary = prepare.vocabulary(root)
-    config = getattr(configs, recipe.model).model_copy(update={"vocabulary": len(vocabulary)})
+    recipe, source = RECIPES[scale].mdetr, Source.of(scale, data)
+    config = getattr(configs, recipe.model)
+    vocabulary = source.vocabulary(config)
+    config = config.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(0)
     model = MDETR(config)
     phase = recipe.compress
-    weights, held_out = learning(root, vocabulary, config)
+    weights, held_out = learning(source, vocabulary, config)
     batches = list(islice(weights.stream(phase.batch, seed=0, per_image=phase.per_image), STEPS))
     held = next(held_out.stream(phase.batch // phase.per_image, seed=1))
     towers = towers_of(model, TOWERS)
@@ -88,7 +90,7 @@ def _run(
     """Seconds for one weight step on each batch."""
     start = time.perf_counter()
     for step, batch in enumerate(batches):
-        parts = list(losses(model, batch, session.overrides() if session else None, step).values())
+        parts = list(losses(model, batch, session.overrides() if session else None).values())
         penalty = session.penalty() if session else None
         total = torch.stack(parts if penalty is None else [*parts, penalty]).sum()
         total.backward()

@@ -2,7 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from snp.experiment.benchmarks import ABOUT, Task
+from snp.experiment.spec import Compress, Finetune, Pretrain, explain
 
 Share = Annotated[float, Field(ge=0)]
 Kind = Literal["structured", "unstructured", "shared", "joint", "dense"]
@@ -15,18 +18,45 @@ class Metrics(BaseModel):
 
 
 class Score(Metrics):
-    """Referring expression comprehension over `n` expressions; a box is right at IoU >= 0.5."""
+    """Any evaluator over `n` samples; figures are shares, -1 where pycocotools has nothing of a size."""
 
     n: Annotated[int, Field(gt=0)]
+
+
+class Expressions(Score):
+    """Referring expression comprehension; a box is right at IoU >= 0.5."""
+
     precision_at_1: Annotated[float, Field(alias="precision@1", ge=0, le=1)]
+    precision_at_5: Annotated[float | None, Field(alias="precision@5", ge=0, le=1)] = None
     mean_iou: Annotated[float, Field(ge=0, le=1)]
 
 
-class Split(Score):
-    """A score with its parts by expression type (attribute, relation, order)."""
+class Questions(Score):
+    """Visual question answering: type and answer right."""
 
-    precision_at_5: Annotated[float | None, Field(alias="precision@5", ge=0, le=1)] = None
-    by_type: dict[str, Score] = {}
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
+class Phrases(Score):
+    """Phrase grounding, any-box and merged-box protocol."""
+
+    recall_at_1: Annotated[float, Field(alias="recall@1", ge=0, le=1)]
+    merged_recall_at_1: Annotated[float, Field(alias="merged_recall@1", ge=0, le=1)]
+
+
+class Detection(Score):
+    """Object detection over `n` pictures, as pycocotools counts it."""
+
+    AP: Annotated[float, Field(ge=-1, le=1)]
+    AP50: Annotated[float, Field(ge=-1, le=1)]
+
+
+SCORES: dict[Task, type[Score]] = {
+    "expressions": Expressions,
+    "questions": Questions,
+    "phrases": Phrases,
+    "detection": Detection,
+}
 
 
 class PretrainMetrics(Metrics):
@@ -57,10 +87,10 @@ class CompressMetrics(Metrics):
 
 
 class FinetuneMetrics(Metrics):
-    """Every split after fine-tuning, and before it (`zero_shot`) where that was measured."""
+    """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type."""
 
-    splits: Annotated[dict[str, Split], Field(min_length=1)]
-    zero_shot: dict[str, Split] = {}
+    splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    zero_shot: dict[str, dict[str, Any]] = {}
 
 
 SCHEMAS: dict[str, type[Metrics]] = {
@@ -68,3 +98,22 @@ SCHEMAS: dict[str, type[Metrics]] = {
     "compress": CompressMetrics,
     "finetune": FinetuneMetrics,
 }
+
+
+def check(run: Pretrain | Compress | Finetune, metrics: dict[str, Any], where: object) -> None:
+    """Whether these are the measurements that a run owes; an InputError names the first field at fault."""
+    try:
+        SCHEMAS[run.kind].model_validate(metrics)
+    except ValidationError as error:
+        raise explain(error, where) from None
+    if not isinstance(run, Finetune):
+        return
+    schema = SCORES[ABOUT[run.benchmark].task]
+    for group in ("splits", "zero_shot"):
+        for split, score in metrics.get(group, {}).items():
+            parts = {(): score} | {("by_type", kind): part for kind, part in score.get("by_type", {}).items()}
+            for place, part in parts.items():
+                try:
+                    schema.model_validate(part)
+                except ValidationError as error:
+                    raise explain(error, where, group, split, *place) from None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
+from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, Scale
 
 
 class Phase(BaseModel):
@@ -70,8 +70,13 @@ class Phase(BaseModel):
         return (self.lr if held is None else held) * min(rise, fall) * dropped
 
 
-class Recipe(BaseModel):
-    """All phases of a scale, its model (a name in snp.models.config), and how large its desk data are made."""
+class Training(BaseModel):
+    """How one of the grounding models is trained at a scale.
+
+    Args:
+        model: its configuration, a name in snp.models.config.
+        finetune: on referring expressions. tune: on other benchmarks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,36 +84,80 @@ class Recipe(BaseModel):
     pretrain: Phase
     compress: Phase
     finetune: Phase
-    train_scenes: int
-    test_expressions: int
+    tune: dict[Benchmark, Phase] = {}
 
+
+class Recipe(BaseModel):
+    """Both models at one scale, and how large its desk data are made (at paper scale they are not made)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mdetr: Training
+    glip: Training
+    train_scenes: int = 0
+    test_expressions: int = 0
+
+
+_SMOKE = Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, per_image=2, ema=0.9, log_every=4)
+_SMOKE_TUNE = Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2)
+_DESK = Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99)
+_DESK_TUNE = Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98)
 
 RECIPES: dict[Scale, Recipe] = {
     "smoke": Recipe(
-        model="SMOKE",
-        pretrain=Phase(
-            steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, short_only=10, ema=0.9, log_every=5
+        mdetr=Training(
+            model="SMOKE",
+            pretrain=Phase(
+                steps=40, batch=16, lr=2e-3, warm_up=5, decay=0.5, towers_only=10, short_only=10, ema=0.9, log_every=5
+            ),
+            compress=_SMOKE,
+            finetune=_SMOKE_TUNE,
         ),
-        compress=Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, per_image=2, ema=0.9, log_every=4),
-        finetune=Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2),
+        glip=Training(
+            model="GLIP_SMOKE",
+            pretrain=Phase(steps=20, batch=16, lr=2e-3, warm_up=5, decay=0.5, ema=0.9, log_every=5),
+            compress=_SMOKE,
+            finetune=_SMOKE_TUNE,
+        ),
         train_scenes=200,
         test_expressions=60,
     ),
     "desk": Recipe(
-        model="DESK",
-        pretrain=Phase(
-            steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000, judge_every=500
+        mdetr=Training(
+            model="DESK",
+            pretrain=Phase(
+                steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000,
+                judge_every=500,
+            ),
+            compress=_DESK,
+            finetune=_DESK_TUNE,
+            tune={
+                "gqa": Phase(steps=800, batch=64, lr=7e-4, warm_up=50, decay=0.5, per_image=4, ema=0.99),
+            },
         ),
-        compress=Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99),
-        finetune=Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98),
+        glip=Training(
+            model="GLIP_DESK",
+            pretrain=Phase(steps=10000, batch=32, lr=1e-3, warm_up=200, decay=0.5, judge_every=500),
+            compress=_DESK,
+            finetune=_DESK_TUNE,
+        ),
         train_scenes=32_000,
         test_expressions=5_000,
     ),
-}
+}  # fmt: skip
+
+
+def training_of(run: Pretrain | Compress | Finetune) -> Training:
+    """How the model of a run is trained at its scale."""
+    recipe = RECIPES[run.scale]
+    return recipe.glip if run.model == "glip" else recipe.mdetr
 
 
 def phase_of(run: Pretrain | Compress | Finetune) -> Phase:
-    """The phase that a run trains for, of its scale's recipe; without steps where it is compressed at once."""
-    phase: Phase = getattr(RECIPES[run.scale], run.kind)
+    """The phase that a run trains for; without steps where it is compressed at once."""
+    training = training_of(run)
+    if isinstance(run, Finetune):
+        return training.tune.get(run.benchmark, training.finetune)
+    phase: Phase = getattr(training, run.kind)
     at_once = isinstance(run, Compress) and not run.recovery
     return phase.model_copy(update={"steps": 0}) if at_once else phase

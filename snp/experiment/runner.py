@@ -15,13 +15,21 @@ from snp.experiment.tables import Row
 def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
     """The runs of these rows that are not done, each once, parents first, the first seed of all rows before the next.
 
-    `seeds` None: every row's own.
+    A parent is run again where its result is there but its weights are not: a checkout holds results alone.
+
+    Args:
+        seeds: None: every row's own.
     """
     pairs = [(row, seed) for row in rows for seed in (row.seeds if seeds is None else seeds)]
     runs: dict[AnyRun, None] = {}
     for row, seed in sorted(pairs, key=lambda pair: pair[1]):
         runs |= dict.fromkeys(row.runs(seed))
-    return [run for run in runs if store.state(run) != "done"]
+    needed = {run for run in runs if store.state(run) != "done"}
+    for run in reversed(runs):
+        parent = getattr(run, "parent", None)
+        if run in needed and parent is not None and not store.has_weights(parent):
+            needed.add(parent)
+    return [run for run in runs if run in needed]
 
 
 def captions(run: AnyRun) -> int:

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from snp.errors import InputError
 
 Scale = Literal["smoke", "desk", "paper"]
-Data = Literal["scenes", "stamps"]
-Benchmark = Literal["refcoco", "refcoco+", "refcocog"]
+Data = Literal["scenes", "stamps", "real"]
+"""Drawn scenes, pasted photographs, and the published benchmarks (paper scale only)."""
+Model = Literal["mdetr", "glip"]
+Expressions = Literal["refcoco", "refcoco+", "refcocog"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco"]
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -60,11 +63,12 @@ class Pretrain(Spec):
     kind: Literal["pretrain"] = "pretrain"
     scale: Scale
     data: Data
+    model: Model = "mdetr"
     seed: Seed = 0
 
     @property
     def name(self) -> str:
-        return f"{self.data}-pretrain-seed{self.seed}"
+        return f"{self.data}{_of_model(self.model)}-pretrain-seed{self.seed}"
 
 
 class Compress(Spec):
@@ -85,7 +89,7 @@ class Compress(Spec):
     options: dict[str, bool | int | float | str] = {}
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
-    task: Benchmark | None = None
+    task: Expressions | None = None
     recovery: bool = True
     seed: Seed = 0
     parent: Pretrain
@@ -105,6 +109,10 @@ class Compress(Spec):
         return self
 
     @property
+    def model(self) -> Model:
+        return self.parent.model
+
+    @property
     def variant(self) -> str:
         """Method and options in a few words, as `magnitude-structured-global` or `snp-no-cross`."""
         return "-".join([self.method, *(_word(key, value) for key, value in sorted(self.options.items()))])
@@ -114,7 +122,7 @@ class Compress(Spec):
         size = f"zero{percent(self.sparsity)}" if self.keep is None else f"keep{percent(self.keep)}"
         found = f"-on-{self.task}" if self.task else ""
         at_once = "" if self.recovery else "-at-once"
-        return f"{self.data}-{self.variant}{found}-{size}{at_once}-seed{self.seed}"
+        return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{at_once}-seed{self.seed}"
 
 
 class Finetune(Spec):
@@ -131,6 +139,10 @@ class Finetune(Spec):
     @property
     def data(self) -> Data:
         return self.parent.data
+
+    @property
+    def model(self) -> Model:
+        return self.parent.model
 
     @property
     def seed(self) -> int:
@@ -153,10 +165,10 @@ def parse(value: Any, where: object) -> Pretrain | Compress | Finetune:
         raise explain(error, where) from None
 
 
-def explain(error: ValidationError, where: object) -> InputError:
-    """One line for a pydantic error: the first field at fault, what was given and what is wrong with it."""
+def explain(error: ValidationError, where: object, *within: str) -> InputError:
+    """One line for a pydantic error: the first field at fault (`within` others), what was given and what is wrong."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join([*within, *map(str, first["loc"])])
     given = repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
     return InputError(where, f"{field}: {message}" + (f", got {given}" if len(given) < 60 else ""))
@@ -166,6 +178,11 @@ def percent(share: float | None) -> str:
     """`0.6` as `60`, `0.625` as `62.5`."""
     assert share is not None
     return f"{100 * share:.4g}"
+
+
+def _of_model(model: Model) -> str:
+    """Names of MDETR's runs, the first there were, do not say so."""
+    return "" if model == "mdetr" else f"-{model}"
 
 
 def _word(key: str, value: bool | float | str) -> str:

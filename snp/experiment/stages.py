@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from snp.compression import checkpoint, count
+from snp.compression import count
 from snp.compression.budget import Budget
 from snp.compression.method import Problem, linear_weights
 from snp.compression.plan import Plan
@@ -22,23 +19,26 @@ from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment import prepare
+from snp.experiment import saved
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
-from snp.experiment.recipes import RECIPES, Recipe, phase_of
-from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, explain
+from snp.experiment.prepare import Source
+from snp.experiment.recipes import Phase, phase_of, training_of
+from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
 from snp.experiment.store import AnyRun, Result, Store
-from snp.experiment.tables import SPLITS
-from snp.files import read_json, write_json
+from snp.experiment.tables import DENSE
+from snp.experiment.tuning import tuning
 from snp.models import config as configs
-from snp.models.config import ModelConfig
+from snp.models.config import TowerConfig
+from snp.models.family import GroundingModel, build
 from snp.models.mdetr import MDETR, TOWERS
-from snp.tasks import grounding, rec
-from snp.tasks.objective import losses as weighted_losses
-from snp.tasks.objective import weigh
+from snp.tasks import grounding
+from snp.tasks.objective import losses, weigh
 
 HELD_OUT = 20
 """One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
+Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 
 
 def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda captions: None) -> Result:
@@ -54,47 +54,29 @@ def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda capt
 
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Result:
-    """The dense model: the towers alone first, then multi-phrase grounding mixed with single expressions."""
-    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
-    vocabulary = prepare.vocabulary(root)
-    base: ModelConfig = getattr(configs, recipe.model)
+    """The dense model: MDETR's on captions and expressions, GLIP's on captions and prompts of class names."""
+    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    base: TowerConfig = getattr(configs, training_of(run).model)
+    vocabulary = source.vocabulary(base)
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(run.seed)
-    model = MDETR(config)
-    train = learning(root, vocabulary, config)[0]
-    val = prepare.entries(root, "finetune_refcoco_val", vocabulary, config)
-    glance = val.subset(np.arange(min(len(val), 1000)))
-
-    def judge(learner: nn.Module) -> dict[str, Any]:
-        return _flat("val", rec.evaluate(model, glance))
-
-    phase = phase_of(run)
-    # every object by its full description first: from sparse captions that also tell places the towers learn
-    # words very slowly
-    regions = prepare.entries(root, "regions_train", vocabulary, config)
-    learner = grounding.WarmUp(model, regions.categories)
-
-    # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
-    short = train.subset(np.flatnonzero(train.datasets == "refcoco"))
-    courses = ((regions, phase.towers_only), (short, phase.short_only), (train, phase.steps))
+    model = build(config)
+    train, _ = learning(source, vocabulary, config)
+    first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
+    learner, objective, courses = _courses(model, train, source, vocabulary, phase)
 
     def stream(start: int) -> Iterator[Batch]:
         for data, steps in courses:
             yield from islice(data.stream(phase.batch, run.seed, start), max(steps - start, 0))
             start = max(start - steps, 0)
 
-    def objective(
-        learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
-    ) -> dict[str, Tensor]:
-        assert isinstance(learner, grounding.WarmUp)
-        if step >= phase.towers_only:
-            return losses(learner.model, batch, overrides, step)
-        return weigh(learner.losses(batch))
+    def judge(learner: nn.Module) -> dict[str, Any]:
+        return {f"val/{name}": value for name, value in first.glance(model).items()}
 
     loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
                 log=lambda record: store.log(run, record))  # fmt: skip
     loop.run()
-    _save_model(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), config, vocabulary)
+    saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary)
     counted = count.count(model, towers_of(model, TOWERS))
     params = {
         "stored": counted.stored,
@@ -102,19 +84,19 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
         "embeddings": counted.embeddings,
         "other": counted.other,
     }
-    metrics = {"params": params, "splits": {"refcoco/val": rec.evaluate(model, val)}}
-    return _finish(run, store, recipe, loop, metrics, root)
+    split = ABOUT[first.benchmark].splits[0]
+    metrics = {"params": params, "splits": {f"{first.benchmark}/{split}": first.evaluate(model, split)}}
+    return _finish(run, store, loop, metrics, source)
 
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Result:
     """One method decides, in continued pre-training with the same captions for every method."""
-    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
-    dense, _, config, vocabulary = load_model(store.folder(run.parent))
+    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    dense, _, vocabulary = saved.load(store.folder(run.parent))
     method = get(run.method, **run.options)
-    phase = phase_of(run)
     if not run.recovery and method.stage == "training":
         raise InputError(run.name, f"{run.method} decides while training", "run it with recovery")
-    train, held_out = learning(root, vocabulary, config, run.task)
+    train, held_out = learning(source, vocabulary, dense.config, run.task)
     per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
     # as many images as a weight step has: what costs, and what varies, is images
     held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start))
@@ -137,10 +119,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         seed=run.seed,
         groups=groups,
         sparsity=run.sparsity,
-        token_masks={
-            "text": lambda batch: batch.text_BL,
-            "fusion": lambda batch: F.pad(batch.text_BL, (config.image_tokens, 0), value=True),
-        },
+        token_masks={"text": lambda batch: batch.text_BL, "fusion": lambda batch: dense.fused_tokens(batch.text_BL)},
     )
     session = method.start(problem)
 
@@ -152,13 +131,13 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image), losses,
+    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image), _objective,
                 store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record))  # fmt: skip
     model = loop.run()
     plan = loop.plan
     assert plan is not None
-    _save_model(store.folder(run), model, plan, config, vocabulary)
+    saved.save(store.folder(run), model, plan, vocabulary)
     metrics = {
         "kind": method.kind,
         "options": method.options.model_dump(),
@@ -167,46 +146,38 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         "seconds": loop.seconds,
         "session_seconds": loop.session_seconds,
         **loop.notes,
-        **ratios(model, plan, config, held_out),
+        **ratios(model, plan, dense.config, held_out),
         **({} if run.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
-    return _finish(run, store, recipe, loop, metrics, root)
+    return _finish(run, store, loop, metrics, source)
 
 
 def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Result:
     """The compressed model learns one benchmark, then answers all its splits."""
-    recipe, root = RECIPES[run.scale], prepare.data_root(run.scale, run.data)
-    model, _, config, vocabulary = load_model(store.folder(run.parent))
-
-    def data(split: str) -> GroundingSet:
-        return prepare.entries(root, f"finetune_{run.benchmark}_{split}", vocabulary, config)
-
-    train, phase, val = data("train"), phase_of(run), data("val")
-    zero_shot = {"val": rec.evaluate(model, val)}
-    loop = Loop(model, phase, lambda start: train.stream(phase.batch, run.seed, start), losses, store.folder(run),
-                run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
+    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    model, plan, vocabulary = saved.load(store.folder(run.parent))
+    torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
+    on = tuning(run.benchmark, source, model, vocabulary)
+    first, *others = ABOUT[run.benchmark].splits
+    zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
+    loop = Loop(model, phase, lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image), _objective,
+                store.folder(run), run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
     model = loop.run()
-    splits = {
-        split: rec.evaluate(model, val if split == "val" else data(split)) for split in SPLITS[run.benchmark]
-    }
-    return _finish(run, store, recipe, loop, {"splits": splits, "zero_shot": zero_shot}, root)
-
-
-def losses(
-    model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
-) -> dict[str, Tensor]:
-    """The weighted losses of a batch, with `overrides` in place of parameters of the same names."""
-    return weighted_losses(model, batch, overrides)
+    saved.save(store.folder(run), model, plan, on.vocabulary, on.answers)
+    metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
+    if run.parent.method == DENSE:
+        metrics["baselines"] = on.baselines()
+    return _finish(run, store, loop, metrics, source)
 
 
 def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
     """The pre-training loss as compression methods see it: (batch, overrides) -> scalar."""
-    return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides, 0).values())).sum()
+    return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def ratios(model: nn.Module, plan: Plan, config: ModelConfig, data: GroundingSet) -> dict[str, float | int]:
-    """What is left of the dense model: parameters stored, in the towers, not zero, and FLOPs of one expression."""
-    dense = MDETR(config)
+def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:
+    """What is left of the dense model: parameters stored, in the towers, not zero, and FLOPs of one caption."""
+    dense = build(config)
     whole, left = (count.count(m, towers_of(m, TOWERS)) for m in (dense, model))
     batch = data.batch(np.array([int(np.argsort(data.lengths)[len(data) // 2])]))
     return {
@@ -224,69 +195,76 @@ def sparsity(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> float:
     return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def load_model(folder: Path) -> tuple[MDETR, Plan, ModelConfig, Vocabulary]:
-    """A model saved by a run, dense or compressed, with what is needed to use it."""
-    file = folder / "model.json"
-    about = read_json(file)
-    for name in ("config", "vocabulary"):
-        if name not in about:
-            raise InputError(f"{file}: {name}", "missing", "save the checkpoint again")
-    try:
-        config = ModelConfig.model_validate(about["config"])
-    except ValidationError as error:
-        raise explain(error, f"{file}: config") from None
-    model, plan = checkpoint.load(folder, lambda: MDETR(config))
-    return model, plan, config, Vocabulary(about["vocabulary"])
-
-
-def _save_model(
-    folder: Path, model: nn.Module, plan: Plan, config: ModelConfig, vocabulary: Vocabulary
-) -> None:
-    write_json(
-        folder / "model.json", {"config": config.model_dump(), "vocabulary": vocabulary.clip_ids}, indent=None
-    )
-    checkpoint.save(folder, model, plan, paths=TOWERS)
-
-
 def learning(
-    root: Path, vocabulary: Vocabulary, config: ModelConfig, task: Benchmark | None = None
+    source: Source, vocabulary: Vocabulary, config: TowerConfig, task: Expressions | None = None
 ) -> tuple[GroundingSet, GroundingSet]:
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
-    Captions of several phrases and the training expressions of all benchmarks, as in MDETR's mixture. Four fifths
-    are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
+    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture; at desk scale
+    four fifths are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
+    GLIP: captions, and prompts of class names.
     With a `task`: the training expressions of this benchmark alone.
     """
+    prompted = isinstance(config, configs.GLIPConfig)
     names = ["final_mixed_train"] if task is None else []
-    names += [f"finetune_{benchmark}_train" for benchmark in SPLITS if task in (None, benchmark)]
-    first, *others = (prepare.entries(root, name, vocabulary, config) for name in names)
+    if not source.real and not prompted:  # the published mixture has the expressions in it
+        names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
+    sets = [source.captions(name, vocabulary, config) for name in names]
+    if prompted:
+        prompts = source.prompts(vocabulary, config)
+        sets.append(source.set(source.detection("train2017", prompts), vocabulary, config))
+    first, *others = sets
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
+
+
+def _courses(
+    model: GroundingModel, train: GroundingSet, source: Source, vocabulary: Vocabulary, phase: Phase
+) -> tuple[nn.Module, Objective, list[tuple[GroundingSet, int]]]:
+    """What is trained, for what, and on which data for how many steps."""
+    if not isinstance(model, MDETR) or not phase.towers_only:
+        return model, _objective, [(train, phase.steps)]
+    # every object by its full description first: from sparse captions that also tell places the towers learn
+    # words very slowly
+    regions = source.captions("regions_train", vocabulary, model.config)
+    # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
+    short = train.subset(np.flatnonzero(train.datasets == "refcoco"))
+
+    def objective(
+        learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
+    ) -> dict[str, Tensor]:
+        assert isinstance(learner, grounding.WarmUp)
+        if step >= phase.towers_only:
+            return losses(learner.model, batch, overrides)
+        return weigh(learner.losses(batch))
+
+    courses = [(regions, phase.towers_only), (short, phase.short_only), (train, phase.steps)]
+    return grounding.WarmUp(model, regions.categories), objective, courses
+
+
+def _objective(
+    model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
+) -> dict[str, Tensor]:
+    return losses(model, batch, overrides)
 
 
 @torch.no_grad()
 def _mean_loss(model: nn.Module, batches: list[Batch]) -> float:
     training = model.training
     model.eval()
-    total = sum(float(torch.stack(list(losses(model, batch, None, 0).values())).sum()) for batch in batches)
+    total = sum(float(torch.stack(list(losses(model, batch).values())).sum()) for batch in batches)
     model.train(training)
     return total / len(batches)
 
 
-def _flat(name: str, found: dict[str, Any]) -> dict[str, float]:
-    flat = {f"{name}/precision@1": found["precision@1"], f"{name}/mean_iou": found["mean_iou"]}
-    return flat | {f"{name}/{kind}": part["precision@1"] for kind, part in found["by_type"].items()}
-
-
-def _finish(
-    run: AnyRun, store: Store, recipe: Recipe, loop: Loop, metrics: dict[str, Any], root: Path
-) -> Result:
-    phase = phase_of(run)
+def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source) -> Result:
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
-    about = manifest(run, {"model": recipe.model, **phase.model_dump()}, torch.get_num_threads(),
-                     prepare.data_hash(root), started, loop.seconds)  # fmt: skip
+    recipe = {"model": training_of(run).model, **phase_of(run).model_dump()}
+    on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
+    hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds)
     result = store.save(run, about, metrics, loop.curve)
     loop.state_file.unlink(missing_ok=True)
     return result

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from snp.errors import InputError
-from snp.experiment.metrics import SCHEMAS
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, explain, parse
+from snp.experiment.metrics import check
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, parse
 from snp.files import read_json, write_json
 
 State = Literal["missing", "incomplete", "done"]
@@ -69,6 +67,10 @@ class Store:
         folder = self.folder(run)
         return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
 
+    def has_weights(self, run: AnyRun) -> bool:
+        """Whether the model of a finished run is there, and not only its result."""
+        return self.state(run) == "done" and (self.folder(run) / "weights.safetensors").exists()
+
     def begin(self, run: AnyRun) -> Path:
         """Make the folder of a run, with its spec, and return it: from here on the run is incomplete.
 
@@ -90,7 +92,7 @@ class Store:
     ) -> Result:
         """Write result.json atomically, after checking the metrics: the run is done."""
         path = self.folder(run) / "result.json"
-        _check(run, metrics, path)
+        check(run, metrics, f"{path}: metrics")
         curve = _thin(curve or [])
         value = {"spec": run.canonical(), "manifest": manifest, "metrics": metrics, "curve": curve}
         write_json(path, value, indent=1)
@@ -149,15 +151,8 @@ def read(path: Path) -> Result:
     if not isinstance(value, dict) or not {"spec", "manifest", "metrics"} <= value.keys():
         raise InputError(path, "not a result: fields spec, manifest and metrics are needed", MEND)
     run = parse(value["spec"], f"{path}: spec")
-    _check(run, value["metrics"], path)
+    check(run, value["metrics"], f"{path}: metrics")
     return Result(run, value["manifest"], value["metrics"], value.get("curve", []))
-
-
-def _check(run: AnyRun, metrics: dict[str, Any], path: Path) -> None:
-    try:
-        SCHEMAS[run.kind].model_validate(metrics)
-    except ValidationError as error:
-        raise explain(error, f"{path}: metrics") from None
 
 
 def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,14 +6,19 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ConfigDict
 
 from snp.errors import InputError
-from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Pretrain, Scale, percent
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.spec import (
+    Benchmark,
+    Compress,
+    Data,
+    Expressions,
+    Finetune,
+    Model,
+    Pretrain,
+    Scale,
+    percent,
+)  # fmt: skip
 
-SPLITS: dict[Benchmark, tuple[str, ...]] = {
-    "refcoco": ("val", "testA", "testB"),
-    "refcoco+": ("val", "testA", "testB"),
-    "refcocog": ("val", "test"),
-}
-BENCHMARKS: tuple[Benchmark, ...] = tuple(SPLITS)
 DENSE = "dense"
 ALL_PARAMETERS = "all parameters"
 PRUNABLE = "the prunable weights"
@@ -24,6 +29,7 @@ class Row(BaseModel):
     """A row of a table: one method on one data set at one size, over seeds.
 
     Args:
+        model: which of the two grounding models.
         keep: share of ALL parameters that remains; or
         sparsity: share of the prunable weights that is zero.
         task: the benchmark it is compressed on; none for the pre-training mixture.
@@ -35,16 +41,17 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     scale: Scale
     data: Data
+    model: Model = "mdetr"
     name: str
     method: str
     options: dict[str, bool | int | float | str] = {}
     keep: float | None = None
     sparsity: float | None = None
-    task: Benchmark | None = None
+    task: Expressions | None = None
     recovery: bool = True
     group: str
     of: str = ALL_PARAMETERS
-    benchmarks: tuple[Benchmark, ...] = BENCHMARKS
+    benchmarks: tuple[Benchmark, ...] = EXPRESSIONS
     seeds: tuple[int, ...] = (0,)
     main: bool = False
 
@@ -52,10 +59,11 @@ class Row(BaseModel):
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
-        `@s63`: 63 per cent of the prunable weights are zero.
+        `@s63`: 63 per cent of the prunable weights are zero; `:gqa`: it is judged on something other than expressions.
         """
         size = percent(self.keep) if self.sparsity is None else f"s{percent(self.sparsity)}"
-        return f"{self.data}/{self.name}@{size}"
+        others = [name for name in self.benchmarks if ABOUT[name].task != "expressions"]
+        return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
     @property
     def heading(self) -> str:
@@ -65,7 +73,7 @@ class Row(BaseModel):
     @property
     def pretrain(self) -> Pretrain:
         """The dense checkpoint that all seeds of all rows start from."""
-        return Pretrain(scale=self.scale, data=self.data)
+        return Pretrain(scale=self.scale, data=self.data, model=self.model)
 
     def compress(self, seed: int) -> Compress:
         """The compression run of a seed."""
@@ -127,26 +135,28 @@ STAMPS = (
     DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform", "random-structured",
 )  # fmt: skip
 
+TASK_ROWS = (DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform")
+
 
 def table1(scale: Scale) -> list[Row]:
     """Table 1, referring expression comprehension: 40% and 60% of all parameters removed.
 
     Scenes: three seeds, at 40% on three benchmarks, at 60% and for SNP's switches on the RefCOCO-like one.
-    Stamps (not at smoke scale): one seed, the most telling methods at 40%.
+    Stamps (at desk scale only): one seed, the most telling methods at 40%.
     """
-    seeds = _seeds(scale)
+    data, seeds = _data(scale), _seeds(scale)
     rows = [
-        _row(scale, "scenes", name, keep=0.6, seeds=seeds, main=name in MAIN,
-             benchmarks=BENCHMARKS if name in MAIN else ("refcoco",))
+        _row(scale, data, name, keep=0.6, seeds=seeds, main=name in MAIN,
+             benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",))
         for name in (*MAIN, *SWITCHES)
     ]  # fmt: skip
     rows += [
-        _row(scale, "scenes", name, keep=0.4, seeds=seeds, main=name in MAIN)
+        _row(scale, data, name, keep=0.4, seeds=seeds, main=name in MAIN)
         for name in (*MAIN, *SWITCHES)
         if name not in (DENSE, "snp-cross-only")  # dense stands above; learned sharing alone cannot reach 60%
     ]
     if scale == "desk":
-        rows += [_row(scale, "stamps", name, keep=0.6, benchmarks=BENCHMARKS, main=True) for name in STAMPS]
+        rows += [_row(scale, "stamps", name, keep=0.6, benchmarks=EXPRESSIONS, main=True) for name in STAMPS]
     return rows
 
 
@@ -158,16 +168,42 @@ def table1b(scale: Scale) -> list[Row]:
     """
     seeds = _seeds(scale)
     sizes = (0.63, 0.75, 0.9)
-    dense = _row(scale, "scenes", DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
+    data = _data(scale)
+    dense = _row(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
     return [
         dense.model_copy(update={"group": _of_weights(sizes[0])}),
         *(
-            _row(scale, "scenes", name, sparsity=sparsity, main=True, recovery=False,
+            _row(scale, data, name, sparsity=sparsity, main=True, recovery=False,
                  seeds=seeds if name in FAMILY_FIRST else seeds[:1])
             for sparsity in sizes
             for name in FAMILY
         ),
     ]  # fmt: skip
+
+
+def table2(scale: Scale) -> list[Row]:
+    """Table 2, visual question answering (GQA): the models that Table 1 compressed by 40%, fine-tuned on questions."""
+    return _of_task(scale, "gqa")
+
+
+def table3(scale: Scale) -> list[Row]:
+    """Table 3, phrase grounding (Flickr30k Entities): the models of Table 1 again, fine-tuned on sentences."""
+    return _of_task(scale, "flickr30k")
+
+
+def table4(scale: Scale) -> list[Row]:
+    """Table 4, object detection (COCO): the GLIP-style model, 40% of all parameters removed."""
+    return _of_task(scale, "coco", model="glip")
+
+
+def _of_task(scale: Scale, benchmark: Benchmark, model: Model = "mdetr") -> list[Row]:
+    """Dense, snp and its most telling rivals on one benchmark: three seeds on scenes, one on stamps."""
+    sets = {_data(scale): _seeds(scale)} | ({"stamps": (0,)} if scale == "desk" else {})
+    return [
+        _row(scale, data, name, keep=0.6, model=model, seeds=seeds, benchmarks=(benchmark,), main=True)
+        for data, seeds in sets.items()
+        for name in TASK_ROWS
+    ]
 
 
 def figure1(scale: Scale) -> list[Row]:
@@ -178,7 +214,7 @@ def figure1(scale: Scale) -> list[Row]:
     names = dict.fromkeys([*MAIN, *FAMILY])
     del names["omp"]  # it is called magnitude among the main rows
     return [
-        _row(scale, "scenes", name, keep=keep, main=True)
+        _row(scale, _data(scale), name, keep=keep, main=True)
         for keep in (0.8, 0.6, 0.5, 0.4, 0.3)
         for name in names
         if name != DENSE or keep == 0.8
@@ -190,11 +226,12 @@ def tickets(scale: Scale) -> list[Row]:
 
     One seed; tickets of pre-training and of chance on two benchmarks of scenes, those of a task on their own one.
     """
-    rows = [_row(scale, "scenes", DENSE, sparsity=0.5, benchmarks=BENCHMARKS[:2])]
+    data = _data(scale)
+    rows = [_row(scale, data, DENSE, sparsity=0.5, benchmarks=EXPRESSIONS[:2])]
     for sparsity in (0.5, 0.6, 0.7, 0.8, 0.9):
-        rows.append(_row(scale, "scenes", "task-ticket", sparsity=sparsity, task="refcoco"))
+        rows.append(_row(scale, data, "task-ticket", sparsity=sparsity, task="refcoco"))
         rows += [
-            _row(scale, "scenes", name, sparsity=sparsity, benchmarks=BENCHMARKS[:2])
+            _row(scale, data, name, sparsity=sparsity, benchmarks=EXPRESSIONS[:2])
             for name in ("universal-ticket", "random-ticket")
         ]
     return rows
@@ -203,6 +240,9 @@ def tickets(scale: Scale) -> list[Row]:
 TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "table1": table1,
     "table1b": table1b,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
     "figure1": figure1,
     "tickets": tickets,
 }
@@ -212,12 +252,10 @@ def rows(name: str, scale: Scale) -> list[Row]:
     """The rows of a table.
 
     Raises:
-        InputError: no such table, or it has no rows at this scale.
+        InputError: no such table.
     """
     if name not in TABLES:
         raise InputError(name, "no such table", f"tables: {', '.join(TABLES)}")
-    if scale == "paper":
-        raise InputError(f"{name} --scale paper", "has no rows: its data sets are not part of it yet", "use desk")
     return TABLES[name](scale)
 
 
@@ -232,7 +270,7 @@ def find(label: str, scale: Scale, keep: float | None = None) -> Row:
             "--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep"
         )
     known = [row for table in TABLES.values() for row in table(scale)]
-    extra = [_row(scale, "scenes", name, keep=0.9, benchmarks=BENCHMARKS) for name in EXTRA]
+    extra = [_row(scale, _data(scale), name, keep=0.9, benchmarks=EXPRESSIONS) for name in EXTRA]
     family = label.split("@")[0]
     for row in [*known, *extra]:
         if row.label == label or (keep is not None and row.label.split("@")[0] == family):
@@ -243,6 +281,11 @@ def find(label: str, scale: Scale, keep: float | None = None) -> Row:
     near = get_close_matches(label, [row.label for row in [*known, *extra]], n=3, cutoff=0.5)
     mend = f"near: {', '.join(near)}" if near else "see `snp rows table1`"
     raise InputError(label, f"no such row at scale {scale}", mend)
+
+
+def _data(scale: Scale) -> Data:
+    """What the rows of a scale are about, first of all."""
+    return "real" if scale == "paper" else "scenes"
 
 
 def _seeds(scale: Scale) -> tuple[int, ...]:
@@ -256,7 +299,8 @@ def _row(
     *,
     keep: float | None = None,
     sparsity: float | None = None,
-    task: Benchmark | None = None,
+    task: Expressions | None = None,
+    model: Model = "mdetr",
     seeds: tuple[int, ...] = (0,),
     benchmarks: tuple[Benchmark, ...] = ("refcoco",),
     main: bool = False,
@@ -267,6 +311,7 @@ def _row(
     return Row(
         scale=scale,
         data=data,
+        model=model,
         name=name,
         method=method,
         options=options,

@@ -112,6 +112,10 @@ class GLIP(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("fuse.", "read."))
         ]
 
+    def fused_tokens(self, text_BL: Tensor) -> Tensor:
+        """Which text tokens are no padding, [B, L]; places of the image always count."""
+        return text_BL
+
     def forward(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Detection:
         """Look for every word of B prompts in the images they belong to. Inputs as in `snp.data.dataset.Batch`."""
         x = self.vision.forward_features((images_ICHW - self.mean) / self.std)[:, self.vision.num_prefix_tokens :]

@@ -117,6 +117,10 @@ class MDETR(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("encoder.", "decoder."))
         ]
 
+    def fused_tokens(self, text_BL: Tensor) -> Tensor:
+        """Which tokens of fusion's input are no padding, [B, N + L]."""
+        return F.pad(text_BL, (self.config.image_tokens, 0), value=True)
+
     def _initialise(self) -> None:
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
         if self.config.proposals:

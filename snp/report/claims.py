@@ -1,10 +1,10 @@
 """The paper's claims that these rows can test: measured value, interval over seeds, verdict.
 
-Definitions [ours]. A value is precision@1 in points, mean over the splits of a row's benchmarks; differences
-are paired over seeds. "Almost no loss" is at most `ALMOST` points below dense; "little more" is a step of at
-most `OVERHEAD` times plain pre-training. A claim holds when its whole interval lies on the claimed side,
-fails when the whole interval lies on the other, and is undecided when the interval spans both. With fewer
-than two seeds there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
+Definitions [ours]. A value is the main figure of a benchmark in points, mean over the splits of a row's benchmarks;
+differences are paired over seeds. "Almost no loss" is at most `ALMOST` points below dense; "little more" is a step of
+at most `OVERHEAD` times plain pre-training. A claim holds when its whole interval lies on the claimed side, fails
+when the whole interval lies on the other, and is undecided when the interval spans both. With fewer than two seeds
+there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
+from snp.experiment.benchmarks import ABOUT
 from snp.experiment.tables import DENSE, Row
 from snp.report.frame import Measured, over_benchmarks
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
@@ -60,7 +61,7 @@ class Evidence:
         return [row for row in self.members if row.name == name and (row.group == group or name == DENSE)]
 
     def gap(self, name: str, other: str, group: str) -> pd.DataFrame:
-        """Precision of a row minus that of another."""
+        """Main figure of a row minus that of another."""
         return self.measured.difference(self.row(name, group), self.row(other, group))
 
     def cost(self, name: str, group: str, column: str) -> pd.Series:
@@ -79,8 +80,10 @@ def claims_markdown(measured: Measured) -> str:
     if not (found := claims(measured)):
         return ""
     frame = pd.DataFrame(found).rename(columns={"number": "#", "text": "claim", "where": "rows"})
+    shown = dict.fromkeys(ABOUT[benchmark].shown[0] for row in measured.rows for benchmark in row.benchmarks)
+    figures = ", ".join(shown)
     legend = (
-        f"Points of precision@1, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
+        f"Points of {figures}, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
         f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). T: a check of the testbed, not a claim.\n"

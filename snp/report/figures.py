@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row
 from snp.files import write_atomic
 from snp.report.frame import Measured, over_benchmarks
 from snp.report.statistics import estimate, reach
-from snp.report.table import NAMES, select
+from snp.report.table import select
 
 TOLERATED = 1.0
 """Loss that counts as none: points of precision, or for tickets per cent of the dense score."""
@@ -69,7 +70,7 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
             ]
             if lines:
                 points = pd.DataFrame(lines).sort_values("removed", ignore_index=True)
-                label = f"{method}, {NAMES[benchmark]}" if of_tickets else method
+                label = f"{method}, {ABOUT[benchmark].title}" if of_tickets else method
                 found.append(Curve(label, points.kind[0], points))
     return found
 
@@ -80,7 +81,7 @@ def _point(
     """One size of a curve, or None where it or the dense row is not measured."""
 
     def values(of: Row) -> pd.Series:
-        wide = measured.precision(of)
+        wide = measured.main(of)
         return over_benchmarks(wide[wide.index.get_level_values("benchmark") == benchmark])
 
     score, whole, cost = values(row), values(dense), measured.cost(row)
@@ -146,7 +147,7 @@ def figure(name: str, store: Store, scale: Scale, data: Data, path: str | Path) 
         axes.grid(alpha=0.3)
         if members:
             axes.legend(fontsize=7, title="relaxed sparsity" if of_tickets else "lossless ratio", title_fontsize=7)
-    grid[0].set_ylabel("% of the dense score" if of_tickets else f"{NAMES['refcoco']}-like precision@1, %")
+    grid[0].set_ylabel("% of the dense score" if of_tickets else f"{ABOUT['refcoco'].title}-like precision@1, %")
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return write_atomic(path, buffer.getvalue())

@@ -5,13 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
 from snp.experiment.spec import Benchmark
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import SPLITS, Row
+from snp.experiment.tables import Row
 
-ALL = "all"  # the type of a score over expressions of every type
-TYPES = ("attribute", "relation", "order")
-P1, P5, IOU = "precision@1", "precision@5", "mean_iou"
+ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
 KEYS = ["label", "benchmark", "split", "type", "metric"]
 RATIOS = ["stored_ratio", "tower_ratio", "nonzero_ratio", "flops_ratio"]
@@ -55,22 +54,26 @@ class Measured:
         ]
         self.costs = pd.DataFrame(plans, columns=COSTS).astype({"sparsity": float})
         keys = self.scores.index.to_frame()
-        overall = self.scores[(keys.type == ALL) & (keys.metric == P1)]
-        self._precision = overall.droplevel(["type", "metric"])
+        self._overall = self.scores[keys.type == ALL].droplevel("type")
+        keys = self._overall.index.to_frame()
+        main = keys.benchmark.map({name: about.shown[0] for name, about in ABOUT.items()})
+        self._main = self._overall[keys.metric == main].droplevel("metric")
 
-    def precision(self, row: Row) -> pd.DataFrame:
-        """Precision@1 over expressions of every type: lines are (benchmark, split), columns are seeds."""
-        return self._precision[self._precision.index.get_level_values("label") == row.label].droplevel(
-            "label"
-        )
+    def shown(self, row: Row) -> pd.DataFrame:
+        """All figures over samples of every type: lines are (benchmark, split, metric), columns are seeds."""
+        return self._overall[self._overall.index.get_level_values("label") == row.label].droplevel("label")
+
+    def main(self, row: Row) -> pd.DataFrame:
+        """The main figure of every benchmark: lines are (benchmark, split), columns are seeds."""
+        return self._main[self._main.index.get_level_values("label") == row.label].droplevel("label")
 
     def cost(self, row: Row) -> pd.DataFrame:
         """The costs of a row, one line per seed."""
         return self.costs[self.costs.label == row.label].set_index("seed")
 
     def difference(self, row: Row, reference: Row) -> pd.DataFrame:
-        """Precision of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
-        return subtract(self.precision(row), self.precision(reference))
+        """Main figure of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
+        return subtract(self.main(row), self.main(reference))
 
 
 def subtract(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -94,14 +97,15 @@ def _overhead(result: Result) -> float | None:
 
 def _lines(result: Result, benchmark: Benchmark) -> Iterator[tuple[str, str, str, float]]:
     """Split, type, metric and value of every score, in reading order (JSON files are sorted by key)."""
+    about = ABOUT[benchmark]
     for prefix, splits in (
         ("", result.metrics["splits"]),
         (ZERO_SHOT, result.metrics.get("zero_shot") or {}),
     ):
-        for split in _ordered(splits, SPLITS[benchmark]):
+        for split in _ordered(splits, about.splits):
             parts = {ALL: splits[split], **splits[split].get("by_type", {})}
-            for kind in _ordered(parts, (ALL, *TYPES)):
-                for metric in (P1, P5, IOU):
+            for kind in _ordered(parts, (ALL, *TYPES[about.task])):
+                for metric in MEASURED[about.task]:
                     if parts[kind].get(metric) is not None:
                         yield split, kind, prefix + metric, parts[kind][metric]
 

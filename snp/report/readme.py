@@ -8,8 +8,9 @@ from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.files import write_atomic
 from snp.report.claims import claims_markdown
+from snp.report.figures import limits
 from snp.report.frame import Measured
-from snp.report.table import table
+from snp.report.table import brief, markdown, table
 
 _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -17,17 +18,22 @@ _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def rendered(text: str, store: Store) -> str:
     """`text` with every part between its comments replaced by what the results in `store` say now.
 
-    Parts: `table1 scenes`, `table1 stamps`, `claims`.
+    Parts: `table1 scenes` (all there is of a table), `brief table1b scenes` (its main tables alone), `limits figure1
+    scenes` (how far curves reach), `claims`.
     """
 
     def part(match: re.Match[str]) -> str:
-        words = match[2].split()
-        if words == ["claims"]:
-            content = claims_markdown(Measured(rows("table1", "desk"), store))
-        elif len(words) == 2:
-            content = table(words[0], store, "desk", words[1], "markdown")
-        else:
-            raise InputError(f"README.md: begin {match[2]}", "is no table", "write `begin table1 scenes`")
+        match match[2].split():
+            case ["claims"]:
+                content = claims_markdown(Measured(rows("table1", "desk"), store))
+            case ["brief", name, data]:
+                content = brief(name, store, "desk", data)
+            case ["limits", name, data]:
+                content = markdown(limits(name, store, "desk", data))
+            case [name, data]:
+                content = table(name, store, "desk", data, "markdown")
+            case _:
+                raise InputError(f"README.md: begin {match[2]}", "is no part", "write `begin table1 scenes`")
         return f"{match[1]}{content}{match[3]}"
 
     return _PART.sub(part, text)

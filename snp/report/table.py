@@ -6,17 +6,17 @@ from typing import Literal
 import pandas as pd
 
 from snp.errors import InputError
+from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, TYPES
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import ALL_PARAMETERS, DENSE, SPLITS, Row, rows
+from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, rows
 from snp.report.claims import claims_markdown
-from snp.report.frame import ALL, IOU, P1, TYPES, ZERO_SHOT, Measured, over_benchmarks, subtract
+from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
 
 Format = Literal["markdown", "csv", "latex"]
-NAMES: dict[Benchmark, str] = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 SHARES = {
     "stored": "stored_ratio",
     "non-zero": "nonzero_ratio",
@@ -24,7 +24,7 @@ SHARES = {
     "FLOPs": "flops_ratio",
 }
 LEGEND = """\
-Precision@1 (IoU >= 0.5) in per cent, mean ± standard deviation over seeds. Δ dense: difference in points to
+{figures} in per cent, mean ± standard deviation over seeds. Δ dense: difference in points{of} to
 the dense row, paired over seeds, mean over all splits of the row's benchmarks, with its 95% t interval.
 Stored, non-zero, FLOPs: share of the whole dense model; towers: share of the two towers' parameters; sparsity:
 share of the prunable weights (linear maps of both towers and of fusion) that is zero.
@@ -53,14 +53,18 @@ def table(
         return "\n".join(_latex(frame, title) for title, frame, _ in _parts(measured))
     return "\n".join(
         [
-            *(f"### {title}\n\n{markdown(frame)}{notes}" for title, frame, notes in _parts(measured)),
-            LEGEND,
+            *_main(measured),
             *(f"### {title}\n\n{markdown(frame)}" for title, frame in _by_type(measured)),
             *_tested(measured, "### What the paper claims, tested\n"),
             "### Published figures\n",
             _quoted(measured.rows),
         ]
     )
+
+
+def brief(name: str, store: Store, scale: Scale, data: Data | None = None) -> str:
+    """The main tables of `table` alone, as markdown."""
+    return "\n".join(_main(Measured(select(name, scale, data), store)))
 
 
 def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
@@ -99,21 +103,27 @@ def compare(new: list[Row], new_store: Store, committed: list[Row], committed_st
     here, there = Measured(new, new_store), Measured(committed, committed_store)
     lines = []
     for row in new:
-        ours, theirs = here.precision(row), there.precision(row)
+        ours, theirs = here.shown(row), there.shown(row)
         found, known = estimates(ours), estimates(theirs)
         line = {"method": _title(row, ours)}
         for key in _columns([row]):
             line[_head(*key)] = f"{_cell(found, key, 'missing')} \\| {_cell(known, key, 'missing')}"
-        gap = subtract(ours, theirs).abs().max().max()
+        gap = subtract(here.main(row), there.main(row)).abs().max().max()
         line["same seed, largest gap"] = _number(gap, 2)
         lines.append(line)
     text = markdown(pd.DataFrame(lines).fillna(""))
-    return f"{text}\nPrecision@1 in per cent: this run | committed results.\n"
+    return f"{text}\n{_explained(new)} in per cent: this run | committed results.\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame of texts as a markdown table."""
     return frame.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _main(measured: Measured) -> list[str]:
+    """The main tables and what their columns mean."""
+    parts = [f"### {title}\n\n{markdown(frame)}{notes}" for title, frame, notes in _parts(measured)]
+    return [*parts, _legend(measured.rows)]
 
 
 def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
@@ -125,7 +135,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
     for data, members in _groups(measured.rows):
         lines, notes = [], []
         for row in members:
-            values, cost = measured.precision(row), measured.cost(row)
+            values, cost = measured.shown(row), measured.cost(row)
             found = estimates(values)
             line = {"method": _title(row, values), "kind": "".join(cost.kind[:1])}
             for key in _columns(members):
@@ -141,22 +151,31 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
 
 
 def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and frame of every (data set, group): what the mean hides, on the RefCOCO-like val."""
+    """Title and frame of every (data set, group): what the mean hides, on the first split of the first benchmark."""
     means = estimates(measured.scores)["mean"].to_dict()
     gaps = measured.costs.astype({"projection_gap": float}).groupby("label").projection_gap.mean()
-    wanted = {f"P@1 {kind}": (kind, P1) for kind in TYPES} | {
-        "mean IoU": (ALL, IOU),
-        "P@1 before tuning": (ALL, ZERO_SHOT + P1),
-        "mean IoU before tuning": (ALL, ZERO_SHOT + IOU),
-    }
     for data, members in _groups(measured.rows):
+        benchmark = members[0].benchmarks[0]
+        about, split = ABOUT[benchmark], ABOUT[benchmark].splits[0]
+        main = about.shown[0]
+        kinds = [key[3] for key in means if (*key[1:3], key[4]) == (benchmark, split, main) and key[3] != ALL]
+        kinds = list(dict.fromkeys([*TYPES[about.task], *kinds]))
+        wanted = {f"{_short(main)} {kind}": (kind, main) for kind in kinds}
+        others = [metric for metric in MEASURED[about.task] if metric == "mean_iou"]
+        wanted |= {_short(metric): (ALL, metric) for metric in others}
+        wanted |= {f"{_short(metric)} before tuning": (ALL, ZERO_SHOT + metric) for metric in (main, *others)}
         lines = [
             {"method": row.name}
-            | {head: _number(means.get((row.label, "refcoco", "val", *key))) for head, key in wanted.items()}
+            | {head: _number(means.get((row.label, benchmark, split, *key))) for head, key in wanted.items()}
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
         ]
-        yield f"{data}: {members[0].heading}, by expression type (RefCOCO-like val)", pd.DataFrame(lines)
+        sample = {"expressions": "expression", "questions": "question", "phrases": "phrase"}.get(about.task, "class")
+        yield f"{data}: {members[0].heading}, by {sample} type ({about.title}-like {split})", pd.DataFrame(lines)
+
+
+def _short(metric: str) -> str:
+    return {"precision@1": "P@1", "recall@1": "R@1", "mean_iou": "mean IoU"}.get(metric, metric)
 
 
 def _groups(chosen: list[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -164,22 +183,42 @@ def _groups(chosen: list[Row]) -> Iterator[tuple[str, list[Row]]]:
         yield data, [row for row in chosen if (row.data, row.group) == (data, group)]
 
 
-def _columns(members: list[Row]) -> list[tuple[Benchmark, str]]:
+def _columns(members: list[Row]) -> list[tuple[Benchmark, str, str]]:
     benchmarks = dict.fromkeys(benchmark for row in members for benchmark in row.benchmarks)
-    return [(benchmark, split) for benchmark in benchmarks for split in SPLITS[benchmark]]
+    return [
+        (benchmark, split, metric)
+        for benchmark in benchmarks
+        for split in ABOUT[benchmark].splits
+        for metric in ABOUT[benchmark].shown
+    ]
 
 
-def _head(benchmark: Benchmark, split: str) -> str:
-    return f"{NAMES[benchmark]} {split}"
+def _head(benchmark: Benchmark, split: str, metric: str) -> str:
+    """A column: the figure is named where the benchmark shows several."""
+    about = ABOUT[benchmark]
+    several = f" {_short(metric).replace('_', ' ')}" if len(about.shown) > 1 else ""
+    return f"{about.title} {split}{several}"
+
+
+def _explained(rows: list[Row]) -> str:
+    tasks = dict.fromkeys(ABOUT[benchmark].task for row in rows for benchmark in row.benchmarks)
+    return "; ".join(EXPLAINED[task] for task in tasks)
+
+
+def _legend(rows: list[Row]) -> str:
+    shown = dict.fromkeys(ABOUT[benchmark].shown for row in rows for benchmark in row.benchmarks)
+    several = [figures[0] for figures in shown if len(figures) > 1]
+    return LEGEND.format(figures=_explained(rows), of=f" of {', '.join(several)}" if several else "")
 
 
 def _title(row: Row, values: pd.DataFrame) -> str:
     """Name of a row, with the number of seeds where some are missing in some benchmark."""
-    complete = int((values.notna().sum() == len(_columns([row]))).sum()) if len(values) else 0
-    return row.name if (found := state(complete, row)) == "done" else f"{row.name} ({found})"
+    wanted = values.reindex(pd.MultiIndex.from_tuples(_columns([row]), names=values.index.names))
+    found = state(int(wanted.notna().all().sum()), row)
+    return row.name if found == "done" else f"{row.name} ({found})"
 
 
-def _cell(found: pd.DataFrame, key: tuple[str, str], empty: str) -> str:
+def _cell(found: pd.DataFrame, key: tuple[str, str, str], empty: str) -> str:
     if key not in found.index or pd.isna(found.at[key, "mean"]):
         return empty
     mean, std = found.at[key, "mean"], found.at[key, "std"]

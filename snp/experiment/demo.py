@@ -1,0 +1,169 @@
+"""What a trained model sees: its boxes, words and answers on any picture, drawn for people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from snp.data.annotations import Span
+from snp.data.dataset import read_image
+from snp.data.tokens import UNKNOWN, Vocabulary
+from snp.errors import InputError
+from snp.experiment import saved
+from snp.files import write_atomic
+from snp.models.family import GroundingModel
+from snp.models.glip import GLIP
+from snp.models.mdetr import MDETR
+from snp.tasks import detect
+
+SURE = 0.5
+"""Boxes of MDETR that are as probable as this are drawn, and the best one in any case."""
+WORDS = 0.2
+"""Words that carry this share of the largest one's probability belong to a box."""
+COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
+WIDE = 38
+"""Characters in a line below a picture."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One box: corners as shares of the picture's sides, how sure the model is, and the words that it belongs to."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All that a model says of one picture and one text; `answer` is "" where it was not taught to answer."""
+
+    seen: list[Seen]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model of a run folder, with its words and the answers that it knows by type."""
+
+    name: str
+    model: GroundingModel
+    vocabulary: Vocabulary
+    answers: dict[str, list[str]]
+    """By type, in the order of their numbers."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Checkpoint":
+        """The model that a run left in its folder.
+
+        Raises:
+            InputError: no folder, or no whole model in it.
+        """
+        if not folder.is_dir():
+            raise InputError(folder, "no such folder", "name the folder of a finished run, as results/desk/<run>")
+        model, _, vocabulary = saved.load(folder)
+        known = saved.answers(folder)
+        answers = {kind: sorted(known[kind], key=known[kind].__getitem__) for kind, _ in _answers(model)}
+        return cls(folder.name, model.eval(), vocabulary, answers)
+
+
+@torch.inference_mode()
+def predict(checkpoint: Checkpoint, picture: Path, text: str) -> Prediction:
+    """What the model finds in a picture for a sentence, a question, or class names joined by ". " (GLIP).
+
+    Raises:
+        InputError: a picture that cannot be read; a text without a known word, or too long.
+    """
+    model, config = checkpoint.model, checkpoint.model.config
+    ids, spans = checkpoint.vocabulary.encode(text)
+    if len(ids) > config.context:
+        raise InputError("text", f"{len(ids)} tokens, the model takes {config.context}", "shorten it")
+    if (ids[1:-1] == UNKNOWN).all():
+        raise InputError("text", "holds no word that the model knows", "it knows those of its training captions")
+    image = torch.from_numpy(read_image(picture, config.image_size).copy())[None]
+    tokens = torch.from_numpy(ids.astype(np.int64))[None]
+    out = model(image, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool))
+    if isinstance(model, GLIP):
+        return Prediction(_detected(out, text, spans), "")
+    return Prediction(_grounded(out, text, spans), _answer(out, checkpoint.answers))
+
+
+def _grounded(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
+    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
+    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
+    found = 1 - likely_QS[:, -1]
+    best = found.argsort(descending=True, stable=True).tolist()
+    kept = [q for place, q in enumerate(best) if place == 0 or found[q] >= SURE]
+    return [Seen(tuple(boxes_Q4[q].tolist()), float(found[q]), _words(likely_QS[q], text, spans)) for q in kept]
+
+
+def _words(likely_S: Tensor, text: str, spans: Sequence[Span]) -> str:
+    """The words of a text that a query belongs to, in their order."""
+    share = likely_S[: len(spans)]
+    own = dict.fromkeys(span for span, p in zip(spans, share.tolist(), strict=True) if p >= WORDS * float(share.max()))
+    return " ".join(text[begin:end] for begin, end in sorted(own) if end > begin)
+
+
+def _detected(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
+    names, at = [], 0
+    for name in text.split(". "):
+        names.append((name, at, at + len(name)))
+        at += len(name) + 2
+    classes_CL = torch.tensor([[b < end and e > begin for b, e in spans] for _, begin, end in names])
+    ((boxes, scores, labels),) = detect.detections(out, classes_CL)
+    rows = zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    return [Seen(tuple(box), score, names[label][0]) for box, score, label in rows if score >= SURE / 2]
+
+
+def _answer(out: Any, known: dict[str, list[str]]) -> str:
+    if not known or out.answers is None:
+        return ""
+    kind = list(known)[int(out.answers["type"][0].argmax())]
+    return known[kind][int(out.answers[kind][0].argmax())]
+
+
+def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
+    """Types of questions with the number of their answers, in the order of the model's heads."""
+    return model.config.answers if isinstance(model, MDETR) else ()
+
+
+def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
+    """Panels side by side: title, picture, text, and what a model says of them; written as one PNG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    columns = min(len(pages), 4)
+    rows = -(-len(pages) // columns)
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
+        figure = Figure(figsize=(3.3 * columns, 4 * rows), dpi=100, facecolor="#16181d", layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, (title, picture, text, said) in zip(panels, pages, strict=False):
+            with Image.open(picture) as image:
+                width, height = image.size
+                axes.imshow(image.convert("RGB"), interpolation="nearest", extent=(0, width, height, 0))
+            for number, seen in enumerate(said.seen):
+                color = COLORS[number % len(COLORS)]
+                x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))
+                for edge, line in (("#16181d", 4), (color, 2)):
+                    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line))
+                label = f"{seen.words} {seen.score:.2f}" if seen.words != text else f"{seen.score:.2f}"
+                axes.text(x0, y0, label, color=color, fontsize=7, va="bottom", clip_on=True)
+            axes.set_title(title, fontsize=8, color="#8b93a3", loc="left")
+            below = wrap(text, WIDE) + ([f"→ {said.answer}"] if said.answer else [])
+            axes.set_xlabel("\n".join(below), fontsize=9, color="#dfe3ea", loc="left")
+        for axes in figure.axes:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        page = BytesIO()
+        figure.savefig(page, format="png", metadata={"Software": None})
+    return write_atomic(png, page.getvalue())

@@ -1,0 +1,56 @@
+"""Models as runs leave them: weights and Plan by snp.compression.checkpoint, configuration and words beside them."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import nn
+
+from snp.compression import checkpoint
+from snp.compression.plan import Plan
+from snp.data.tokens import Vocabulary
+from snp.errors import InputError
+from snp.experiment.spec import explain
+from snp.files import read_json, write_json
+from snp.models import family
+from snp.models.family import GroundingModel
+from snp.models.mdetr import TOWERS
+
+ABOUT = "model.json"
+
+
+Answers = dict[str, dict[str, int]]
+
+
+def save(
+    folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None
+) -> None:
+    """Write a model, dense or compressed, so that `load` and `answers` need nothing else."""
+    about = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
+    if answers:
+        about["answers"] = answers
+    write_json(folder / ABOUT, about, indent=None)
+    checkpoint.save(folder, model, plan, paths=TOWERS)
+
+
+def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
+    """A model saved by a run.
+
+    Raises:
+        InputError: names the file that is missing or damaged, and the field at fault.
+    """
+    file = folder / ABOUT
+    about = read_json(file)
+    for name in ("config", "vocabulary"):
+        if name not in about:
+            raise InputError(f"{file}: {name}", "missing", "save the checkpoint again")
+    try:
+        config = family.parse(about["config"])
+    except ValidationError as error:
+        raise explain(error, f"{file}: config") from None
+    model, plan = checkpoint.load(folder, lambda: family.build(config))
+    return model, plan, Vocabulary(about["vocabulary"])
+
+
+def answers(folder: Path) -> Answers:
+    """Type of questions -> answer -> number, of a model that was saved with them; else empty."""
+    return read_json(folder / ABOUT).get("answers", {})

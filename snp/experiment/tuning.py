@@ -1,0 +1,153 @@
+"""A benchmark for one model: what the model learns on it, and how its splits are judged."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from snp.data.annotations import Entry
+from snp.data.dataset import GroundingSet
+from snp.data.tokens import Vocabulary
+from snp.experiment.benchmarks import ABOUT, Task
+from snp.experiment.prepare import Source
+from snp.experiment.spec import Benchmark
+from snp.models.family import GroundingModel, grow_vocabulary
+from snp.tasks import detect, phrases, rec, vqa
+
+GLANCE = 1000
+"""Expressions that the learning curve looks at."""
+
+
+class Tuning(ABC):
+    """A benchmark, ready for a model; the model gets new words and heads where the benchmark needs them.
+
+    Attributes:
+        vocabulary: the words that the model knows from now on.
+        train: what it learns.
+        answers: type of questions -> answer -> number; empty where nothing is answered.
+        untuned: a model that has not learned it yet can be judged.
+    """
+
+    untuned = True
+    answers: dict[str, dict[str, int]] = {}
+    train: GroundingSet
+
+    def __init__(self, benchmark: Benchmark, source: Source, model: GroundingModel, vocabulary: Vocabulary) -> None:
+        self.benchmark, self.source, self.config, self.vocabulary = benchmark, source, model.config, vocabulary
+        self._begin(model)
+
+    @abstractmethod
+    def _begin(self, model: GroundingModel) -> None:
+        """Ready the model, and set `train`."""
+
+    @abstractmethod
+    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+        """The figures of a split, with `n` and `by_type`."""
+
+    def _learn_words(self, model: GroundingModel, entries: list[Entry]) -> None:
+        """Give the model room for the words of these captions that it does not know yet."""
+        self.vocabulary = self.vocabulary.extended(entry.caption for entry in entries)
+        grow_vocabulary(model, len(self.vocabulary))
+        self.config = model.config
+
+    def glance(self, model: GroundingModel) -> dict[str, float]:
+        """Some figures for the learning curve, quickly."""
+        return {}
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Name -> split -> figures of what needs no model, to stand beside its own."""
+        return {}
+
+
+class Expressions(Tuning):
+    """RefCOCO and its kin: one box for one sentence."""
+
+    def _begin(self, model: GroundingModel) -> None:
+        self.train = self._split("train")
+
+    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+        return rec.evaluate(model, self._split(split))
+
+    def glance(self, model: GroundingModel) -> dict[str, float]:
+        val = self._split("val")
+        found = rec.evaluate(model, val.subset(np.arange(min(len(val), GLANCE))))
+        flat = {"precision@1": found["precision@1"], "mean_iou": found["mean_iou"]}
+        return flat | {kind: part["precision@1"] for kind, part in found["by_type"].items()}
+
+    def _split(self, split: str) -> GroundingSet:
+        return self.source.captions(f"finetune_{self.benchmark}_{split}", self.vocabulary, self.config)
+
+
+class Questions(Tuning):
+    """GQA: an answer of one of several types; its heads start untrained."""
+
+    untuned = False
+
+    def _begin(self, model: GroundingModel) -> None:
+        self._entries, self.answers = self.source.questions("train"), self.source.answers()
+        self._learn_words(model, self._entries)
+        model.add_answers({kind: len(known) for kind, known in self.answers.items()})
+        self.config = model.config
+        self.train = self.source.set(self._entries, self.vocabulary, self.config, self.answers)
+
+    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+        entries = self.source.questions(split)
+        return vqa.evaluate(model, self.source.set(entries, self.vocabulary, self.config, self.answers, strict=False))
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """What answers reach that see no picture: the most frequent of each type, and the likeliest after the words."""
+        split = ABOUT[self.benchmark].splits[0]
+        asked = self.source.questions(split)
+        kinds, right = (np.array([getattr(entry, name) for entry in asked]) for name in ("question_type", "answer"))
+        learned = [np.array([getattr(entry, name) for entry in self._entries]) for name in ("question_type", "answer")]
+        said = {"majority": vqa.majority(*learned, kinds), "text_only": vqa.text_only(self._entries, asked)}
+        return {name: {split: vqa.score(kinds, answers, kinds, right)} for name, answers in said.items()}
+
+
+class Phrases(Tuning):
+    """Flickr30k Entities: boxes for every phrase of a sentence, under both protocols."""
+
+    def _begin(self, model: GroundingModel) -> None:
+        entries = self.source.phrases("train")
+        self._learn_words(model, entries)
+        self.train = self.source.set(entries, self.vocabulary, self.config)
+
+    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+        found = phrases.evaluate(model, self.source.set(self.source.phrases(split), self.vocabulary, self.config))
+        kinds = found["any_box"]["by_type"]
+        by_type = {kind: _both(kinds[kind], found["merged_box"]["by_type"][kind]) for kind in kinds}
+        return _both(found["any_box"], found["merged_box"]) | {"by_type": by_type}
+
+
+class Detection(Tuning):
+    """COCO: every object of every class, asked for by prompts of class names."""
+
+    def _begin(self, model: GroundingModel) -> None:
+        self.prompts = self.source.prompts(self.vocabulary, self.config)
+        entries = self.source.detection("train2017", self.prompts)
+        self.train = self.source.set(entries, self.vocabulary, self.config)
+
+    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+        data = self.source.set(self.source.detection(split, self.prompts), self.vocabulary, self.config)
+        truth, categories = self.source.instances(split), list(self.source.classes())
+        found = detect.evaluate(model, data, truth, self.prompts, categories)
+        return {"n": len(data) // len(self.prompts), **found}
+
+
+def _both(any_box: dict[str, Any], merged_box: dict[str, Any]) -> dict[str, Any]:
+    """Recalls under both protocols as figures of one split."""
+    merged = {f"merged_{name}": value for name, value in merged_box.items() if name not in ("n", "by_type")}
+    return any_box | merged
+
+
+TUNINGS: dict[Task, type[Tuning]] = {
+    "expressions": Expressions,
+    "questions": Questions,
+    "phrases": Phrases,
+    "detection": Detection,
+}
+
+
+def tuning(benchmark: Benchmark, source: Source, model: GroundingModel, vocabulary: Vocabulary) -> Tuning:
+    """The benchmark, ready for this model."""
+    return TUNINGS[ABOUT[benchmark].task](benchmark, source, model, vocabulary)

@@ -1,0 +1,40 @@
+"""The two grounding models behind one door: a configuration says which one it is and builds it."""
+
+from typing import Any
+
+from torch import nn
+
+from snp.models.config import GLIPConfig, ModelConfig, TowerConfig
+from snp.models.glip import GLIP
+from snp.models.mdetr import MDETR
+
+GroundingModel = MDETR | GLIP
+CONFIGS: dict[str, type[TowerConfig]] = {"mdetr": ModelConfig, "glip": GLIPConfig}
+
+
+def build(config: TowerConfig) -> GroundingModel:
+    """The model of a configuration, with random weights."""
+    return GLIP(config) if isinstance(config, GLIPConfig) else MDETR(config)
+
+
+def parse(value: dict[str, Any]) -> TowerConfig:
+    """A configuration from its JSON value; its name begins with that of its model.
+
+    Raises:
+        ValidationError: a field that is missing, unknown or out of range.
+    """
+    family = str(value.get("name", "")).split("-")[0]
+    return CONFIGS.get(family, ModelConfig).model_validate(value)
+
+
+def grow_vocabulary(model: nn.Module, words: int) -> None:
+    """Room for `words` words in the text tower; new ones start as random as those that are there."""
+    old = model.text.token_embedding
+    more = words - old.num_embeddings
+    if more <= 0:
+        return
+    new = nn.Embedding(words, old.embedding_dim)
+    nn.init.normal_(new.weight, std=float(old.weight.detach().std()))
+    new.weight.data[: old.num_embeddings] = old.weight.data
+    model.text.token_embedding = new
+    model.config = model.config.model_copy(update={"vocabulary": words})

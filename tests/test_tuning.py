@@ -1,0 +1,79 @@
+"""Benchmarks other than expressions, run for real at smoke scale: from the dense model to figures in a table."""
+
+from pathlib import Path
+
+import pytest
+
+from snp.experiment import saved, stages
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.spec import Pretrain
+from snp.experiment.store import Result, Store
+from snp.experiment.tables import Row, find, rows
+from snp.report.table import table
+
+
+@pytest.fixture(scope="module")
+def store(smoke_dense: Store, smoke_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with the dense GLIP-style model, that borrows the dense MDETR-style one."""
+    store = Store(tmp_path_factory.mktemp("tasks"), base=smoke_dense)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNP_DATA", str(smoke_data))
+        stages.run(Pretrain(scale="smoke", data="scenes", model="glip"), store)
+    return store
+
+
+@pytest.fixture(autouse=True)
+def data(smoke_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNP_DATA", str(smoke_data))
+
+
+def done(row: Row, store: Store) -> Result:
+    """The row's one benchmark, with all that stands before it."""
+    for run in row.runs(0):
+        if store.state(run) != "done":
+            stages.run(run, store)
+    return store.result(row.finetune(0, row.benchmarks[0]))
+
+
+@pytest.mark.parametrize("label", ["scenes/snp@60:gqa", "scenes/snp@60:flickr30k", "scenes/snp@60:coco"])
+def test_a_row_ends_in_the_figures_of_all_its_splits(label: str, store: Store) -> None:
+    row = find(label, "smoke")
+    about = ABOUT[row.benchmarks[0]]
+    result = done(row, store)
+    assert tuple(sorted(result.metrics["splits"])) == tuple(sorted(about.splits))
+    for split in result.metrics["splits"].values():
+        assert split["n"] > 0 and all(0 <= split[name] <= 1 for name in about.shown)
+    assert bool(result.metrics["zero_shot"]) == (about.task != "questions")  # nobody answers with untrained heads
+
+
+def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Store) -> None:
+    row = find("scenes/snp@60:gqa", "smoke")
+    done(row, store)
+    before, after = (saved.load(store.folder(run))[0] for run in (row.compress(0), row.finetune(0, "gqa")))
+    assert after.config.vocabulary > before.config.vocabulary and before.config.answers == ()
+    answers = saved.answers(store.folder(row.finetune(0, "gqa")))
+    assert dict(after.config.answers) == {kind: len(known) for kind, known in answers.items()}
+
+
+def test_what_needs_no_picture_stands_beside_the_dense_answers(store: Store) -> None:
+    result = done(find("scenes/dense@100:gqa", "smoke"), store)
+    assert set(result.metrics["baselines"]) == {"majority", "text_only"}
+    assert 0 < result.metrics["baselines"]["majority"]["val"]["accuracy"] < 1
+
+
+@pytest.mark.parametrize("method", ["upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform"])
+def test_every_method_of_table_4_compresses_the_other_model(method: str, store: Store) -> None:
+    row = find(f"scenes/{method}@60:coco", "smoke")
+    metrics = stages.run(row.compress(0), store).metrics
+    reached = metrics["nonzero_ratio"] == pytest.approx(0.6, abs=0.02)
+    assert reached or "ceiling" in metrics["note"]  # whole-layer tying ends at half of the towers
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table4"])
+def test_tables_show_main_figures_and_name_what_is_missing(name: str, store: Store) -> None:
+    label = rows(name, "smoke")[1].label
+    done(find(label, "smoke"), store)
+    text = table(name, store, "smoke")
+    about = ABOUT[rows(name, "smoke")[0].benchmarks[0]]
+    assert f"{about.title} {about.splits[0]}" in text
+    assert "| snp " in text and "| upop (missing) " in text
