@@ -178,8 +178,8 @@ class GroundingSet:
         answers: Mapping[str, Mapping[str, int]] | None = None,
         strict: bool = True,
     ) -> None:
-        for kind, ids in (answers or {}).items():
-            if sorted(ids.values()) != list(range(len(ids))):
+        for kind, known in (answers or {}).items():
+            if sorted(known.values()) != list(range(len(known))):
                 raise InputError(f"answers of type {kind!r}", "their ids are not 0, 1, 2, ... each once")
         self.entries, self.vocabulary, self.answers = list(entries), vocabulary, answers
         self.types = np.array([entry.type for entry in entries])
@@ -201,9 +201,8 @@ class GroundingSet:
             if len(ids) > context:
                 raise InputError(f"{where}[{i}].caption", f"{len(ids)} tokens, the model takes {context}")
             self._tokens.append(ids)
-            corner = np.array(entry.boxes, np.float32).reshape(-1, 4)
-            if len(corner):  # questions alone may not know the size of their picture
-                corner /= np.array([entry.width, entry.height] * 2, np.float32)
+            scale = np.array([entry.width, entry.height] * 2, np.float32)
+            corner = np.array(entry.boxes, np.float32).reshape(-1, 4) / scale
             self._boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
             self._category.append(np.array(entry.categories or (0,) * len(corner), np.int64))
             self._positive.append(cover(spans, entry.spans))

@@ -190,8 +190,8 @@ def evaluate(
         raise InputError("categories", f"{len(categories)} for the {sum(len(s) for _, s in prompts)} names of prompts")
     classes, first = {}, 0
     for text, spans in prompts:
-        tokens_CL = cover(data.vocabulary.encode(text)[1], [[span] for span in spans])
-        classes[text] = torch.from_numpy(tokens_CL), np.array(categories[first : first + len(spans)])
+        tokens_CL = torch.from_numpy(cover(data.vocabulary.encode(text)[1], [[span] for span in spans]))
+        classes[text] = tokens_CL, np.array(categories[first : first + len(spans)])
         first += len(spans)
     asked = np.array([entry.caption for entry in data.entries])
     if strange := {*asked.tolist()} - classes.keys():

@@ -12,7 +12,7 @@ from snp.tasks import detect, grounding, vqa
 WEIGHTS = grounding.WEIGHTS | vqa.WEIGHT | detect.WEIGHTS
 
 
-def losses(model: nn.Module, batch: Batch, overrides: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def losses(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The weighted losses of a batch, with `overrides` in place of parameters of the same names.
 
     GLIP: of detection as grounding. MDETR: of grounding, and of answers where model and batch have them.
