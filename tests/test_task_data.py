@@ -1,5 +1,6 @@
 """Data of all tasks from the same pictures: nothing older changes, and every format is read back as it was drawn."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from pycocotools.coco import COCO
 from test_sources import GRAPHS, INSTANCES, QUESTIONS, SENTENCE, XML, write
 
 from snp.data import annotations, build, pictures, scenes, stamps, taskfiles, tasks
+from snp.data.expressions import Item, Scene
 from snp.data.pictures import Picture
+from snp.data.questions import TYPES, Question
 from snp.data.scenes import SHAPES, Scenes
 from snp.data.sources import flickr
 from snp.data.sources.check import check
@@ -87,6 +90,21 @@ def test_benchmarks_take_the_first_pictures_of_training_and_all_others(
     assert (made / "flickr30k/test.txt").read_text() == "5000000\n5000001\n"
     loaded = (COCO(made / f"coco/annotations/instances_{split}.json") for split in ("train2017", "val2017"))
     assert [len(instances.imgs) for instances in loaded] == [4, 2]
+
+
+def test_every_picture_has_its_own_chance_and_types_are_dealt_out_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others, types = [], []
+
+    def ask(scene: Scene, other: list[Item], kinds: list[str], rng: random.Random) -> list[Question]:
+        others.append(str(other))
+        types.extend(kinds)
+        return []
+
+    monkeypatch.setattr(build, "ask", ask)
+    scenes.make(tmp_path / "s", 3, train=5, test=4, pretrain_val=1, workers=1)
+    assert len(set(others)) == 7 and types[:20] == [*TYPES] * 4
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------
