@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from snp.errors import InputError
-from snp.experiment.spec import Data, Model, Pretrain, Scale
+from snp.experiment.spec import Data, Model, Scale, dense
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
@@ -135,7 +135,7 @@ def pretrain(
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
-    spec, store = Pretrain(scale=scale, data=data, model=model), _store(scale, out)
+    spec, store = dense(scale, data, model), _store(scale, out)
     if store.state(spec) != "done":
         import_module("torch").set_num_threads(threads)
         total = import_module("snp.experiment.runner").captions(spec)
@@ -269,7 +269,7 @@ def demo(
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
 
-    folders = checkpoint or (Store.at("desk").folder(Pretrain(scale="desk", data="scenes")),)
+    folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
     found = [(one := Checkpoint.of(folder), predict(one, picture, text)) for folder in folders]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]

@@ -6,7 +6,7 @@ import pytest
 
 from snp.experiment import saved, stages
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.spec import Pretrain
+from snp.experiment.spec import dense
 from snp.experiment.store import Result, Store
 from snp.experiment.tables import Row, find, rows
 from snp.report.table import table
@@ -18,7 +18,7 @@ def store(smoke_dense: Store, smoke_data: Path, tmp_path_factory: pytest.TempPat
     store = Store(tmp_path_factory.mktemp("tasks"), base=smoke_dense)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNP_DATA", str(smoke_data))
-        stages.run(Pretrain(scale="smoke", data="scenes", model="glip"), store)
+        stages.run(dense("smoke", "scenes", "glip"), store)
     return store
 
 

@@ -137,7 +137,7 @@ RECIPES: dict[Scale, Recipe] = {
         ),
         glip=Training(
             model="GLIP_DESK",
-            pretrain=Phase(steps=10000, batch=32, lr=1e-3, warm_up=200, decay=0.5, judge_every=500),
+            pretrain=Phase(steps=1500, batch=32, lr=1e-3, warm_up=100, decay=0.5),
             compress=_DESK,
             finetune=_DESK_TUNE,
         ),

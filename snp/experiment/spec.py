@@ -58,17 +58,28 @@ class Spec(BaseModel):
 
 
 class Pretrain(Spec):
-    """The dense model: trained once per data set and scale; every other run starts from it."""
+    """A dense model: trained once per data set and scale; every other run starts from it.
+
+    Args:
+        parent: the dense model whose towers it starts from; none for random ones, or weights of the user's.
+    """
 
     kind: Literal["pretrain"] = "pretrain"
     scale: Scale
     data: Data
     model: Model = "mdetr"
     seed: Seed = 0
+    parent: "Pretrain | None" = None
 
     @property
     def name(self) -> str:
         return f"{self.data}{_of_model(self.model)}-pretrain-seed{self.seed}"
+
+
+def dense(scale: Scale, data: Data, model: Model = "mdetr") -> Pretrain:
+    """The dense model that rows start from: below paper scale GLIP has the towers of the MDETR-style one. [ours]"""
+    parent = dense(scale, data) if model == "glip" and scale != "paper" else None
+    return Pretrain(scale=scale, data=data, model=model, parent=parent)
 
 
 class Compress(Spec):

@@ -31,7 +31,7 @@ from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
 from snp.models import config as configs
 from snp.models.config import TowerConfig
-from snp.models.family import GroundingModel, build
+from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
@@ -61,6 +61,8 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(run.seed)
     model = build(config)
+    if run.parent is not None:
+        take_towers(model, saved.load(store.folder(run.parent))[0])
     train, _ = learning(source, vocabulary, config)
     first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
     learner, objective, courses = _courses(model, train, source, vocabulary, phase)

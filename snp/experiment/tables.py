@@ -16,6 +16,7 @@ from snp.experiment.spec import (
     Model,
     Pretrain,
     Scale,
+    dense,
     percent,
 )  # fmt: skip
 
@@ -73,7 +74,7 @@ class Row(BaseModel):
     @property
     def pretrain(self) -> Pretrain:
         """The dense checkpoint that all seeds of all rows start from."""
-        return Pretrain(scale=self.scale, data=self.data, model=self.model)
+        return dense(self.scale, self.data, self.model)
 
     def compress(self, seed: int) -> Compress:
         """The compression run of a seed."""
@@ -97,7 +98,7 @@ class Row(BaseModel):
     def runs(self, seed: int) -> list[Pretrain | Compress | Finetune]:
         """All runs of a seed, parents first."""
         tunings = [self.finetune(seed, benchmark) for benchmark in self.benchmarks]
-        return [self.pretrain, self.compress(seed), *tunings]
+        return [*self.compress(seed).parents(), self.compress(seed), *tunings]
 
 
 # name -> (method, options)
@@ -169,9 +170,9 @@ def table1b(scale: Scale) -> list[Row]:
     seeds = _seeds(scale)
     sizes = (0.63, 0.75, 0.9)
     data = _data(scale)
-    dense = _row(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
+    whole = _row(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
     return [
-        dense.model_copy(update={"group": _of_weights(sizes[0])}),
+        whole.model_copy(update={"group": _of_weights(sizes[0])}),
         *(
             _row(scale, data, name, sparsity=sparsity, main=True, recovery=False,
                  seeds=seeds if name in FAMILY_FIRST else seeds[:1])

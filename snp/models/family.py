@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from snp.models.config import GLIPConfig, ModelConfig, TowerConfig
 from snp.models.glip import GLIP
-from snp.models.mdetr import MDETR
+from snp.models.mdetr import MDETR, TOWERS
 
 GroundingModel = MDETR | GLIP
 CONFIGS: dict[str, type[TowerConfig]] = {"mdetr": ModelConfig, "glip": GLIPConfig}
@@ -38,3 +39,13 @@ def grow_vocabulary(model: nn.Module, words: int) -> None:
     new.weight.data[: old.num_embeddings] = old.weight.data
     model.text.token_embedding = new
     model.config = model.config.model_copy(update={"vocabulary": words})
+
+
+@torch.no_grad()
+def take_towers(model: GroundingModel, other: GroundingModel) -> None:
+    """The towers of another model of the same shape; words that only `model` knows stay as they are."""
+    own, state = model.state_dict(), other.state_dict()
+    for name, tensor in state.items():
+        if name.split(".")[0] in TOWERS.values():
+            target = own[name][: len(tensor)] if name == "text.token_embedding.weight" else own[name]
+            target.copy_(tensor)

@@ -122,7 +122,7 @@ class GLIP(Checkpointing):
         side = self.config.image_size // self.config.patch
         maps = self.pyramid(x.transpose(1, 2).unflatten(-1, (side, side)))
         levels = [level[image_index_B] for level in maps]
-        text = encode_text(self.text, tokens_BL, text_BL, self.config.heads)
+        text = self._read_once(tokens_BL, text_BL)
         for fuse, read, head in zip(self.fuse, self.read, self.head, strict=True):
             sizes = [level.shape[-2:] for level in levels]
             image = torch.cat([level.flatten(2) for level in levels], -1).transpose(1, 2)
@@ -142,6 +142,14 @@ class GLIP(Checkpointing):
             anchors,
             place,
         )
+
+    def _read_once(self, tokens_BL: Tensor, text_BL: Tensor) -> Tensor:
+        """States of the text tower [B, L, width]; a prompt that several images share passes it once."""
+        prompts, index_B = tokens_BL.unique(dim=0, return_inverse=True)
+        first = torch.zeros(len(prompts), dtype=torch.long, device=index_B.device).scatter_(
+            0, index_B, torch.arange(len(index_B), device=index_B.device)
+        )
+        return encode_text(self.text, tokens_BL[first], text_BL[first], self.config.heads)[index_B]
 
     @staticmethod
     def _flat(level_BDHW: Tensor) -> Tensor:
