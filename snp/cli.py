@@ -145,6 +145,12 @@ def pretrain(
 
 
 @app.command
+def params(scale: Scale = "paper", model: Literal["mdetr", "glip"] = "mdetr") -> None:
+    """Print where a model's parameters are, dense and at the paper's sizes; its weights are not made."""
+    print(import_module("snp.experiment.params").table(scale, model))
+
+
+@app.command
 def methods() -> None:
     """List the compression methods."""
     from tabulate import tabulate

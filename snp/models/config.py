@@ -9,7 +9,7 @@ class TowerConfig(BaseModel):
     """Two towers of one shape.
 
     Widths are in channels, image_size and patch in pixels, context in tokens. `causal`: text tokens see only earlier
-    ones, as in CLIP.
+    ones, as in CLIP. `quick_gelu`: the text tower has the activation of OpenAI's CLIP, as its weights want.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +26,7 @@ class TowerConfig(BaseModel):
     vocabulary: int
     context: int
     causal: bool
+    quick_gelu: bool = False
 
     @property
     def image_tokens(self) -> int:
@@ -110,8 +111,8 @@ SMOKE = DESK.model_copy(
 
 PAPER = ModelConfig(
     name="mdetr-paper", image_size=224, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
-    vocabulary=49408, context=77, causal=True, fusion_width=256, fusion_heads=8, fusion_ffn=2048, encoder_layers=6,
-    decoder_layers=6, queries=100, proposals=False, dropout=0.1,
+    vocabulary=49408, context=77, causal=True, quick_gelu=True, fusion_width=256, fusion_heads=8, fusion_ffn=2048,
+    encoder_layers=6, decoder_layers=6, queries=100, proposals=False, dropout=0.1,
 )  # fmt: skip
 """DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair; ours: the sizes] under MDETR's fusion."""
 
@@ -129,8 +130,8 @@ GLIP_SMOKE = GLIP_DESK.model_copy(
 
 GLIP_PAPER = GLIPConfig(
     name="glip-paper", image_size=800, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
-    vocabulary=49408, context=256, causal=False, head_width=256, fusion_blocks=6, fusion_heads=8, fusion_width=2048,
-    scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0,
+    vocabulary=49408, context=256, causal=False, quick_gelu=True, head_width=256, fusion_blocks=6, fusion_heads=8,
+    fusion_width=2048, scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0,
 )  # fmt: skip
 """DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair] under GLIP's head; CLIP's 77 positions are
 interpolated to 256, so that the names of all classes of COCO (176 tokens) stand in one prompt. [ours]"""

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import QuickGELU, TextTransformer
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ def text_tower(config: TowerConfig) -> TextTransformer:
         mlp_ratio=config.ffn_ratio,
         output_dim=None,
         no_causal_mask=not config.causal,
+        act_layer=QuickGELU if config.quick_gelu else nn.GELU,
     )
 
 
