@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from snp.errors import InputError
+from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, dense
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
@@ -75,8 +76,12 @@ def run(
     out: Out = None,
     workers: int = 2,
     dry_run: bool = False,
+    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
 ) -> None:
-    """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning."""
+    """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning.
+
+    With --steps it is a trial, kept apart in .runs/trial.
+    """
     if not row:
         raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
     if min(seed, default=0) < 0:
@@ -86,7 +91,8 @@ def run(
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
-    _run(chosen, seed or None, _store(scale, out), workers, dry_run)
+    store = Store(out or Path(".runs") / "trial") if setup.steps else _store(scale, out)
+    _run(chosen, seed or None, store, workers, dry_run, setup)
 
 
 @app.command
@@ -284,6 +290,20 @@ def demo(
 
 
 @app.command
+def predictions(
+    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("predictions.png"),
+    number: Annotated[int, tyro.conf.arg(help="which sample of each benchmark")] = 0,
+    scale: Scale = "desk",
+    data: Data = "scenes",
+    out: Out = None,
+) -> None:
+    """Draw one sample of every task as the dense and as the compressed model see it."""
+    from snp.experiment.demo import page
+
+    print(page(_store(scale, out), scale, data, png, number))
+
+
+@app.command
 def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations"], Positional],
     scale: Scale = "desk",
@@ -305,10 +325,17 @@ def _store(scale: Scale, out: Path | None) -> Store:
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
-def _run(rows: list[Row], seeds: tuple[int, ...] | None, store: Store, workers: int, dry_run: bool) -> None:
+def _run(
+    rows: list[Row],
+    seeds: tuple[int, ...] | None,
+    store: Store,
+    workers: int,
+    dry_run: bool,
+    setup: Setup = Setup(),  # noqa: B008 - frozen
+) -> None:
     from snp.experiment.runner import run_rows
 
-    todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run)
+    todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run, setup=setup)
     for spec in todo if dry_run else ():
         print(f"{store.state(spec):10}  {spec.slug}")
     if not todo:

@@ -84,6 +84,11 @@ class Vocabulary:
         """The tokens of captions, whatever their order."""
         return cls(_occurring(captions))
 
+    @classmethod
+    def full(cls) -> "Vocabulary":
+        """All of CLIP's byte pairs, which its own start and end token, the last two, are not."""
+        return cls(range(len(_clip().encoder) - 2))
+
     def extended(self, captions: Iterable[str]) -> "Vocabulary":
         """With the tokens of more captions behind those of this vocabulary, which keep their numbers. [ours]
 

@@ -13,11 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from snp.data.annotations import Span
+from snp.data import annotations
+from snp.data.annotations import Entry, Span
 from snp.data.dataset import read_image
 from snp.data.tokens import UNKNOWN, Vocabulary
 from snp.errors import InputError
 from snp.experiment import saved
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.prepare import Source
+from snp.experiment.spec import Benchmark, Data, Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, TABLES, rows
 from snp.files import write_atomic
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
@@ -29,6 +35,8 @@ SURE = 0.5
 WORDS = 0.2
 """Words that carry this share of the largest one's probability belong to a box."""
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
+SHOWN: tuple[Benchmark, ...] = ("refcoco", "gqa", "flickr30k", "coco")
+"""One benchmark of every task."""
 WIDE = 38
 """Characters in a line below a picture."""
 
@@ -167,3 +175,43 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
         page = BytesIO()
         figure.savefig(page, format="png", metadata={"Software": None})
     return write_atomic(png, page.getvalue())
+
+
+def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> Path:
+    """One sample of every task, as the dense and as the compressed model see it, side by side. [ours]
+
+    Args:
+        number: which sample of the first split of each benchmark.
+
+    Raises:
+        InputError: a run whose model is not there, and how to make it.
+    """
+    source = Source.of(scale, data)
+    known = [row for table in TABLES for row in rows(table, scale) if row.data == data]
+    panels = []
+    for benchmark in SHOWN:
+        entry = _sample(source, benchmark, number)
+        picture = source.root / "images" / entry.file_name
+        for name in (DENSE, "snp"):
+            row = next(row for row in known if row.name == name and benchmark in row.benchmarks)
+            run = row.finetune(0, benchmark)
+            if not store.has_weights(run):
+                raise InputError(store.folder(run), "its model is not there", f"snp run {row.label} --seed 0")
+            said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption)
+            panels.append((f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said))
+    return draw(panels, png)
+
+
+def _sample(source: Source, benchmark: Benchmark, number: int) -> Entry:
+    """A sample of the first split of a benchmark."""
+    split = ABOUT[benchmark].splits[0]
+    match ABOUT[benchmark].task:
+        case "expressions":
+            return annotations.read(source.root / "annotations" / f"finetune_{benchmark}_{split}.json")[number]
+        case "questions":
+            return source.questions(split)[number]
+        case "phrases":
+            return source.phrases(split)[number]
+        case "detection":
+            names = ". ".join(source.classes().values())
+            return source.detection(split, [(names, [])])[number]

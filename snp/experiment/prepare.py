@@ -10,7 +10,8 @@ from typing import Any
 
 from snp.data import annotations, build, tasks
 from snp.data.annotations import Entry, Span
-from snp.data.dataset import GroundingSet, pixels_below
+from snp.data.dataset import GroundingSet, Resolve, pixels_below
+from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary, encode
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
@@ -101,7 +102,7 @@ class Source:
 
     def captions(self, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
         """The entries of an annotation file, ready for this model; read once in a process, whatever runs follow."""
-        return _captions(self, name, self.hash, vocabulary, config.image_size, config.context)
+        return _captions(self, name, self.hash, vocabulary, config)
 
     def set(
         self,
@@ -112,9 +113,14 @@ class Source:
         strict: bool = True,
     ) -> GroundingSet:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
-        images = pixels_below(self.root / "images", config.image_size, self.root / "cache")
         where = f"{self.root}: {entries[0].dataset_name if entries else 'entries'}"
-        return GroundingSet(entries, images, vocabulary, config.context, where, answers, strict)
+        return GroundingSet(entries, self._images(config), vocabulary, config.context, where, answers, strict)
+
+    def _images(self, config: TowerConfig) -> Resolve:
+        """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
+        if self.real:
+            return _pictures(self.root, config.image_size)
+        return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
@@ -151,7 +157,13 @@ class Source:
 
 
 @cache
-def _captions(
-    source: Source, name: str, hash: str | None, vocabulary: Vocabulary, size: int, context: int
-) -> GroundingSet:
-    return GroundingSet.read(source.root, name, vocabulary, size, context)
+def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
+    path = source.root / "annotations" / f"{name}.json"
+    images = source._images(config)
+    return GroundingSet(annotations.read(path), images, vocabulary, config.context, f"{path}: images")
+
+
+@cache
+def _pictures(root: Path, size: int) -> Pictures:
+    """One for a folder: listing it takes long."""
+    return Pictures(root, size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from snp.experiment.recipes import phase_of
+from snp.experiment.setup import Setup
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import Row
 
@@ -32,14 +32,19 @@ def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> l
     return [run for run in runs if run in needed]
 
 
-def captions(run: AnyRun) -> int:
+def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     """Captions that a run trains on: the unit of the progress bar."""
-    phase = phase_of(run)
+    phase = setup.phase(run)
     return phase.steps * phase.batch
 
 
 def run_rows(
-    rows: Iterable[Row], seeds: Sequence[int] | None, store: Store, workers: int = 2, dry_run: bool = False
+    rows: Iterable[Row],
+    seeds: Sequence[int] | None,
+    store: Store,
+    workers: int = 2,
+    dry_run: bool = False,
+    setup: Setup = Setup(),  # noqa: B008 - frozen
 ) -> list[AnyRun]:
     """Do all runs of `rows` that are not done, `workers` at a time with one compute thread each.
 
@@ -55,10 +60,11 @@ def run_rows(
     from snp.experiment.prepare import data_root
 
     for scale, data in sorted({(run.scale, run.data) for run in todo}):
-        data_root(scale, data, workers)
+        if data != "real":
+            data_root(scale, data, workers)
     spawn = multiprocessing.get_context("spawn")
     counter = spawn.Value("q", 0)
-    total = sum(map(captions, todo))
+    total = sum(captions(run, setup) for run in todo)
     waiting, running = list(todo), dict[Future[Any], AnyRun]()
     with (
         ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(counter,)) as pool,
@@ -68,7 +74,7 @@ def run_rows(
             while waiting or running:
                 for run in _ready(waiting, running, workers):
                     waiting.remove(run)
-                    running[pool.submit(_do, run, store)] = run
+                    running[pool.submit(_do, run, store, setup)] = run
                 done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
@@ -106,11 +112,11 @@ def _start(counter: Any) -> None:
     torch.set_num_interop_threads(1)
 
 
-def _do(run: AnyRun, store: Store) -> None:
+def _do(run: AnyRun, store: Store, setup: Setup) -> None:
     from snp.experiment.stages import run as execute
 
     def progress(captions: int) -> None:
         with _counter.get_lock():
             _counter.value += captions
 
-    execute(run, store, progress)
+    execute(run, store, progress, setup)

@@ -24,7 +24,8 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import Source
-from snp.experiment.recipes import Phase, phase_of, training_of
+from snp.experiment.recipes import Phase, training_of
+from snp.experiment.setup import Setup
 from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
@@ -33,6 +34,7 @@ from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
+from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
 
@@ -41,7 +43,12 @@ HELD_OUT = 20
 Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 
 
-def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda captions: None) -> Result:
+def run(
+    run: AnyRun,
+    store: Store,
+    progress: Callable[[int], None] = lambda captions: None,
+    setup: Setup = Setup(),  # noqa: B008 - frozen
+) -> Result:
     """Do one run, or go on with it, and leave its result in the store. Its parents must be done."""
     for parent in run.parents():
         if store.state(parent) != "done":
@@ -50,12 +57,13 @@ def run(run: AnyRun, store: Store, progress: Callable[[int], None] = lambda capt
             )
     code_state()  # now: the checkout may be another one when the run ends
     store.begin(run)
-    return {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind](run, store, progress)
+    do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
+    return do(run, store, progress, setup)
 
 
-def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Result:
+def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The dense model: MDETR's on captions and expressions, GLIP's on captions and prompts of class names."""
-    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
     base: TowerConfig = getattr(configs, training_of(run).model)
     vocabulary = source.vocabulary(base)
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
@@ -63,6 +71,10 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     model = build(config)
     if run.parent is not None:
         take_towers(model, saved.load(store.folder(run.parent))[0])
+    if setup.vision_weights:
+        load_vision(model.vision, setup.vision_weights)
+    if setup.text_weights:
+        load_text(model.text, setup.text_weights, vocabulary.clip_ids)
     train, _ = learning(source, vocabulary, config)
     first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
     learner, objective, courses = _courses(model, train, source, vocabulary, phase)
@@ -76,7 +88,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
         return {f"val/{name}": value for name, value in first.glance(model).items()}
 
     loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
-                log=lambda record: store.log(run, record))  # fmt: skip
+                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
     loop.run()
     saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary)
     counted = count.count(model, towers_of(model, TOWERS))
@@ -91,9 +103,9 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None]) -> Re
     return _finish(run, store, loop, metrics, source)
 
 
-def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Result:
+def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """One method decides, in continued pre-training with the same captions for every method."""
-    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
     dense, _, vocabulary = saved.load(store.folder(run.parent))
     method = get(run.method, **run.options)
     if not run.recovery and method.stage == "training":
@@ -101,7 +113,9 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     train, held_out = learning(source, vocabulary, dense.config, run.task)
     per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
     # as many images as a weight step has: what costs, and what varies, is images
-    held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start))
+    device = setup.on(run)
+    dense.to(device)
+    held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start), device=device)
     gap: dict[str, float] = {}
 
     towers = towers_of(dense, TOWERS)
@@ -128,14 +142,14 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
     def project(model: nn.Module, plan: Plan) -> nn.Module:
         smaller = apply(model, plan, TOWERS)
         probe = [held_out.batch(i) for i in held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]]
-        before, after = (_mean_loss(m, probe) for m in (model, smaller))
+        before, after = (_mean_loss(m, probe, device) for m in (model, smaller))
         gap["projection_gap"] = after - before
         loop.notes = dict(gap)
         return smaller
 
     loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image), _objective,
                 store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
-                log=lambda record: store.log(run, record))  # fmt: skip
+                log=lambda record: store.log(run, record), device=device)  # fmt: skip
     model = loop.run()
     plan = loop.plan
     assert plan is not None
@@ -148,22 +162,23 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None]) -> Re
         "seconds": loop.seconds,
         "session_seconds": loop.session_seconds,
         **loop.notes,
-        **ratios(model, plan, dense.config, held_out),
+        **ratios(model.cpu(), plan, dense.config, held_out),
         **({} if run.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
     return _finish(run, store, loop, metrics, source)
 
 
-def finetune(run: Finetune, store: Store, progress: Callable[[int], None]) -> Result:
+def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The compressed model learns one benchmark, then answers all its splits."""
-    source, phase = Source.of(run.scale, run.data), phase_of(run)
+    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
     on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
     loop = Loop(model, phase, lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image), _objective,
-                store.folder(run), run.seed, progress=progress, log=lambda record: store.log(run, record))  # fmt: skip
+                store.folder(run), run.seed, progress=progress, log=lambda record: store.log(run, record),
+                device=setup.on(run))  # fmt: skip
     model = loop.run()
     saved.save(store.folder(run), model, plan, on.vocabulary, on.answers)
     metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
@@ -252,10 +267,10 @@ def _objective(
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, batches: list[Batch]) -> float:
+def _mean_loss(model: nn.Module, batches: list[Batch], device: str) -> float:
     training = model.training
     model.eval()
-    total = sum(float(torch.stack(list(losses(model, batch).values())).sum()) for batch in batches)
+    total = sum(float(torch.stack(list(losses(model, batch.to(device)).values())).sum()) for batch in batches)
     model.train(training)
     return total / len(batches)
 
@@ -263,7 +278,7 @@ def _mean_loss(model: nn.Module, batches: list[Batch]) -> float:
 def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source) -> Result:
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
-    recipe = {"model": training_of(run).model, **phase_of(run).model_dump()}
+    recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
     about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds)

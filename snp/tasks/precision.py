@@ -1,12 +1,14 @@
 """Losses in float32, in whatever precision a model ran."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from snp.tasks.outputs import mapped
 
 Losses = dict[str, Tensor]
 
@@ -20,20 +22,13 @@ def in_float32(loss: Callable[..., Losses]) -> Callable[..., Losses]:
     @wraps(loss)
     def exact(out: Any, *others: Any) -> Losses:
         with torch.autocast(_device(out), enabled=False):
-            return loss(_float32(out), *others)
+            return loss(mapped(out, _float32), *others)
 
     return exact
 
 
-def _float32(value: Any) -> Any:
-    """Floating-point tensors as float32, in dataclasses too."""
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {name: _float32(item) for name, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _float32(getattr(value, f.name)) for f in fields(value)})
-    return value
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _device(out: Any) -> str:

@@ -1,0 +1,48 @@
+"""What a user's machine brings to a run, and what a trial changes: no part of what a run is, and so not of its hash."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from snp.experiment.recipes import Phase, phase_of
+from snp.experiment.spec import Compress, Finetune, Pretrain
+
+
+class Setup(BaseModel):
+    """Where things are, for one command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_root: Path | None = Field(None, description="folder of the published benchmarks (paper scale)")
+    vision_weights: str | None = Field(None, description="of the dense vision tower: a file, or timm's name of a model")
+    text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
+    steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
+    batch: PositiveInt | None = Field(None, description="captions in a step of a trial; default: those of the recipe")
+    device: str = Field("", description="cpu or cuda; default: a GPU where there is one, at paper scale")
+
+    def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
+        """The phase that a run trains for."""
+        phase = phase_of(run)
+        if self.steps is None:
+            return phase
+        batch = self.batch or phase.batch
+        parts = phase.accumulate if batch % phase.accumulate == 0 else batch
+        short = {"steps": min(self.steps, phase.steps), "batch": batch, "accumulate": parts, "log_every": 1}
+        return phase.model_copy(update=short)
+
+    @model_validator(mode="after")
+    def _trial(self) -> Self:
+        if self.batch is not None and self.steps is None:
+            raise ValueError("batch goes with steps: the batch of a recipe is part of it")
+        return self
+
+    def on(self, run: Pretrain | Compress | Finetune) -> str:
+        """The device of a run: desk results are those of a CPU, whatever the machine has."""
+        if self.device:
+            return self.device
+        if run.scale != "paper":
+            return "cpu"
+        import torch  # slow to import, and not needed to list rows
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
