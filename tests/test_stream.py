@@ -13,12 +13,13 @@ from snp.files import read_json
 
 DOCUMENT = {
     "info": {"a": [1, {"b": "}],"}]}, "first": [1, 22.5e3, "é\"],", None, {"x": [[]]}, -4], "none": [],
-    "number": 123456, "second": [{"k": i, "text": "word " * i} for i in range(9)], "": "end",
+    "number": 123456, "second": [{"k": i, "text": "word " * i, "t": ["},", {"m": {}}]} for i in range(9)],
+    "third": [{}, {"a": "}, {"}], "": "end",
 }  # fmt: skip
-LISTS = ("first", "none", "second")
+LISTS = ("first", "none", "second", "third")
 
 
-@pytest.fixture(params=[1, 2, 7, 1 << 20], autouse=True)
+@pytest.fixture(params=[1, 2, 7, 60, 250, 1 << 20], autouse=True)
 def chunk(request, monkeypatch):
     """A file is read in pieces of this many characters: whatever stands at the edge of one, nothing changes."""
     monkeypatch.setattr(stream, "CHUNK", request.param)

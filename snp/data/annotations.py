@@ -238,7 +238,8 @@ def _check_annotation(
     if (
         not isinstance(box, list)
         or len(box) != 4
-        or not all(type(v) in (int, float) and math.isfinite(v) for v in box)
+        or not {*map(type, box)} <= {int, float}
+        or not all(map(math.isfinite, box))
     ):
         raise InputError(f"{where}.bbox", f"{box!r} is not [x, y, width, height]")
     x, y, width, height = box
@@ -252,7 +253,7 @@ def _check_annotation(
             f"{where}.tokens_positive", "missing or empty", "list the [begin, end) spans of its phrase"
         )
     for span in spans:
-        if not isinstance(span, list) or len(span) != 2 or not all(type(v) is int for v in span):
+        if not isinstance(span, list) or len(span) != 2 or {*map(type, span)} != {int}:
             raise InputError(f"{where}.tokens_positive", f"{span!r} is not [begin, end)")
         if not 0 <= span[0] < span[1] <= len(caption):
             raise InputError(

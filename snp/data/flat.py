@@ -177,6 +177,7 @@ class Flat:
                 gc.enable()
         for error in () if boxless else checks.without_boxes():
             raise error
+        del checks  # it knows all captions by their numbers
         return made.flat(vocabulary, context, f"{path}: images")
 
     @classmethod
@@ -308,7 +309,7 @@ class _Columns:
         token_T, character_T2, length_N = vocabulary.encode_all(self.captions)
         for i in np.flatnonzero(length_N > context)[:1]:
             raise InputError(f"{where}[{i}].caption", f"{length_N[i]} tokens, the model takes {context}")
-        named, numbers = np.array(self.named, np.int32).reshape(-1, len(_NAMED)), _int64(self.numbers).reshape(-1, 2)
+        named, numbers = _int64(self.named).reshape(-1, len(_NAMED)), _int64(self.numbers).reshape(-1, len(_NUMBERS))
         caption_at, caption = _blob([text.encode() for text in self.captions])
         rest_at, rest = _blob(self.rest)
         name_at, name = _blob([text.encode() for text in self.names])
@@ -316,13 +317,13 @@ class _Columns:
         owner_M, count_M = _int64(self.owner), _int64(self.span_count)
         order_M = np.argsort(owner_M, kind="stable")
         row_S = _ragged(np.cumsum(count_M) - count_M, count_M, order_M)
-        span_S2 = np.array(self.spans, np.int32).reshape(-1, 2)[row_S]
+        span_S2 = _int64(self.spans).reshape(-1, 2)[row_S].astype(np.int32)
         owner_M, count_M = owner_M[order_M], count_M[order_M]
         return Flat(
             id_N=_int64(self.ids),
             **{column: np.ascontiguousarray(numbers[:, k]) for k, column in enumerate(_NUMBERS.values())},
-            size_N2=np.array(self.sizes, np.int32).reshape(-1, 2),
-            **{column: np.ascontiguousarray(named[:, k]) for k, column in enumerate(_NAMED.values())},
+            size_N2=_int64(self.sizes).reshape(-1, 2).astype(np.int32),
+            **{column: named[:, k].astype(np.int32) for k, column in enumerate(_NAMED.values())},
             caption_at=caption_at,
             caption=caption,
             token_at=_at(length_N),
@@ -349,12 +350,12 @@ def _words(span_S2: np.ndarray, owner_S: np.ndarray, character_T2: np.ndarray, l
     within = np.ones(len(character_T2), bool)
     end_N = np.cumsum(length_N)
     within[end_N - 1] = within[end_N - length_N] = False
-    line_T2 = character_T2[within] + (np.repeat(np.arange(len(length_N)), inner_N) * _FAR)[:, None]
-    line_S2 = span_S2 + (owner_S * _FAR)[:, None]
-    first = np.searchsorted(line_T2[:, 1], line_S2[:, 0], "right")
-    last = np.searchsorted(line_T2[:, 0], line_S2[:, 1], "left")
-    before = (np.cumsum(inner_N) - inner_N)[owner_S]
-    return (np.stack([first, np.maximum(first, last)], 1) - before[:, None] + 1).astype(np.uint16)
+    line_T = np.repeat(np.arange(len(length_N)) * _FAR, inner_N)
+    line_S = owner_S * _FAR
+    first_S = np.searchsorted(line_T + character_T2[within, 1], line_S + span_S2[:, 0], "right")
+    last_S = np.searchsorted(line_T + character_T2[within, 0], line_S + span_S2[:, 1], "left")
+    before_S = (np.cumsum(inner_N) - inner_N)[owner_S] - 1
+    return np.stack([first_S - before_S, np.maximum(first_S, last_S) - before_S], 1).astype(np.uint16)
 
 
 def _ragged(at: np.ndarray, count: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -365,7 +366,8 @@ def _ragged(at: np.ndarray, count: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _int64(values: array) -> np.ndarray:
-    return np.array(values, np.int64)
+    """The numbers of an array of 64-bit ones, not copied."""
+    return np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)
 
 
 def _at(count: np.ndarray) -> np.ndarray:

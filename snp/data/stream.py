@@ -41,14 +41,15 @@ class _Reader:
     def __init__(self, path: str | Path, file: Any) -> None:
         self.path, self.file = path, file
         self.text, self.at, self.passed, self.ended = "", 0, 0, False
+        self.tried = -1  # the window, by its beginning, that was tried to be read in one go
 
     def members(self, lists: Collection[str]) -> Iterator[tuple[str, Any]]:
         if self._next() != "{":
             read_json(self.path)  # no JSON at all, or no object
             return
         self.at += 1
-        opened = "{"
-        while self._next() != "}" or opened != "{":
+        mark, opened = self._next(), "{"
+        while mark != "}":
             name = self._name(opened)
             self._pass(":", '{"a"')
             if name in lists and self._next() == "[":
@@ -58,10 +59,9 @@ class _Reader:
                     pass
             else:
                 yield name, self._value('{"a":')
-            opened = '{"a":0,'
-            if self._next() == "}":
-                break
-            self._pass(",", '{"a":0')
+            mark, opened = self._next(), '{"a":0,'
+            if mark != "}":
+                self._pass(",", '{"a":0')
         self.at += 1
         if self._next():
             self._fail("{}")
@@ -73,14 +73,29 @@ class _Reader:
 
     def _elements(self) -> Iterator[Any]:
         self.at += 1
-        opened = "["
-        while self._next() != "]" or opened != "[":
-            yield self._value(opened)
-            opened = "[0,"
-            if self._next() == "]":
-                break
-            self._pass(",", "[0")
+        mark, opened = self._next(), "["
+        while mark != "]":
+            yield from self._many() or [self._value(opened)]
+            mark, opened = self._next(), "[0,"
+            if mark != "]":
+                self._pass(",", "[0")
         self.at += 1
+
+    def _many(self) -> list[Any]:
+        """The elements from here to the last "}," of a new window, in one go, which is much faster; or none.
+
+        Where that mark is in a string, in an element, or behind the list, brackets do not match, and it is not taken.
+        """
+        if self.tried == self.passed:
+            return []
+        self.tried = self.passed
+        end = self.text.rfind("},", self.at) + 1
+        try:
+            values: list[Any] = json.loads(f"[{self.text[self.at : end]}]") if end else []
+        except JSONDecodeError:
+            return []
+        self.at = max(self.at, end)
+        return values
 
     def _next(self) -> str:
         """The next character that is not white, "" at the end."""

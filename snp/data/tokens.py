@@ -110,7 +110,7 @@ class Vocabulary:
         """
         known: dict[str, int] = {}
         words: list[tuple[np.ndarray, list[tuple[int, int]]]] = []
-        word, place, count = ([np.zeros(0, dtype)] for dtype in (np.int32, np.int32, np.int64))
+        made = [(np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(0, np.int64))]
         for begin in range(0, len(captions), _SLAB):
             lowered = [caption.lower() for caption in captions[begin : begin + _SLAB]]
             text = "\n".join(lowered)
@@ -121,18 +121,20 @@ class Vocabulary:
             for new in {*found} - known.keys():
                 known[new] = len(words)
                 words.append(self.encode(new))
+            word_W = np.fromiter(map(known.__getitem__, found), np.int64, len(found))
             starts = np.cumsum([0] + [len(caption) + 1 for caption in lowered])
-            owner = np.searchsorted(starts, first_W, "right") - 1
-            word.append(np.fromiter(map(known.__getitem__, found), np.int32, len(found)))
-            place.append((first_W - starts[owner]).astype(np.int32))
-            count.append(np.bincount(owner, minlength=len(lowered)))
-        return self._laid_out(words, *map(np.concatenate, (word, place, count)))
+            owner_W = np.searchsorted(starts, first_W, "right") - 1
+            made.append(
+                self._laid_out(words, word_W, first_W - starts[owner_W], np.bincount(owner_W, minlength=len(lowered)))
+            )
+        ids, characters, lengths = zip(*made, strict=True)
+        return np.concatenate(ids), np.concatenate(characters), np.concatenate(lengths)
 
     def _laid_out(
         self, words: list[tuple[np.ndarray, list[tuple[int, int]]]], word_W: np.ndarray, place_W: np.ndarray,
         count_N: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        """The result of `encode_all` from its words: which they are, where in their caption, and how many in each."""
+        """`encode_all` of captions from their words: which they are, where in their caption, how many in each."""
         start, end = self.encode("")[0]
         inner = [ids[1:-1] for ids, _ in words]
         pieces_V = np.array([len(ids) for ids in inner], np.int64)

@@ -1,6 +1,5 @@
 """The one training loop: resumable to the bit, with a moving average of the weights and an optional compression."""
 
-import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from snp.compression.plan import Plan
 from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
-from snp.files import write_atomic
+from snp.files import replacing
 from snp.models.checkpointing import checkpointing
 
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 60))
@@ -229,9 +228,8 @@ class Loop:
             "session_seconds": self.session_seconds,
             "notes": self.notes,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.state_file, buffer.getvalue())
+        with replacing(self.state_file) as temporary:
+            torch.save(state, temporary)
 
     def _resume(self) -> int:
         if not self.state_file.exists():

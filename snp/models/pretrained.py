@@ -168,9 +168,9 @@ def _text_part(weights: Weights) -> Weights:
         found[name] = tensor
     found.pop("embeddings.position_ids", None)  # older files have it
     for name in [name for name in found if ".attn.q_proj." in name]:
-        parts = [found.pop(name.replace("q_proj", f"{role}_proj"), None) for role in "qkv"]
-        if all(part is not None for part in parts):
-            found[name.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        parts = [name.replace("q_proj", f"{role}_proj") for role in "qkv"]
+        if all(part in found for part in parts):
+            found[name.replace("q_proj.", "in_proj_")] = torch.cat([found.pop(part) for part in parts])
     return found
 
 
