@@ -15,6 +15,7 @@ from snp.data.dataset import OUTSIDE, Batch, GroundingSet
 from snp.errors import InputError
 from snp.models.mdetr import MDETR, TYPE, Grounding
 from snp.tasks.passes import passes
+from snp.tasks.precision import in_float32
 
 WEIGHT = {"type": 25.0, "answer": 25.0}
 """Of the sum over all heads: `qa_loss_coef` of MDETR's public code."""
@@ -22,6 +23,7 @@ FIT_STEPS = 100
 """Of L-BFGS, for the baseline that reads the words."""
 
 
+@in_float32
 def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     """Cross-entropy per question, not yet weighted: type, of all of them; answer, of the head of each one's own type.
 
