@@ -12,7 +12,7 @@ from PIL import Image
 
 from snp.data import annotations, tokens
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet, PixelCache, read_image
+from snp.data.dataset import Batch, GroundingSet, PixelCache, Resolve, pixels_below, read_image
 from snp.data.tokens import END, PAD, START, UNKNOWN, Vocabulary
 from snp.errors import InputError
 
@@ -27,6 +27,11 @@ SENTENCES = [
 def entry(number: int, picture: str, caption: str, boxes, spans, **fields) -> Entry:
     fields = {"height": 32, "width": 48, "dataset_name": "toy"} | fields
     return Entry(id=number, file_name=picture, caption=caption, boxes=boxes, spans=spans, **fields)
+
+
+def below(root) -> Resolve:
+    """The pictures of a data set."""
+    return pixels_below(root / "images", SIZE, root / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def vocabulary(root):
 
 @pytest.fixture(scope="module")
 def data(root, vocabulary):
-    return GroundingSet.read(root, "toy", vocabulary, SIZE, CONTEXT)
+    return GroundingSet.read(root, "toy", below(root), vocabulary, CONTEXT)
 
 
 # -- words ------------------------------------------------------------------------------------------------------
@@ -279,10 +284,10 @@ def test_a_file_may_hold_captions_without_a_box_if_that_is_said(tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(PIXELS[1].transpose(1, 2, 0)).save(tmp_path / "images" / "b.png")
     words = Vocabulary.of([QUESTIONS[0].caption])
-    read = GroundingSet.read(tmp_path, "q", words, SIZE, CONTEXT, boxless=True)
+    read = GroundingSet.read(tmp_path, "q", below(tmp_path), words, CONTEXT, boxless=True)
     same(read.batch(np.array([0])), GroundingSet(QUESTIONS[:1], PICTURES.__getitem__, words, CONTEXT).batch([0]))
     with pytest.raises(InputError, match="has no boxes"):
-        GroundingSet.read(tmp_path, "q", words, SIZE, CONTEXT)
+        GroundingSet.read(tmp_path, "q", below(tmp_path), words, CONTEXT)
 
 
 def test_types_are_numbered_in_order_and_answers_within_their_type():
@@ -423,7 +428,7 @@ def test_by_image_gives_every_caption_once_and_never_tears_an_image_apart(data, 
 
 def test_a_caption_longer_than_the_model_takes_is_named(root, vocabulary):
     with pytest.raises(InputError, match=r"toy\.json: images\[1\]\.caption: 11 tokens, the model takes 10"):
-        GroundingSet.read(root, "toy", vocabulary, SIZE, 10)
+        GroundingSet.read(root, "toy", below(root), vocabulary, 10)
 
 
 def test_a_folder_without_images_is_named(tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.dataset import GroundingSet
+from snp.data.dataset import GroundingSet, pixels_below
 from snp.data.tokens import Vocabulary
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR
@@ -150,7 +150,8 @@ def model():
 
 
 def data(root, name: str) -> GroundingSet:
-    return GroundingSet.read(root, name, Vocabulary.of(CAPTIONS), SMOKE.image_size, SMOKE.context)
+    images = pixels_below(root / "images", SMOKE.image_size, root / "cache")
+    return GroundingSet.read(root, name, images, Vocabulary.of(CAPTIONS), SMOKE.context)
 
 
 def said(model: MDETR, data: GroundingSet) -> tuple[list[tuple[Tensor, Tensor]], dict]:

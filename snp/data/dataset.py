@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from snp.data import annotations
 from snp.data.annotations import Entry
+from snp.data.flat import Flat
 from snp.data.tokens import PAD, Vocabulary, cover
 from snp.errors import InputError
 
@@ -147,6 +147,20 @@ def pixels_below(root: Path, size: int, store: Path) -> Resolve:
     return find
 
 
+class Entries(Sequence[Entry]):
+    """The entries of flat arrays, each made when it is looked at."""
+
+    def __init__(self, flats: list[Flat], place_N2: np.ndarray) -> None:
+        self._flats, self._place_N2 = flats, place_N2
+
+    def __len__(self) -> int:
+        return len(self._place_N2)
+
+    def __getitem__(self, i: int) -> Entry:  # type: ignore[override]
+        flat, row = self._place_N2[i]
+        return self._flats[flat].entry(row)
+
+
 class GroundingSet:
     """Entries as arrays, ready to be cut into batches.
 
@@ -165,12 +179,11 @@ class GroundingSet:
         InputError: naming the entry whose picture, length or answer does not fit.
     """
 
-    _lists = ("entries", "_tokens", "_boxes", "_positive", "_category")
-    _arrays = ("types", "datasets", "lengths", "_cache", "_row", "_type", "_answer")
+    _arrays = ("types", "datasets", "lengths", "_place", "_cache", "_row", "_type", "_answer")
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[Entry] | Flat,
         images: Resolve,
         vocabulary: Vocabulary,
         context: int,
@@ -181,77 +194,85 @@ class GroundingSet:
         for kind, known in (answers or {}).items():
             if sorted(known.values()) != list(range(len(known))):
                 raise InputError(f"answers of type {kind!r}", "their ids are not 0, 1, 2, ... each once")
-        self.entries, self.vocabulary, self.answers = list(entries), vocabulary, answers
-        self.types = np.array([entry.type for entry in entries])
-        self.datasets = np.array([entry.dataset_name for entry in entries])
-        self._cache, self._row = np.empty((2, len(entries)), np.int32)
-        self._type, self._answer = np.full((2, len(entries)), OUTSIDE)
+        flat = entries if isinstance(entries, Flat) else Flat.of(entries, vocabulary, context, where)
+        self._flats, self.vocabulary, self.answers = [flat], vocabulary, answers
+        self._place = np.stack([np.zeros(len(flat), np.int64), np.arange(len(flat))], 1)  # of an entry: flat, row
+        names = flat.names
+        self.types, self.datasets, self.lengths = names[flat.type_N], names[flat.dataset_N], flat.lengths
+        self.categories = int(flat.category_M.max(initial=-1)) + 1
+        self._find(flat, names, images, where)
+        self._type, self._answer = np.full((2, len(flat)), OUTSIDE)
+        if answers is not None:
+            self._number(flat, names, answers, where, strict)
+
+    def _find(self, flat: Flat, names: np.ndarray, images: Resolve, where: str) -> None:
+        """Where the pixels of every entry are; each picture is looked for once."""
+        files, first, file_N = np.unique(flat.file_N, return_index=True, return_inverse=True)
         self._pixels: list[np.ndarray] = []
-        self._tokens, self._boxes, self._positive, self._category = [], [], [], []
         places: dict[int, int] = {}
-        for i, entry in enumerate(entries):
+        found = np.empty((len(files), 2), np.int32)
+        for k, (name, i) in enumerate(zip(names[files].tolist(), first, strict=True)):
             try:
-                pixels, self._row[i] = images(entry.file_name)
+                pixels, found[k, 1] = images(name)
             except KeyError as error:
                 raise InputError(f"{where}[{i}].file_name", f"image {error.args[0]} not found") from None
-            self._cache[i] = places.setdefault(id(pixels), len(places))
+            found[k, 0] = places.setdefault(id(pixels), len(places))
             if len(places) > len(self._pixels):
                 self._pixels.append(pixels)
-            ids, spans = vocabulary.encode(entry.caption)
-            if len(ids) > context:
-                raise InputError(f"{where}[{i}].caption", f"{len(ids)} tokens, the model takes {context}")
-            self._tokens.append(ids)
-            scale = np.array([entry.width, entry.height] * 2, np.float32)
-            corner = np.array(entry.boxes, np.float32).reshape(-1, 4) / scale
-            self._boxes.append(np.concatenate([corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]], 1))
-            self._category.append(np.array(entry.categories or (0,) * len(corner), np.int64))
-            self._positive.append(cover(spans, entry.spans))
-            if answers is not None:
-                self._type[i], self._answer[i] = self._ids(answers, entry, f"{where}[{i}]", strict)
-        self.categories = max((int(ids.max()) for ids in self._category if len(ids)), default=-1) + 1
-        self.lengths = np.array([len(t) for t in self._tokens], np.int32)
+        self._cache, self._row = found[file_N].T
+
+    def _number(
+        self, flat: Flat, names: np.ndarray, answers: Mapping[str, Mapping[str, int]], where: str, strict: bool
+    ) -> None:
+        """Ids of the type and the answer of every question."""
+        pairs = np.stack([flat.question_type_N, flat.answer_N], 1)
+        pairs, first, pair_N = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        kinds = list(answers)
+        ids = np.full((len(pairs), 2), OUTSIDE)
+        for k in np.argsort(first):
+            kind, answer = names[pairs[k]].tolist()
+            known = answers.get(kind, {})
+            if strict and answer not in known:
+                problem = f"{answer!r} of {flat.text(first[k])!r} is no known answer of type {kind!r}"
+                mend = "add it to the answers, or leave the question out"
+                raise InputError(f"{where}[{first[k]}].answer", problem, mend)
+            ids[k] = kinds.index(kind) if kind in answers else OUTSIDE, known.get(answer, OUTSIDE)
+        self._type, self._answer = ids[pair_N.reshape(-1)].T
 
     @classmethod
     def read(
         cls,
         root: Path,
         name: str,
+        images: Resolve,
         vocabulary: Vocabulary,
-        size: int,
         context: int,
         boxless: bool = False,
         answers: Mapping[str, Mapping[str, int]] | None = None,
         strict: bool = True,
     ) -> "GroundingSet":
-        """The entries of an annotation file.
+        """The entries of an annotation file; read once, and kept as arrays in root/cache.
 
         Args:
-            root: folder of the data set, with images/ and annotations/.
+            root: folder of the data set, with annotations/.
             name: annotation file without its ending, for example ``finetune_refcoco_val``.
-            size: side of the images in pixels.
             boxless: captions may have no box, as questions have.
         """
-        path = root / "annotations" / f"{name}.json"
-        images = pixels_below(root / "images", size, root / "cache")
-        entries = annotations.read(path, boxless)
-        return cls(entries, images, vocabulary, context, f"{path}: images", answers, strict)
-
-    @staticmethod
-    def _ids(answers: Mapping[str, Mapping[str, int]], entry: Entry, where: str, strict: bool) -> tuple[int, int]:
-        """Type and answer of a question."""
-        known = answers.get(entry.question_type, {})
-        if strict and entry.answer not in known:
-            problem = f"{entry.answer!r} of {entry.caption!r} is no known answer of type {entry.question_type!r}"
-            raise InputError(f"{where}.answer", problem, "add it to the answers, or leave the question out")
-        kind = list(answers).index(entry.question_type) if entry.question_type in answers else OUTSIDE
-        return kind, known.get(entry.answer, OUTSIDE)
+        flat = Flat.cached(root, name, vocabulary, context, boxless)
+        where = f"{root / 'annotations' / name}.json: images"
+        return cls(flat, images, vocabulary, context, where, answers, strict)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._place)
+
+    @property
+    def entries(self) -> Entries:
+        """The entries themselves."""
+        return Entries(self._flats, self._place)
 
     @property
     def captions(self) -> list[str]:
-        return [entry.caption for entry in self.entries]
+        return [self._flats[flat].text(row) for flat, row in self._place]
 
     def asked(self, i: int) -> np.ndarray:
         """The tokens of every evaluated phrase of entry `i`: bool [phrases, its tokens]."""
@@ -259,12 +280,10 @@ class GroundingSet:
         return cover(self.vocabulary.encode(entry.caption)[1], entry.evaluated)
 
     def subset(self, index: np.ndarray) -> "GroundingSet":
-        """The entries at `index` as a data set of their own; pixels are shared."""
+        """The entries at `index` as a data set of their own; pixels and arrays are shared."""
         part = copy(self)
         for name in self._arrays:
             setattr(part, name, getattr(self, name)[index])
-        for name in self._lists:
-            setattr(part, name, [getattr(self, name)[i] for i in index])
         return part
 
     def joined(self, *others: "GroundingSet") -> "GroundingSet":
@@ -276,10 +295,11 @@ class GroundingSet:
         whole, parts = copy(self), (self, *others)
         if any(part.answers != self.answers for part in parts):
             raise InputError("answers", "data sets with different vocabularies of answers cannot be joined")
-        for name in self._lists:
-            setattr(whole, name, [value for part in parts for value in getattr(part, name)])
         for name in self._arrays:
             setattr(whole, name, np.concatenate([getattr(part, name) for part in parts]))
+        whole._flats = [flat for part in parts for flat in part._flats]
+        before = np.cumsum([0, *(len(part._flats) for part in parts)])[:-1]
+        whole._place[:, 0] += np.repeat(before, [len(part) for part in parts])
         # a pixel cache that several files use is one, so that captions of one picture find each other
         caches = {_origin(pixels): pixels for part in parts for pixels in part._pixels}
         place = {origin: i for i, origin in enumerate(caches)}
@@ -293,19 +313,21 @@ class GroundingSet:
     def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
         """The entries at `index`. With `share_images` each distinct image is held once (for evaluation)."""
         B, L = len(index), int(self.lengths[index].max())
-        M = max(1, *(len(self._boxes[i]) for i in index))  # an empty place where nobody has a box
+        rows = [(self._flats[flat], row) for flat, row in self._place[index]]
+        found = [flat.boxes(row) for flat, row in rows]
+        M = max(1, *map(len, found))  # an empty place where nobody has a box
         tokens = np.full((B, L), PAD, np.int64)
         boxes = np.zeros((B, M, 4), np.float32)
         valid = np.zeros((B, M), bool)
         positive = np.zeros((B, M, L), bool)
         category = np.zeros((B, M), np.int64)
-        for b, i in enumerate(index):
-            n, m = self.lengths[i], len(self._boxes[i])
-            tokens[b, :n] = self._tokens[i]
-            boxes[b, :m] = self._boxes[i]
+        for b, ((flat, row), own) in enumerate(zip(rows, found, strict=True)):
+            ids, m = flat.tokens(row), len(own)
+            tokens[b, : len(ids)] = ids
+            boxes[b, :m] = own
             valid[b, :m] = True
-            positive[b, :m, :n] = self._positive[i]
-            category[b, :m] = self._category[i]
+            positive[b, :m, : len(ids)] = flat.positive(row)
+            category[b, :m] = flat.categories(row)
         where = np.stack([self._cache[index], self._row[index]], 1)
         image_index = np.arange(B)
         if share_images:

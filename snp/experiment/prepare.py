@@ -158,9 +158,7 @@ class Source:
 
 @cache
 def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
-    path = source.root / "annotations" / f"{name}.json"
-    images = source._images(config)
-    return GroundingSet(annotations.read(path), images, vocabulary, config.context, f"{path}: images")
+    return GroundingSet.read(source.root, name, source._images(config), vocabulary, config.context)
 
 
 @cache
