@@ -24,6 +24,8 @@ class Setup(BaseModel):
     def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
         """The phase that a run trains for."""
         phase = phase_of(run)
+        if self.on(run) == "cpu":  # where bfloat16 saves nothing
+            phase = phase.model_copy(update={"precision": "float32"})
         if self.steps is None:
             return phase
         batch = self.batch or phase.batch

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.tables import DENSE, Row
 from snp.report.frame import Measured, over_benchmarks
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
@@ -41,11 +41,17 @@ class Claim:
 
 
 class Evidence:
-    """The rows of one data set and what was measured on them, addressed by row name and group."""
+    """The rows of one data set and what was measured on them, addressed by row name and group.
+
+    Attributes:
+        where: the data set, and what is judged where that is not expressions.
+    """
 
     def __init__(self, data: str, measured: Measured) -> None:
-        self.data, self.measured = data, measured
+        self.measured = measured
         self.members = [row for row in measured.rows if row.data == data]
+        others = [ABOUT[name].title for row in self.members[:1] for name in row.benchmarks if name not in EXPRESSIONS]
+        self.where = " ".join([data, *others])
         self.groups = list(dict.fromkeys(row.group for row in self.members))
 
     def has(self, group: str, *names: str) -> bool:
@@ -75,13 +81,13 @@ def claims(measured: Measured) -> list[Claim]:
     return [claim for data in sets for claim in _claims(Evidence(data, measured))]
 
 
-def claims_markdown(measured: Measured) -> str:
-    """The claims as a markdown table with their definitions; empty where the rows can test none."""
-    if not (found := claims(measured)):
+def claims_markdown(*parts: Measured) -> str:
+    """The claims of one or several tables as markdown with their definitions; empty where the rows can test none."""
+    if not (found := [claim for measured in parts for claim in claims(measured)]):
         return ""
     frame = pd.DataFrame(found).rename(columns={"number": "#", "text": "claim", "where": "rows"})
-    shown = dict.fromkeys(ABOUT[benchmark].shown[0] for row in measured.rows for benchmark in row.benchmarks)
-    figures = ", ".join(shown)
+    benchmarks = [benchmark for part in parts for row in part.rows for benchmark in row.benchmarks]
+    figures = ", ".join(dict.fromkeys(ABOUT[benchmark].shown[0] for benchmark in benchmarks))
     legend = (
         f"Points of {figures}, mean over splits, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
         f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
@@ -118,7 +124,8 @@ def _claims(seen: Evidence) -> Iterator[Claim]:
         if seen.has(group, "cross-modal", DENSE):
             text = "cross-modal sharing alone loses accuracy early"
             yield _loses(seen, "5", text, "cross-modal", group, ALMOST)
-        if seen.has(group, "snp"):
+        # fine-tuned on something else, the models of Table 1 have no costs of their own
+        if seen.has(group, "snp") and (seen.where == seen.members[0].data or seen.members[0].model != "mdetr"):
             yield _overhead(seen, group)
     yield from _versus(seen, "7", "a hypernetwork beats free parameters", "snp", "snp-free-logits")
     for group in seen.groups:
@@ -138,12 +145,12 @@ def _points(seen: Evidence, number: str, text: str, name: str, other: str, group
     value = estimate(over_benchmarks(seen.gap(name, other, group)))
     removed = _removed(seen, name, group) if bound else ""
     result = verdict(value, bound, strictly=bound == 0)  # "beats" means more than equal
-    return _claim(number, text, f"{seen.data}: {name} - {other}, {group}{removed}", value, result)
+    return _claim(number, text, f"{seen.where}: {name} - {other}, {group}{removed}", value, result)
 
 
 def _loses(seen: Evidence, number: str, text: str, name: str, group: str, bound: float) -> Claim:
     value = estimate(over_benchmarks(seen.gap(DENSE, name, group)))
-    where = f"{seen.data}: dense - {name}, {group}{_removed(seen, name, group)}"
+    where = f"{seen.where}: dense - {name}, {group}{_removed(seen, name, group)}"
     return _claim(number, text, where, value, verdict(value, bound))
 
 
@@ -160,7 +167,7 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
     order: list[Verdict] = ["holds", "undecided", "not tested", "fails"]
     result = min(verdicts.values(), key=order.index, default=order[2])
     value = values.get(best, estimate(pd.Series(dtype=float)))
-    where = f"{seen.data}: snp - {DENSE}, {group}" + (f", best: {best}" if best else "")
+    where = f"{seen.where}: snp - {DENSE}, {group}" + (f", best: {best}" if best else "")
     return _claim("2", "better than the original on some tasks", where, value, result)
 
 
@@ -174,7 +181,7 @@ def _ceiling(seen: Evidence, group: str) -> Claim:
         reached = abs(1 - towers.mean() - CEILING) <= CEILING_SLACK and stored.mean() > keep
         result = "holds" if reached else "fails"
     text = "cross-modal sharing alone ends at about 50% of the towers"
-    return _claim("5", text, f"{seen.data}: cross-modal, {group} asked", value, result, unit="% of towers")
+    return _claim("5", text, f"{seen.where}: cross-modal, {group} asked", value, result, unit="% of towers")
 
 
 def _overhead(seen: Evidence, group: str) -> Claim:
@@ -182,7 +189,7 @@ def _overhead(seen: Evidence, group: str) -> Claim:
     low = Estimate(-value.mean, value.std, -value.high, -value.low, value.n)
     text = f"the alternating scheme costs little more than plain pre-training (at most {OVERHEAD:.2f}x)"
     return _claim(
-        "6", text, f"{seen.data}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2
+        "6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2
     )
 
 

@@ -12,6 +12,7 @@ from snp.report.figures import limits
 from snp.report.frame import Measured
 from snp.report.table import brief, markdown, table
 
+CLAIMED = ("table1", "table2", "table3", "table4")
 _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -25,7 +26,8 @@ def rendered(text: str, store: Store) -> str:
     def part(match: re.Match[str]) -> str:
         match match[2].split():
             case ["claims"]:
-                content = claims_markdown(Measured(rows("table1", "desk"), store))
+                tables = [Measured(rows(name, "desk"), store) for name in CLAIMED]
+                content = claims_markdown(*(measured for measured in tables if not measured.scores.empty))
             case ["brief", name, data]:
                 content = brief(name, store, "desk", data)
             case ["limits", name, data]:
