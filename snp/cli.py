@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from snp.errors import InputError
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, dense
+from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print("snp:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print("snp: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

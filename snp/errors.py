@@ -15,4 +15,4 @@ class InputError(ValueError):
         super().__init__(f"{where}: {problem}" + (f" ({mend})" if mend else ""))
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
-        return InputError, (self.where, self.problem, self.mend)  # worker processes send it home pickled
+        return type(self), (self.where, self.problem, self.mend)  # worker processes send it home pickled

@@ -1,19 +1,28 @@
-"""Files that are whole or absent: write beside, fsync, rename; and JSON reading with clear errors."""
+"""Files that are whole or absent: write beside, fsync, rename; JSON with clear errors; and work that one does alone."""
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from snp.errors import InputError
 
+_NO_ROOM = 1 << 16
+"""Bytes left on a disk that is full: its last blocks are too few for what was to be written."""
+
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path`, to be written; then it is on the disk and takes its place, or it is gone."""
+def replacing(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written; then it is on the disk and takes its place, or it is gone.
+
+    With `previous` the file that was there before is kept under that name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -24,10 +33,55 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        # libraries that write often hide what the system said
+        full = isinstance(error, Exception) and shutil.disk_usage(path.parent).free < _NO_ROOM
         temporary.unlink(missing_ok=True)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+@contextmanager
+def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+    """Yields None to the one process that holds the lock of `path` until the end of the block, to others its `about`.
+
+    The file is there while it is held. The system gives the lock back when its process ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(path, "a+")  # noqa: SIM115 - held open: it is the lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with file:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                yield _about(file)
+                return
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # the one before has removed it in the meantime
+    with file:
+        file.truncate(0)
+        file.write(json.dumps(about))
+        file.flush()
+        try:
+            yield None
+        finally:
+            with suppress(OSError):  # the folder may be read-only by now, or gone
+                path.unlink()
+
+
+def _about(file: Any) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        return dict(json.load(file))
+    except ValueError:  # it is being written
+        return {}
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:

@@ -1,5 +1,8 @@
 """Tiny real models, data and runs that all tests share."""
 
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,14 @@ def smoke_dense(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> S
         patch.setenv("SNP_DATA", str(smoke_data))
         stages.run(Pretrain(scale="smoke", data="scenes"), store)
     return store
+
+
+@pytest.fixture(scope="module")
+def processes(smoke_data: Path) -> Iterator[BaseContext]:
+    """Processes of one thread, forked from a fresh interpreter that has loaded the stages; state saved at every log."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("SNP_DATA", smoke_data), ("SNP_SAVE_EVERY", 0), ("OMP_NUM_THREADS", 1)):
+            patch.setenv(name, str(value))
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["snp.experiment.stages", "snp.sharing.snp"])
+        yield context

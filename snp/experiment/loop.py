@@ -1,7 +1,9 @@
 """The one training loop: resumable to the bit, with a moving average of the weights and an optional compression."""
 
 import os
+import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from snp.compression.method import Session, settle
 from snp.compression.plan import Plan
 from snp.data.dataset import Batch
 from snp.errors import InputError
+from snp.experiment import stopping
 from snp.experiment.recipes import Phase
 from snp.files import replacing
 from snp.models.checkpointing import checkpointing
@@ -57,7 +60,8 @@ class Loop:
         phase: steps, batch, rates.
         stream: batches from a given step on; must depend on the step alone.
         losses: named, weighted losses of (model, batch, overrides, step); their sum is minimised.
-        folder: where state.pt is kept; a killed run goes on from it and ends the same.
+        folder: where state.pt is kept, and the one before it; a run that was killed, or stopped by a signal (which
+            saves first), goes on from it and ends the same.
         seed: of everything drawn at random within the loop.
         session, apply: the compression under way, and how its plan is applied to the model.
         judge: measured every `phase.judge_every` steps and at the end, on the averaged weights, for the curve.
@@ -85,51 +89,63 @@ class Loop:
     seconds: float = field(default=0.0, init=False)
     session_seconds: float = field(default=0.0, init=False)
     notes: dict[str, float] = field(default_factory=dict, init=False)
+    sums: dict[str, float] = field(default_factory=dict, init=False)  # of losses since the last log record
 
     def run(self) -> nn.Module:
-        """Train to the end and return the model with its averaged weights."""
+        """Train to the end and return the model with its averaged weights.
+
+        Raises:
+            Stopped: a signal asked for it; the state is saved.
+        """
         torch.manual_seed(self.seed)
         self.model.to(self.device)
         self._fresh()
         step = self._resume()
         self.progress(step * self.phase.batch)
         batches = on_device(self.stream(step), self.device)
-        running: dict[str, float] = {}
         began = saved = time.monotonic()
         self.model.train()
-        while step < self.phase.steps:
-            if self.session is not None and self.plan is None and step == self.session.apply_at:
-                self._compress(settle(self.session, self.model))
-            parts = self._step(next(batches), step)
-            for name, value in parts.items():
-                running[name] = running.get(name, 0.0) + value
-            step += 1
-            self.progress(self.phase.batch)
-            last = step == self.phase.steps
-            if step % self.phase.log_every == 0 or last:
-                count = (step - 1) % self.phase.log_every + 1
-                record = {"step": step, "lr": self.phase.rate(step - 1)} | {
-                    k: round(v / count, 4) for k, v in running.items()
-                }
-                if self.session is not None and self.plan is None:
-                    record |= self.session.log()
-                if self.judge is not None and (
-                    last or (self.phase.judge_every and step % self.phase.judge_every == 0)
-                ):
-                    record |= self._judged()
-                self.curve.append(record)
-                self.log(record)
-                running = {}
-            now = time.monotonic()
-            # only between log records, so that their sums need not be kept
-            if not running and (now - saved > SAVE_EVERY_SECONDS or last):
-                self.seconds, began = self.seconds + now - began, now
-                self._save(step)
-                saved = time.monotonic()
+        with stopping.held():
+            while step < self.phase.steps:
+                if self.session is not None and self.plan is None and step == self.session.apply_at:
+                    self._compress(settle(self.session, self.model))
+                for name, value in self._step(next(batches), step).items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value
+                step += 1
+                self.progress(self.phase.batch)
+                last = step == self.phase.steps
+                if step % self.phase.log_every == 0 or last:
+                    self._record(step, last)
+                now, stop = time.monotonic(), stopping.asked()
+                if now - saved > SAVE_EVERY_SECONDS or last or stop:
+                    self.seconds, began = self.seconds + now - began, now
+                    self._save(step)
+                    saved = time.monotonic()
+                if stop:
+                    stopping.stop()
         if self.session is not None and self.plan is None:
             self._compress(settle(self.session, self.model))
         self._load_average()
         return self.model
+
+    def forget(self) -> None:
+        """Remove the saved states: the run has its result."""
+        for path in self._states:
+            path.unlink(missing_ok=True)
+
+    def _record(self, step: int, last: bool) -> None:
+        """A point of the curve, and a line of the log: mean losses since the one before, and what is measured now."""
+        count = (step - 1) % self.phase.log_every + 1
+        record = {"step": step, "lr": self.phase.rate(step - 1)} | {
+            k: round(v / count, 4) for k, v in self.sums.items()
+        }
+        if self.session is not None and self.plan is None:
+            record |= self.session.log()
+        if self.judge is not None and (last or (self.phase.judge_every and step % self.phase.judge_every == 0)):
+            record |= self._judged()
+        self.curve.append(record)
+        self.log(record)
+        self.sums = {}
 
     def _fresh(self) -> None:
         self.names, self.parameters = map(list, zip(*self.model.named_parameters(), strict=True))
@@ -208,8 +224,9 @@ class Loop:
         return torch.device(self.device).type == "cuda"
 
     @property
-    def state_file(self) -> Path:
-        return self.folder / "state.pt"
+    def _states(self) -> tuple[Path, Path]:
+        """The last saved state, and the one before it."""
+        return self.folder / "state.pt", self.folder / "state.previous.pt"
 
     def _save(self, step: int) -> None:
         state = {
@@ -227,21 +244,19 @@ class Loop:
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
             "notes": self.notes,
+            "sums": self.sums,
         }
-        with replacing(self.state_file) as temporary:
+        last, previous = self._states
+        with replacing(last, previous) as temporary:
             torch.save(state, temporary)
 
     def _resume(self) -> int:
-        if not self.state_file.exists():
+        """Go on from the last state that can be read; the steps done by then."""
+        path, state = self._load()
+        if state is None:
             return 0
-        try:
-            state = torch.load(self.state_file, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise InputError(
-                self.state_file, f"cannot be read: {error}", "delete it to start this run again"
-            ) from None
         if Phase.model_construct(**state["phase"]) != self.phase:  # a field newer than the state has its default
-            raise InputError(self.state_file, "was left by another recipe", "delete its folder to start again")
+            raise InputError(path, "was left by another recipe", "delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():
@@ -250,7 +265,7 @@ class Loop:
                 if saved is None or saved.shape != parameter.shape:
                     found = "missing" if saved is None else f"of shape {list(saved.shape)}"
                     raise InputError(
-                        f"{self.state_file}: {name}",
+                        f"{path}: {name}",
                         f"is {found}, the model needs {list(parameter.shape)}",
                         "delete the file to start this run again",
                     )
@@ -265,5 +280,24 @@ class Loop:
         if self._cuda:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
         self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
-        self.session_seconds = state["session_seconds"]
+        self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]
+
+    def _load(self) -> tuple[Path, dict[str, Any] | None]:
+        """The last state that is whole, with its file; None where none was saved."""
+        problems: dict[Path, Exception] = {}
+        for path in filter(Path.exists, self._states):
+            try:
+                with zipfile.ZipFile(path) as archive:  # torch does not look at the check sums
+                    if (part := archive.testzip()) is not None:
+                        raise zipfile.BadZipFile(f"{part} is damaged")
+                state = torch.load(path, weights_only=True)
+            except Exception as error:  # torch raises many kinds for a damaged file
+                problems[path] = error
+                continue
+            for damaged, problem in problems.items():
+                print(f"snp: {damaged}: {problem}; going on from {path.name}, step {state['step']}", file=sys.stderr)
+            return path, state
+        for path, error in problems.items():
+            raise InputError(path, f"cannot be read: {error}", "delete it to start this run again") from None
+        return self._states[0], None

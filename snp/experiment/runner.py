@@ -7,8 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from snp.experiment import stopping
 from snp.experiment.setup import Setup
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
 
 
@@ -53,6 +54,10 @@ def run_rows(
 
     Returns:
         The runs that were (or with `dry_run` would be) done.
+
+    Raises:
+        Stopped: by SIGUSR1 or SIGTERM; what was under way has saved its state.
+        Busy: at the end, where some runs were being done by others; all the rest are done.
     """
     todo = planned(rows, seeds, store)
     if dry_run or not todo:
@@ -65,8 +70,9 @@ def run_rows(
     spawn = multiprocessing.get_context("spawn")
     counter = spawn.Value("q", 0)
     total = sum(captions(run, setup) for run in todo)
-    waiting, running = list(todo), dict[Future[Any], AnyRun]()
+    waiting, running, elsewhere = list(todo), dict[Future[Any], AnyRun](), list[Busy]()
     with (
+        stopping.catching(),
         ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(counter,)) as pool,
         tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
     ):
@@ -77,16 +83,25 @@ def run_rows(
                     running[pool.submit(_do, run, store, setup)] = run
                 done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
-                    future.result()
-                    bar.write(f"done: {running.pop(future).slug}")
+                    run = running.pop(future)
+                    try:
+                        future.result()
+                    except Busy as busy:
+                        elsewhere.append(busy)
+                        waiting = [other for other in waiting if run not in other.parents()]
+                        bar.write(f"left to its process: {run.slug}")
+                    else:
+                        bar.write(f"done: {run.slug}")
                 bar.set_description(", ".join(run.name for run in running.values())[:60])
                 bar.n = min(counter.value, total)
                 bar.refresh()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.terminate()  # they save, and the pool waits for them
             raise
+    if elsewhere:
+        raise elsewhere[0]
     return todo
 
 

@@ -19,7 +19,7 @@ from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment import saved
+from snp.experiment import saved, stopping
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
@@ -49,16 +49,22 @@ def run(
     progress: Callable[[int], None] = lambda captions: None,
     setup: Setup = Setup(),  # noqa: B008 - frozen
 ) -> Result:
-    """Do one run, or go on with it, and leave its result in the store. Its parents must be done."""
+    """Do one run, or go on with it, and leave its result in the store. Its parents must be done.
+
+    Raises:
+        Stopped: by SIGUSR1 or SIGTERM, with its state saved.
+        Busy: another process does it now.
+        InputError: something is wrong that a user can mend; it is noted in the run's folder, as any failure is.
+    """
     for parent in run.parents():
         if store.state(parent) != "done":
             raise InputError(
                 store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}"
             )
     code_state()  # now: the checkout may be another one when the run ends
-    store.begin(run)
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
-    return do(run, store, progress, setup)
+    with stopping.catching(), store.attempt(run):
+        return do(run, store, progress, setup)
 
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
@@ -283,5 +289,5 @@ def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], sour
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
     about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds)
     result = store.save(run, about, metrics, loop.curve)
-    loop.state_file.unlink(missing_ok=True)
+    loop.forget()
     return result

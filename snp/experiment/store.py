@@ -1,19 +1,33 @@
 """Where runs live: one folder per run, its state, and its result, written whole or not at all."""
 
+import errno
 import json
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from snp.errors import InputError
 from snp.experiment.metrics import check
 from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, parse
-from snp.files import read_json, write_json
+from snp.files import alone, read_json, write_json
 
-State = Literal["missing", "incomplete", "done"]
+State = Literal["missing", "incomplete", "failed", "done"]
 AnyRun = Pretrain | Compress | Finetune
 CURVE_POINTS = 100  # results are kept in git: a longer curve is thinned, the full one stays in log.jsonl
+OWNER, FAILED = "owner.json", "failed.json"
+_AGAIN = "then start it again: what was saved is kept, and the run goes on from there"
+_MENDS = {
+    errno.ENOSPC: f"make room on the disk, {_AGAIN}",
+    errno.EDQUOT: f"make room in your quota, {_AGAIN}",
+    errno.EROFS: f"make the folder writable, or give another one with --out, {_AGAIN}",
+    errno.EACCES: f"make the folder writable, or give another one with --out, {_AGAIN}",
+    errno.ENOENT: f"bring back what was there when the run began, {_AGAIN}",
+}
 MEND = "delete the file and start the run again, or restore it from git"
 
 
@@ -25,6 +39,10 @@ class Result:
     manifest: dict[str, Any]
     metrics: dict[str, Any]
     curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Busy(InputError):
+    """Another process does this run at the moment."""
 
 
 class Store:
@@ -57,7 +75,8 @@ class Store:
         return self.base.state(run) == "done"
 
     def state(self, run: AnyRun) -> State:
-        """`done` with a valid result, `incomplete` with anything else in the folder, otherwise `missing`.
+        """`done` with a valid result, `failed` where an error ended it, `incomplete` with anything else in the folder,
+        otherwise `missing`.
 
         Raises:
             InputError: the result exists but cannot be read; it is never silently run again.
@@ -65,6 +84,8 @@ class Store:
         if self.find(run):
             return "done"
         folder = self.folder(run)
+        if (folder / FAILED).exists():
+            return "failed"
         return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
 
     def has_weights(self, run: AnyRun) -> bool:
@@ -82,6 +103,50 @@ class Store:
         if not (folder / "spec.json").exists():
             write_json(folder / "spec.json", run.canonical())
         return folder
+
+    @contextmanager
+    def attempt(self, run: AnyRun) -> Iterator[None]:
+        """The run is begun, and this process's alone until the end of the block; how it fails is noted in its folder.
+
+        One folder has one writer, so that many runs need no lock among them, whatever the file system.
+
+        Raises:
+            Busy: another process does it now.
+            InputError: instead of an error of the system that can be mended, as a full disk.
+        """
+        folder = self.root / run.slug
+        try:
+            with alone(folder / OWNER, _about_process()) as owner:
+                if owner is not None:
+                    about = ", ".join(f"{name} {value}" for name, value in owner.items() if value)
+                    raise Busy(folder, f"{run.name} is being run already ({about or 'just begun'})",
+                               "wait for it, or stop it")  # fmt: skip
+                self.begin(run)
+                (folder / FAILED).unlink(missing_ok=True)
+                yield
+        except Busy:
+            raise
+        except OSError as error:
+            if error.errno not in _MENDS:
+                self._fail(run, error)
+                raise
+            mendable = InputError(error.filename or folder, error.strerror or str(error), _MENDS[error.errno])
+            self._fail(run, mendable)
+            raise mendable from error
+        except Exception as error:
+            self._fail(run, error)
+            raise
+
+    def _fail(self, run: AnyRun, error: Exception) -> None:
+        """Note why a run failed, as far as its folder can be written."""
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError, InputError):
+            write_json(self.root / run.slug / FAILED, {"reason": reason, **_about_process()})
+
+    def failure(self, run: AnyRun) -> str | None:
+        """Why a run failed, or None where it did not."""
+        path = self.root / run.slug / FAILED
+        return str(read_json(path).get("reason", "")) if path.exists() else None
 
     def save(
         self,
@@ -123,8 +188,11 @@ class Store:
 
     def log(self, run: AnyRun, record: dict[str, Any]) -> None:
         """Append one record to the run's log.jsonl."""
-        with open(self.folder(run) / "log.jsonl", "a") as file:
-            file.write(json.dumps(record, sort_keys=True) + "\n")
+        line = json.dumps(record, sort_keys=True) + "\n"
+        with open(self.folder(run) / "log.jsonl", "ab+") as file:
+            if file.tell() and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
+                line = "\n" + line  # a kill, or a full disk, cut the last one
+            file.write(line.encode())
 
     def read_log(self, run: AnyRun) -> list[dict[str, Any]]:
         """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
@@ -153,6 +221,16 @@ def read(path: Path) -> Result:
     run = parse(value["spec"], f"{path}: spec")
     check(run, value["metrics"], f"{path}: metrics")
     return Result(run, value["manifest"], value["metrics"], value.get("curve", []))
+
+
+def _about_process() -> dict[str, Any]:
+    """Who does a run, for people: process, host, SLURM's job, and since when."""
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""Stopping a run from outside: SIGUSR1 and SIGTERM let it save where it is, and end with `Stopped`.
+
+SLURM sends the first ahead of a time limit, the second before it preempts or cancels.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+AGAIN = 75
+"""Exit code (EX_TEMPFAIL of sysexits.h) of a command that was stopped and wants to be started again."""
+
+_held = 0
+_asked: int | None = None
+
+
+class Stopped(BaseException):
+    """A run was stopped by a signal, and goes on from where it is when it is started again.
+
+    No Exception: nothing that mends errors may take it for one.
+
+    Args:
+        signum: SIGUSR1 (it wants to be started again) or SIGTERM (whoever sent it decides).
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: `AGAIN`, or 128 + the signal as a shell has it."""
+        return AGAIN if self.signum == signal.SIGUSR1 else 128 + self.signum
+
+
+@contextmanager
+def catching() -> Iterator[None]:
+    """Within, the signals raise `Stopped`: at once, but within `held` only when it is left.
+
+    Handlers that were there before are put back at the end. Outside the main thread, which alone can have handlers,
+    nothing changes.
+    """
+    global _asked
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        _asked = None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within, work is not interrupted: it looks at `asked` where it can be saved, and then calls `stop`."""
+    global _held
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+    if asked():
+        stop()
+
+
+def asked() -> bool:
+    """Whether a signal came that was not answered yet."""
+    return _asked is not None
+
+
+def stop() -> None:
+    """Raise `Stopped`. Without a signal in this process another one had it: then it was SIGUSR1 or is taken for it."""
+    raise Stopped(signal.SIGUSR1 if _asked is None else _asked)
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    global _asked
+    _asked = signum if _asked is None else _asked
+    if not _held:
+        stop()
