@@ -153,7 +153,7 @@ RECIPES: dict[Scale, Recipe] = {
             compress=_DESK,
             finetune=_DESK_TUNE,
             tune={
-                "gqa": Phase(steps=800, batch=64, lr=7e-4, warm_up=50, decay=0.5, per_image=4, ema=0.99),
+                "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
             },
         ),
         glip=Training(
