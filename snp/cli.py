@@ -199,7 +199,9 @@ def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", 
 
 @app.command
 def figure(
-    name: Annotated[str, tyro.conf.arg(help="figure1, tickets, or a table whose rows are drawn"), Positional],
+    name: Annotated[
+        str, tyro.conf.arg(help="figure1, tickets, scaling, or a table whose rows are drawn"), Positional
+    ],
     png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
     data: Data = "scenes",
@@ -210,6 +212,10 @@ def figure(
     from snp.report.figures import limits
     from snp.report.table import markdown
 
+    if name == "scaling":
+        scaling = import_module("snp.report.scaling")
+        print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
+        return
     store = _store(scale, out)
     print(draw(name, store, scale, data, png or Path(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
@@ -309,17 +315,21 @@ def predictions(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations"], Positional],
+    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling"], Positional],
     scale: Scale = "desk",
     data: Data = "scenes",
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, or reading."""
+    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, or what the
+    model of scaling rests on (written to results/bench).
+    """
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
         print(import_module("snp.experiment.bench_eval").evaluators())
     elif what == "annotations":
         print(import_module("snp.experiment.bench_annotations").reading())
+    elif what == "scaling":
+        print(import_module("snp.experiment.bench_scaling").measure())
     else:
         print(import_module("snp.experiment.bench").train(scale, data))
 

@@ -1,0 +1,202 @@
+"""What paper scale costs and how it grows with GPUs: a stated model of time, fed with what was counted and measured."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from snp.experiment.recipes import RECIPES, Phase
+from snp.files import read_json, write_atomic
+
+PASSES = 4
+"""Forward passes that a training step is worth: one, two backward, and one again for activation checkpointing."""
+COPIES = 4
+"""Of the weights in a saved state, in 32 bits each: weights, their average, and two moments of AdamW."""
+MEASURED = Path(__file__).resolve().parents[2] / "results" / "bench" / "scaling.json"
+GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is assumed of the machines.
+
+    Args:
+        peak: FLOP/s of a GPU in bfloat16, NVIDIA's data sheet of the A100. share: of it that is reached. [ours]
+        half: captions on a GPU at which half of that share is reached: small batches leave it idle. [ours]
+        node: GPUs in a node.
+        within, between: bytes/s around the ring inside a node (three quarters of the 300 GB/s that the data sheet gives
+            NVLink in one direction), and between nodes (one port of 200 Gbit/s each). [ours]
+        hop: seconds of each step around the ring. [ours]
+        hidden: share of the backward pass behind which gradients travel unseen. [ours]
+    """
+
+    peak: float = 312e12
+    share: float = 0.30
+    half: float = 1.0
+    node: int = 8
+    within: float = 225e9
+    between: float = 25e9
+    hop: float = 15e-6
+    hidden: float = 0.5
+
+    def compute(self, flops: float, captions: float) -> float:
+        """Seconds of a step's arithmetic on one GPU with so many captions of so many operations each."""
+        return flops * captions / (self.peak * self.share * captions / (captions + self.half))
+
+    def all_reduce(self, size: float, gpus: int) -> float:
+        """Seconds to add up `size` bytes over all GPUs: a ring inside every node, then one of the nodes."""
+        inside, nodes = min(gpus, self.node), max(1, gpus // self.node)
+        seconds = 2 * (inside - 1) / inside * size / self.within + 2 * (inside - 1) * self.hop
+        return seconds + 2 * (nodes - 1) / nodes * size / self.between + 2 * (nodes - 1) * self.hop
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run on so many GPUs: seconds of a step, captions a second, and the share of what they could do at best."""
+
+    gpus: int
+    step: float
+    throughput: float
+    efficiency: float
+
+
+def simulate(flops: float, size: float, batch: int, spread: np.ndarray, cluster: Cluster, gpus: int) -> Point:
+    """One run whose batch is shared out over `gpus`: a step ends when the slowest of them is done.
+
+    Args:
+        flops: of a sample in training. size: bytes of the gradients.
+        spread: measured step times over their mean; every GPU draws its own of them in every step.
+    """
+    alone = cluster.compute(flops, batch / gpus)
+    draws = np.random.default_rng(gpus).choice(spread, (DRAWS, gpus)).max(1)
+    seen = max(0.0, cluster.all_reduce(size, gpus) - cluster.hidden * alone * 2 / PASSES) if gpus > 1 else 0.0
+    step = alone * float(draws.mean()) + seen
+    return Point(gpus, step, batch / step, cluster.compute(flops, batch) / (gpus * step))
+
+
+def rows(found: dict[str, Any], cluster: Cluster) -> pd.DataFrame:
+    """Every sort of run at paper scale: steps, samples, GPU hours on 8 GPUs, size of state and of weights."""
+    lines = []
+    for name in ("mdetr", "glip"):
+        training, counted = getattr(RECIPES["paper"], name), found["counted"][name]
+        first = "refcoco, refcoco+" if name == "mdetr" else "coco"
+        phases: dict[str, Phase] = {"pretrain": training.pretrain, "compress": training.compress,
+                                    f"finetune {first}": training.finetune}  # fmt: skip
+        phases |= {f"finetune {benchmark}": phase for benchmark, phase in training.tune.items()}
+        for kind, phase in phases.items():
+            point = simulate(PASSES * counted["forward_flops"], 4 * counted["parameters"], phase.batch,
+                             spread(found), cluster, cluster.node)  # fmt: skip
+            gigabytes = 4 * counted["parameters"] / 1e9
+            lines.append({
+                "model": name,
+                "run": kind,
+                "steps": f"{phase.steps:,}",
+                "batch": str(phase.batch),
+                "GPU hours": f"{cluster.node * point.step * phase.steps / 3600:,.0f}",
+                "hours on 8 GPUs": f"{point.step * phase.steps / 3600:,.1f}",
+                "state": f"{2 * COPIES * gigabytes:.1f} GB",
+                "weights": f"{gigabytes:.1f} GB",
+            })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def spread(found: dict[str, Any]) -> np.ndarray:
+    """Step times of one process over their median, as measured; what the machine did beside is in them."""
+    times = np.array(found["measured"]["half"])
+    return times / np.median(times)
+
+
+def curve(found: dict[str, Any], name: str, cluster: Cluster) -> list[Point]:
+    """One run of a model from one GPU to one caption a GPU."""
+    counted, batch = found["counted"][name], getattr(RECIPES["paper"], name).compress.batch
+    flops, size = PASSES * counted["forward_flops"], 4 * counted["parameters"]
+    return [simulate(flops, size, batch, spread(found), cluster, gpus) for gpus in GPUS if gpus <= batch]
+
+
+def checked(found: dict[str, Any]) -> str:
+    """The model against a measurement: two processes on this machine, whose step and all-reduce are known."""
+    seen = found["measured"]
+    times, half = np.array(seen["beside"]), float(np.mean(seen["half"]))
+    draws = np.random.default_rng(0).choice(times, (DRAWS, 2)).max(1)
+    told, true = float(draws.mean()) + seen["all_reduce"], float(np.mean(seen["together"]))
+    return (
+        f"Two processes on this machine, half of {seen['batch']} captions each: a step takes {1e3 * true:.0f} ms, "
+        f"the model says {1e3 * told:.0f} ms\n(one process alone: {1e3 * half:.0f} ms for half, "
+        f"{1e3 * float(np.mean(seen['whole'])):.0f} ms for all; all-reduce of {seen['bytes'] / 1e6:.1f} MB: "
+        f"{1e3 * seen['all_reduce']:.1f} ms)."
+    )
+
+
+def markdown(path: Path, cluster: Cluster = Cluster()) -> str:
+    """Tables of costs and of throughput, from the measurements in a file."""
+    found = read_json(path)
+    costs = rows(found, cluster).to_markdown(index=False, disable_numparse=True)
+    growth = pd.DataFrame(
+        {
+            "GPUs": str(gpus),
+            "captions/s": f"{point.throughput:,.0f}",
+            "efficiency": f"{point.efficiency:.0%}",
+            "compressions beside each other": f"{max(1, gpus // cluster.node)}",
+            "all together, captions/s": f"{together:,.0f}",
+        }
+        for gpus, point, together in _growth(found, cluster)
+    )
+    parts = [assumed(found, cluster), costs, growth.to_markdown(index=False, disable_numparse=True), checked(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def assumed(found: dict[str, Any], cluster: Cluster) -> str:
+    """What stands behind the numbers, in one paragraph."""
+    sizes = "; ".join(
+        f"{name}: {counted['parameters'] / 1e6:.0f}M parameters, {counted['forward_flops'] / 1e9:,.0f} GFLOP a sample"
+        for name, counted in found["counted"].items()
+    )
+    varied = np.std(spread(found)) / np.mean(spread(found))
+    return (
+        f"Counted: {sizes}; a training step is worth {PASSES} forward passes. Assumed: GPUs of "
+        f"{cluster.peak / 1e12:.0f} TFLOP/s (A100, bfloat16), {cluster.share:.0%} of it reached, half of that with "
+        f"{cluster.half:g} sample on a GPU; {cluster.node} GPUs a node; all-reduce at {cluster.within / 1e9:.0f} GB/s "
+        f"inside and {cluster.between / 1e9:.0f} GB/s between nodes, {1e6 * cluster.hop:.0f} µs a hop; "
+        f"{cluster.hidden:.0%} of the backward pass hides it. Simulated: {DRAWS:,} steps, each as long as the slowest "
+        f"GPU's, whose times vary as measured on one processor (coefficient of variation {varied:.0%})."
+    )
+
+
+def _growth(found: dict[str, Any], cluster: Cluster) -> list[tuple[int, Point, float]]:
+    """GPUs; MDETR's run on them or on as many as its batch can feed; runs on a node each, beside each other."""
+    points = curve(found, "mdetr", cluster)
+    by_gpus = {point.gpus: point for point in points}
+    lines = []
+    for gpus in GPUS:
+        point = by_gpus.get(gpus, points[-1])
+        beside = by_gpus[min(gpus, cluster.node)].throughput * max(1, gpus // cluster.node)
+        lines.append((gpus, point, beside))
+    return lines
+
+
+def figure(measured: Path, path: Path, cluster: Cluster = Cluster()) -> Path:
+    """Draw throughput over GPUs: one run, whose batch ends it, and rows beside each other; equal input, equal bytes."""
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    found = read_json(measured)
+    canvas = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, name in zip(canvas.subplots(1, 2), ("mdetr", "glip"), strict=True):
+        points = curve(found, name, cluster)
+        node = next(point for point in points if point.gpus == cluster.node)
+        axes.plot([p.gpus for p in points], [p.throughput for p in points], "o-", label="one run, its batch shared out")
+        beside = [gpus for gpus in GPUS if gpus >= cluster.node]
+        axes.plot(beside, [node.throughput * gpus / cluster.node for gpus in beside], "s--",
+                  label=f"rows beside each other, {cluster.node} GPUs each")  # fmt: skip
+        axes.plot(GPUS, [points[0].throughput * gpus for gpus in GPUS], ":", color="grey", label="without any loss")
+        axes.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="samples/s", title=f"{name}, paper scale: simulated")
+        axes.set_xticks(GPUS, [str(gpus) for gpus in GPUS])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return write_atomic(path, buffer.getvalue())
