@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import fill
+from synthetic import MANIFEST, cost, fill
 
 from snp.errors import InputError
 from snp.experiment.store import Store
@@ -334,3 +334,20 @@ def test_the_mode_of_a_method_that_has_several_stands_under_the_table(store: Sto
 def test_the_readme_shows_what_the_committed_results_say() -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()
     assert rendered(text, Store.at("desk")) == text, "run `snp readme`"
+
+
+def test_answers_that_see_no_picture_stand_below_the_dense_row(store: Store) -> None:
+    dense = next(row for row in rows("table2", "desk") if row.name == "dense" and row.data == "scenes")
+    store.save(dense.compress(0), MANIFEST, cost(dense))
+    score = {"n": 100, "accuracy": 0.81, "type_accuracy": 1.0, "by_type": {}}
+    splits = {"val": score, "testdev": score | {"accuracy": 0.8}}
+    baselines = {"majority": {"val": {"n": 100, "accuracy": 0.37}}}
+    store.save(dense.finetune(0, "gqa"), MANIFEST, {"splits": splits, "zero_shot": {}, "baselines": baselines})
+    _, _, first, second, *_ = (text for text in table("table2", store, "desk", "scenes").splitlines() if "|" in text)
+    assert [cell.strip() for cell in first.split("|")[3:5]] == ["81.0", "80.0"]
+    assert [cell.strip() for cell in second.split("|")[1:5]] == ["majority answer", "sees no picture", "37.0", ""]
+
+
+def test_slurms_readme_shows_what_was_counted_and_measured() -> None:
+    text = (Path(__file__).parents[1] / "slurm" / "README.md").read_text()
+    assert rendered(text, Store.at("desk")) == text, "run `snp readme slurm/README.md`"

@@ -40,6 +40,18 @@ class Measured:
         ]
         long = pd.DataFrame(lines, columns=[*KEYS, "seed", "value"])
         self.scores = long.set_index([*KEYS, "seed"]).value.unstack("seed", sort=False)
+        told = [
+            (row.label, name, benchmark, split, metric, seed, 100 * figures[metric])
+            for row in rows
+            for benchmark in row.benchmarks
+            for seed in row.seeds
+            if (result := store.find(row.finetune(seed, benchmark)))
+            for name, splits in result.metrics.get("baselines", {}).items()
+            for split, figures in splits.items()
+            for metric in ABOUT[benchmark].shown
+        ]
+        keys = ["label", "name", *KEYS[1:3], "metric"]
+        self._blind = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
         plans: list[dict[str, Any]] = [
             {
                 **result.metrics,
@@ -62,6 +74,12 @@ class Measured:
     def shown(self, row: Row) -> pd.DataFrame:
         """All figures over samples of every type: lines are (benchmark, split, metric), columns are seeds."""
         return self._overall[self._overall.index.get_level_values("label") == row.label].droplevel("label")
+
+    def blind(self, row: Row) -> dict[str, pd.DataFrame]:
+        """What answers reach that see no picture, judged beside a row: name -> figures as in `shown`."""
+        own = self._blind[self._blind.index.get_level_values("label") == row.label].droplevel("label")
+        names = dict.fromkeys(own.index.get_level_values("name"))
+        return {name: own.xs(name, level="name").unstack("seed", sort=False) for name in names}
 
     def main(self, row: Row) -> pd.DataFrame:
         """The main figure of every benchmark: lines are (benchmark, split), columns are seeds."""

@@ -96,7 +96,7 @@ def rows(found: dict[str, Any], cluster: Cluster) -> pd.DataFrame:
                 "run": kind,
                 "steps": f"{phase.steps:,}",
                 "batch": str(phase.batch),
-                "GPU hours": f"{cluster.node * point.step * phase.steps / 3600:,.0f}",
+                "GPU hours": f"{cluster.node * point.step * phase.steps / 3600:,.1f}",
                 "hours on 8 GPUs": f"{point.step * phase.steps / 3600:,.1f}",
                 "state": f"{2 * COPIES * gigabytes:.1f} GB",
                 "weights": f"{gigabytes:.1f} GB",

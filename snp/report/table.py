@@ -145,9 +145,14 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
             line |= {head: _share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)
+            lines += [
+                {"method": f"{name.replace('_', ' ')} answer", "kind": "sees no picture"}
+                | {_head(*key): _cell(estimates(figures), key, "") for key in _columns(members)}
+                for name, figures in measured.blind(row).items()
+            ]
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
-        yield f"{data}: {members[0].heading}", pd.DataFrame(lines), "\n" + "".join(notes) if notes else ""
+        yield f"{data}: {members[0].heading}", pd.DataFrame(lines).fillna(""), "\n" + "".join(notes) if notes else ""
 
 
 def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
