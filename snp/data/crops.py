@@ -1,0 +1,64 @@
+"""Random crops that keep every box, the augmentation of MDETR: scales and places vary, words stay true of what they name.
+
+No mirror images: captions speak of left and right [MDETR's code].
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+from torchvision.transforms.v2.functional import resized_crop
+
+from snp.data.dataset import Batch
+
+SMALLEST = 0.5
+"""Least share of each side that a crop keeps. [ours; MDETR: 384 pixels of 400 to 600]"""
+
+
+def cropped(batches: Iterator[Batch], share: float, seed: int, start: int = 0) -> Iterator[Batch]:
+    """The same batches, of whose images about `share` are cropped; what is drawn depends on seed and step alone.
+
+    Args:
+        start: steps that were passed over, as in `GroundingSet.stream`.
+    """
+    if not share:
+        yield from batches
+        return
+    for step, batch in enumerate(batches, start):
+        yield crop(batch, share, torch.Generator().manual_seed(seed * 1_000_003 + step))
+
+
+def crop(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """The batch with some images cropped, brought back to their size, and the boxes where they are then.
+
+    A crop holds every box of all captions of its image whole; an image that a box fills stays as it is.
+    """
+    sides = torch.tensor(batch.images_ICHW.shape[-2:]).flip(0)  # x, y
+    images, boxes = batch.images_ICHW.clone(), box_convert(batch.boxes_BM4, "cxcywh", "xyxy")
+    chosen = torch.rand(len(images), generator=generator) < share
+    for i in chosen.nonzero().flatten().tolist():
+        captions = batch.image_index_B == i
+        first, last = _window(boxes[captions][batch.valid_BM[captions]], sides, generator)
+        (left, top), (width, height) = first.tolist(), (last - first).tolist()
+        images[i] = resized_crop(images[i], top, left, height, width, list(images.shape[-2:]), antialias=True)
+        origin, size = (first / sides).repeat(2), ((last - first) / sides).repeat(2)
+        boxes[captions] = (boxes[captions] - origin) / size
+    moved = box_convert(boxes, "xyxy", "cxcywh").clamp(0, 1)
+    theirs = batch.valid_BM & chosen[batch.image_index_B, None]
+    return replace(batch, images_ICHW=images, boxes_BM4=torch.where(theirs[..., None], moved, batch.boxes_BM4))
+
+
+def _window(boxes_N4: Tensor, sides: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """First corner and the one behind the last pixel, (x, y) each, of a crop around all boxes (x0, y0, x1, y1)."""
+    low, high = torch.zeros(2), torch.ones(2)
+    if len(boxes_N4):
+        low, high = boxes_N4[:, :2].amin(0).clamp(0, 1), boxes_N4[:, 2:].amax(0).clamp(0, 1)
+    inside_first, inside_last = (low * sides).floor(), (high * sides).ceil()
+    least = torch.maximum(inside_last - inside_first, (SMALLEST * sides).ceil())
+    size = least + ((sides - least + 1) * torch.rand(2, generator=generator)).floor()
+    # it begins no later than the first box and no earlier than lets it reach the last one
+    earliest, latest = (inside_last - size).clamp(min=0), torch.minimum(inside_first, sides - size)
+    first = earliest + ((latest - earliest + 1) * torch.rand(2, generator=generator)).floor()
+    return first.long(), (first + size).long()
