@@ -1,4 +1,4 @@
-"""Random crops that keep every box, the augmentation of MDETR: scales and places vary, words stay true of what they name.
+"""Random crops that keep every box, MDETR's augmentation: scales and places vary, words stay true of what they name.
 
 No mirror images: captions speak of left and right [MDETR's code].
 """
