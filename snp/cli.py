@@ -352,7 +352,7 @@ def _run(
     todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run, setup=setup)
     for spec in todo if dry_run else ():
         print(f"{store.state(spec):10}  {spec.slug}")
-    if not todo:
+    if dry_run and not todo:
         print("nothing to do: all runs are done")
 
 
