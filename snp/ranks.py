@@ -7,6 +7,7 @@ is added up too, gradients included; nothing is averaged.
 
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
@@ -74,6 +75,8 @@ def start() -> None:
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local % torch.cuda.device_count())  # a task of srun may see its own GPU alone
+    # gradients of maps from or to one number have another layout than their weights, which costs nothing there
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     dist.init_process_group(backend, timeout=PATIENCE)
     _apart = dist.new_group()
 
@@ -201,7 +204,7 @@ def parallel(module: nn.Module) -> nn.Module:
     """The module, after whose backward pass every process has the sum of all gradients; rank 0's weights in all."""
     if size() == 1:
         return module
-    wrapped = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+    wrapped = DistributedDataParallel(module, forward_sync_buffers=False, find_unused_parameters=True)
     wrapped.register_comm_hook(None, _sum)
     return wrapped
 
