@@ -309,10 +309,10 @@ class Loop:
             self.session.load_state_dict(state["session"])
         if self.cursor is not None:
             self.cursor.seek(state["cursor"])
-        torch.set_rng_state(random[ranks.rank()])
+        torch.set_rng_state(random[ranks.rank()].clone())  # of a view torch would take the beginning of its storage
         if self._cuda:
             random = state["random_cuda"].view(ranks.size(), -1)
-            torch.cuda.set_rng_state(random[ranks.rank()], self.device)
+            torch.cuda.set_rng_state(random[ranks.rank()].clone(), self.device)
         self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
         self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]
