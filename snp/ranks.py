@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from snp.errors import InputError
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
 """How long processes wait for each other: one makes or reads data while the others wait."""
 _apart: Any = None

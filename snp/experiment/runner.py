@@ -95,10 +95,8 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
     torch.set_num_threads(1)
     total, first = sum(captions(run, setup) for run in todo), ranks.rank() == 0
     elsewhere, left = list[Busy](), set[AnyRun]()
-    with (
-        stopping.catching(),
-        tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True, disable=not first) as bar,
-    ):
+    look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "dynamic_ncols": True, "disable": not first}
+    with stopping.catching(), tqdm(total=total, **look) as bar:
         for run in todo:
             if left.intersection(run.parents()):
                 left.add(run)

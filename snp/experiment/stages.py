@@ -208,7 +208,7 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
 
 
 def shared_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
-    """`inference_loss` of a batch that every process has: each takes a part, and all get value and gradients of the whole.
+    """`inference_loss` of a batch that every process has: each takes a part, and all get the value and gradients of it.
 
     The gradients are those of the overrides. Those of the model's own parameters cannot be shared like this, so where
     nothing stands in for them every process takes the whole batch.
@@ -315,7 +315,7 @@ def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], sour
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds)
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size())
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

@@ -11,7 +11,6 @@ from snp import ranks
 from snp.data.dataset import Batch, GroundingSet
 from snp.tasks.outputs import mapped
 
-
 T = TypeVar("T")
 
 
