@@ -94,9 +94,10 @@ class UPopSession(Session):
         if self.options.mode == "official":  # the last batch alone is ranked
             self.mask_E.grad = None
         made: dict[str, Tensor] = {}
+        mask_E = self.problem.across(self.mask_E)
         for name, layer, block in iterate(self.problem.towers):
-            heads = self.mask_E[self.spans[name, layer, "attention"]].repeat(block.n_heads)
-            rows = {"q": heads, "k": heads, "v": heads, "fc1": self.mask_E[self.spans[name, layer, "ffn"]]}
+            heads = mask_E[self.spans[name, layer, "attention"]].repeat(block.n_heads)
+            rows = {"q": heads, "k": heads, "v": heads, "fc1": mask_E[self.spans[name, layer, "ffn"]]}
             pieces: dict[str, dict[int, Tensor]] = {}
             for role, row in rows.items():
                 for parameter in (block.ref(role).weight, block.ref(role).bias):

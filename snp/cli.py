@@ -145,13 +145,19 @@ def pretrain(
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
+    from snp import ranks
+
     spec, store = dense(scale, data, model), _store(scale, out)
-    if store.state(spec) != "done":
-        import_module("torch").set_num_threads(threads)
-        total = import_module("snp.experiment.runner").captions(spec)
-        with tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, desc=spec.name) as bar:
-            import_module("snp.experiment.stages").run(spec, store, bar.update)
-    print(f"done: {store.folder(spec)}")
+    with ranks.together():
+        first = ranks.rank() == 0
+        if ranks.once(lambda: store.state(spec)) != "done":
+            import_module("torch").set_num_threads(threads)
+            total = import_module("snp.experiment.runner").captions(spec)
+            look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
+            with tqdm(total=total, desc=spec.name, **look) as bar:
+                import_module("snp.experiment.stages").run(spec, store, bar.update)
+        if first:
+            print(f"done: {store.folder(spec)}")
 
 
 @app.command
@@ -352,7 +358,7 @@ def _run(
     todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run, setup=setup)
     for spec in todo if dry_run else ():
         print(f"{store.state(spec):10}  {spec.slug}")
-    if not todo:
+    if dry_run and not todo:
         print("nothing to do: all runs are done")
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -213,6 +214,43 @@ def test_shared_images_are_held_once_and_show_the_same(data):
     single, shared = data.batch(index), data.batch(index, share_images=True)
     assert len(single.images_ICHW) == 4 and len(shared.images_ICHW) == 2
     assert torch.equal(shared.images_ICHW[shared.image_index_B], single.images_ICHW[single.image_index_B])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_share_is_that_part_of_the_batch(data, shared):
+    index = np.array([3, 0, 1, 7, 5])
+    whole = data.batch(index, shared)
+    for place, part in enumerate(whole.parts(2)):
+        share = data.batch(index, shared, (place, 2))
+        same(replace(share, whole=None), replace(part, whole=None))
+        assert len(share.whole) == 5 and torch.equal(share.whole.boxes_BM4, whole.boxes_BM4)
+        assert {t.device.type for t in share.to("meta").whole.inputs} == {"meta"}
+    assert len(data.batch(index, shared, (1, 2))) == 2
+
+
+class Watched:
+    """Pixels of ten pictures that know which were asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self.asked.append(row)
+        return np.full((3, SIZE, SIZE), row, np.uint8)
+
+
+def test_no_pixels_are_made_of_the_shares_of_others():
+    pixels = Watched()
+    entries = [entry(i, str(i), RED, (), ()) for i in range(10)]
+    data = GroundingSet(entries, lambda name: (pixels, int(name)), Vocabulary.of([RED]), CONTEXT)
+    batches = data.stream(4, seed=0, share=(1, 2))
+    first = next(batches)
+    assert len(first) == len(pixels.asked) == 2 and first.images_ICHW[:, 0, 0, 0].tolist() == pixels.asked
+
+
+def test_a_batch_of_fewer_captions_than_shares_is_refused(data):
+    with pytest.raises(InputError, match="batch: 2 captions are too few for 3 parts"):
+        data.batch(np.array([0, 1]), share=(0, 3))
 
 
 def test_a_model_is_given_pixels_and_words_alone(data):

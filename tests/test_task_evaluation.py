@@ -14,7 +14,7 @@ from snp.data.tokens import END, START, Vocabulary
 from snp.errors import InputError
 from snp.models.config import GLIP_SMOKE, SMOKE
 from snp.models.glip import GLIP
-from snp.models.mdetr import MDETR
+from snp.models.mdetr import MDETR, Grounding
 from snp.tasks import detect, detection, grounding, objective, phrases, vqa
 from snp.tasks.passes import passes
 
@@ -57,13 +57,16 @@ def glip() -> GLIP:
     return model
 
 
-def test_whoever_stops_asking_leaves_the_model_as_it_was() -> None:
+def test_a_look_that_fails_leaves_the_model_as_it_was() -> None:
     model = mdetr().train()
-    for index, batch, out in passes(model, dataset([entry(i, SENTENCE) for i in range(8)]), 2):
+
+    def look(index: np.ndarray, batch: Batch, out: Grounding) -> None:
         assert len(index) == len(batch) == out.logits_KBQS.shape[1] == 2 and not model.training
-        assert not torch.is_inference_mode_enabled()
-        break
-    assert model.training
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        passes(model, dataset([entry(i, SENTENCE) for i in range(8)]), 2, look)
+    assert model.training and not torch.is_inference_mode_enabled()
 
 
 # -- phrases ----------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Problem:
         forward: (model, batch) -> anything; a forward pass for calibration, by default that of the loss.
         token_masks: modality -> (batch -> bool [B, L], False at padding).
         calibration: any iterable of batches; by default `CALIBRATION_BATCHES` of `heldout`.
+        across: what a method learns from the gradients of weight steps passes through it before it meets the weights,
+            since a weight step may see only a part of a batch: the same tensor, with the gradient of the whole batch.
     """
 
     model: nn.Module
@@ -53,6 +55,7 @@ class Problem:
     forward: Callable[[nn.Module, Any], Any] | None = None
     token_masks: dict[str, Callable[[Any], Tensor]] = field(default_factory=dict)
     calibration: Iterable[Any] | None = None
+    across: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
     def __post_init__(self) -> None:
         self.groups = prunable(self.model, self.groups or linear_weights(self.towers))

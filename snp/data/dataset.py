@@ -35,7 +35,8 @@ class Batch:
     valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
     category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
     the answer among those of its type; both -1 where the vocabulary of answers does not have it. whole: the batch
-    that this one is a part of: losses are divided by its boxes and tokens, so that those of its parts add up.
+    that this one is a part of: losses are divided by its boxes and tokens, so that those of its parts add up; its
+    pixels may not have been made.
     """
 
     images_ICHW: Tensor
@@ -65,15 +66,26 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """With all tensors on this device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        whole = None if self.whole is None else self.whole.to(device)
+        return replace(self, whole=whole, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The captions in `count` parts of about one size, each with the images that it needs."""
+        return (self.part(place, count) for place in range(count))
+
+    def part(self, place: int, count: int) -> "Batch":
+        """The one of `count` parts at this place, from 0.
+
+        Raises:
+            InputError: there are fewer captions than parts.
+        """
+        if count > len(self):
+            raise InputError("batch", f"{len(self)} captions are too few for {count} parts", "use larger batches")
+        rows = torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count)[place]
+        images, index = self.image_index_B[rows].unique(return_inverse=True)
         of_captions = {name: t for name, t in self._tensors().items() if name not in ("images_ICHW", "image_index_B")}
-        for rows in torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count):
-            images, index = self.image_index_B[rows].unique(return_inverse=True)
-            own = {name: tensor[rows] for name, tensor in of_captions.items()}
-            yield replace(self, images_ICHW=self.images_ICHW[images], image_index_B=index, whole=self.divisor, **own)
+        own = {name: tensor[rows] for name, tensor in of_captions.items()}
+        return replace(self, images_ICHW=self.images_ICHW[images], image_index_B=index, whole=self.divisor, **own)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
@@ -310,8 +322,12 @@ class GroundingSet:
         whole.categories = max(part.categories for part in parts)
         return whole
 
-    def batch(self, index: np.ndarray, share_images: bool = False) -> Batch:
-        """The entries at `index`. With `share_images` each distinct image is held once (for evaluation)."""
+    def batch(self, index: np.ndarray, share_images: bool = False, share: tuple[int, int] = (0, 1)) -> Batch:
+        """The entries at `index`. With `share_images` each distinct image is held once (for evaluation).
+
+        Args:
+            share: (place, count): that of so many parts alone; no pixels are made of the others.
+        """
         B, L = len(index), int(self.lengths[index].max())
         rows = [(self._flats[flat], row) for flat, row in self._place[index]]
         found = [flat.boxes(row) for flat, row in rows]
@@ -332,10 +348,14 @@ class GroundingSet:
         image_index = np.arange(B)
         if share_images:
             where, image_index = np.unique(where, axis=0, return_inverse=True)
-        images = np.stack([self._pixels[c][r] for c, r in where])
-        fields = (images, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
+        fields = (where, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
         asked = () if self.answers is None else (self._type[index], self._answer[index])
-        return Batch(*map(torch.from_numpy, (*fields, *asked)))
+        batch = Batch(*map(torch.from_numpy, (*fields, *asked)))
+        if share[1] > 1:
+            batch = batch.part(*share)
+        # until here the places of images stood for their pixels
+        images = np.stack([self._pixels[c][r] for c, r in batch.images_ICHW.tolist()])
+        return replace(batch, images_ICHW=torch.from_numpy(images))
 
     def epoch(self, batch: int, seed: int, window: int = 64, per_image: int = 1) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
@@ -375,10 +395,13 @@ class GroundingSet:
         """One number for every image, [entries]."""
         return self._cache.astype(np.int64) << 32 | self._row
 
-    def stream(self, batch: int, seed: int, start: int = 0, per_image: int = 1) -> Iterator[Batch]:
+    def stream(
+        self, batch: int, seed: int, start: int = 0, per_image: int = 1, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """Batches without end, epoch after epoch; `start` batches are passed over without being made.
 
-        With `per_image` over 1 (as in `epoch`) an image passes the vision tower once for all its captions.
+        With `per_image` over 1 (as in `epoch`) an image passes the vision tower once for all its captions. With `share`
+        (as in `batch`) one part of every batch.
         """
         epoch = 0
         while True:
@@ -388,7 +411,7 @@ class GroundingSet:
                 epoch += skipped
                 continue
             for index in indices[start:]:
-                yield self.batch(index, share_images=per_image > 1)
+                yield self.batch(index, per_image > 1, share)
             epoch, start = epoch + 1, 0
 
     def by_image(self, captions: int) -> Iterator[np.ndarray]:

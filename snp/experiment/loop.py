@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snp import ranks
 from snp.compression.method import Session, settle
 from snp.compression.plan import Plan
 from snp.data.dataset import Batch
@@ -51,14 +52,29 @@ def on_device(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
     return batches if device == "cpu" else (batch.to(device) for batch in batches)
 
 
+class _Passing(nn.Module):
+    """The named losses of a batch as what a module says of it, which is what DistributedDataParallel can hold."""
+
+    def __init__(self, model: nn.Module, losses: Callable[..., Losses]) -> None:
+        super().__init__()
+        self.model, self.losses = model, losses
+
+    def forward(self, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> Losses:
+        return self.losses(self.model, batch, overrides, step)
+
+
 @dataclass
 class Loop:
     """Trains `model` for one phase, from its beginning or from the state left in `folder`.
 
+    Several processes (snp.ranks) take a part of every batch each. Losses and gradients are those of the whole batch in
+    all of them, so that weights, averages and a method's own state are equal; rank 0 alone writes.
+
     Args:
         model: trained in place until a plan is applied, then replaced by the smaller one; brought to `device`.
         phase: steps, batch, rates.
-        stream: batches from a given step on; must depend on the step alone.
+        stream: batches from a given step on, of which each process makes its own part (`ranks.share`); must depend on
+            the step alone.
         losses: named, weighted losses of (model, batch, overrides, step); their sum is minimised.
         folder: where state.pt is kept, and the one before it; a run that was killed, or stopped by a signal (which
             saves first), goes on from it and ends the same.
@@ -97,7 +113,7 @@ class Loop:
         Raises:
             Stopped: a signal asked for it; the state is saved.
         """
-        torch.manual_seed(self.seed)
+        torch.manual_seed(self.seed + ranks.rank())  # each process drops out for itself
         self.model.to(self.device)
         self._fresh()
         step = self._resume()
@@ -108,7 +124,7 @@ class Loop:
         with stopping.held():
             while step < self.phase.steps:
                 if self.session is not None and self.plan is None and step == self.session.apply_at:
-                    self._compress(settle(self.session, self.model))
+                    self._settle()
                 for name, value in self._step(next(batches), step).items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
                 step += 1
@@ -116,15 +132,15 @@ class Loop:
                 last = step == self.phase.steps
                 if step % self.phase.log_every == 0 or last:
                     self._record(step, last)
-                now, stop = time.monotonic(), stopping.asked()
-                if now - saved > SAVE_EVERY_SECONDS or last or stop:
+                now = time.monotonic()
+                if ranks.any(now - saved > SAVE_EVERY_SECONDS or last or stopping.asked()):
                     self.seconds, began = self.seconds + now - began, now
                     self._save(step)
                     saved = time.monotonic()
-                if stop:
-                    stopping.stop()
+                    if ranks.any(stopping.asked()):
+                        stopping.stop()
         if self.session is not None and self.plan is None:
-            self._compress(settle(self.session, self.model))
+            self._settle()
         self._load_average()
         return self.model
 
@@ -144,10 +160,12 @@ class Loop:
         if self.judge is not None and (last or (self.phase.judge_every and step % self.phase.judge_every == 0)):
             record |= self._judged()
         self.curve.append(record)
-        self.log(record)
+        if ranks.rank() == 0:
+            self.log(record)
         self.sums = {}
 
     def _fresh(self) -> None:
+        self.passing = ranks.parallel(_Passing(self.model, self.losses))
         self.names, self.parameters = map(list, zip(*self.model.named_parameters(), strict=True))
         self.average = [p.detach().clone() for p in self.parameters]
         groups: dict[float, list[nn.Parameter]] = {}  # by rate: units that towers share learn as those who store them
@@ -166,7 +184,9 @@ class Loop:
             group["lr"] = self.phase.rate(step, held)
         session = self.session if self.plan is None else None
         overrides = session.overrides() if session else None
-        parts = [batch] if self.phase.accumulate == 1 else list(batch.parts(self.phase.accumulate))
+        # processes pass their parts at the same time; the smallest share has a caption for each of its parts
+        count = min(-(-self.phase.accumulate // ranks.size()), self.phase.batch // ranks.size())
+        parts = [batch] if count == 1 else list(batch.parts(count))
         sums: dict[str, float] = {}
         with checkpointing(self.model) if self.phase.checkpointing and not overrides else nullcontext():
             for part in parts:
@@ -184,20 +204,26 @@ class Loop:
             if session.after_step(step):
                 self._fresh()
             self.session_seconds += time.monotonic() - start
-        return sums
+        return ranks.total(sums)
 
     def _backward(
         self, batch: Batch, overrides: dict[str, Tensor] | None, step: int, session: Session | None, last: bool
     ) -> dict[str, float]:
         """Add the gradients of a part of a batch, and with the last those of the penalty; returns the losses."""
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.phase.precision == "bfloat16"):
-            parts = self.losses(self.model, batch, overrides, step)
-        penalty = session.penalty() if session and last else None
-        if penalty is not None:
-            parts = parts | {"penalty": penalty}
-        total = torch.stack(list(parts.values())).sum()
-        total.backward(retain_graph=not last and overrides is not None)  # all parts share how overrides were made
+        with nullcontext() if last else ranks.apart(self.passing):
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.phase.precision == "bfloat16"):
+                parts = self.passing(batch, overrides, step)
+            penalty = session.penalty() if session and last else None
+            if penalty is not None:  # equal in all processes, and what they have is added up
+                parts = parts | {"penalty": penalty / ranks.size()}
+            total = torch.stack(list(parts.values())).sum()
+            total.backward(retain_graph=not last and overrides is not None)  # all parts share how overrides were made
         return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _settle(self) -> None:
+        assert self.session is not None
+        plan = settle(self.session, self.model)
+        self._compress(ranks.once(lambda: plan))  # of one process, as are the weights then: they cannot drift apart
 
     def _compress(self, plan: Plan) -> None:
         assert self.apply is not None
@@ -238,14 +264,17 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "session": self.session.state_dict() if self.session is not None and self.plan is None else None,
             "cursor": self.cursor.position if self.cursor else 0,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.device) if self._cuda else None,
+            "random": ranks.stacked(torch.get_rng_state()),
+            "random_cuda": ranks.stacked(torch.cuda.get_rng_state(self.device)) if self._cuda else None,
             "curve": self.curve,
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
             "notes": self.notes,
             "sums": self.sums,
         }
+        ranks.once(lambda: self._write(state))
+
+    def _write(self, state: dict[str, Any]) -> None:
         last, previous = self._states
         with replacing(last, previous) as temporary:
             torch.save(state, temporary)
@@ -257,6 +286,10 @@ class Loop:
             return 0
         if Phase.model_construct(**state["phase"]) != self.phase:  # a field newer than the state has its default
             raise InputError(path, "was left by another recipe", "delete its folder to start again")
+        random = state["random"].view(-1, len(torch.get_rng_state()))  # a row for each process
+        if len(random) != ranks.size():
+            problem = f"was left by {len(random)} processes, and here are {ranks.size()}"
+            raise InputError(path, problem, "start as many, or delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():
@@ -276,9 +309,10 @@ class Loop:
             self.session.load_state_dict(state["session"])
         if self.cursor is not None:
             self.cursor.seek(state["cursor"])
-        torch.set_rng_state(state["random"])
+        torch.set_rng_state(random[ranks.rank()].clone())  # of a view torch would take the beginning of its storage
         if self._cuda:
-            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+            random = state["random_cuda"].view(ranks.size(), -1)
+            torch.cuda.set_rng_state(random[ranks.rank()].clone(), self.device)
         self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
         self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]

@@ -24,6 +24,7 @@ def manifest(
     data_hash: str | None,
     started: datetime,
     wall_seconds: float,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -34,6 +35,7 @@ def manifest(
         data_hash: hash of the data set (dataset.json).
         started: when the run was first started, with time zone.
         wall_seconds: seconds of work, over all restarts.
+        processes: how many did it together; they too give other sums.
     """
     return {
         **code_state(),
@@ -42,6 +44,7 @@ def manifest(
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "python": platform.python_version(),
         "threads": threads,
+        "processes": processes,
         "cpu": cpu_name(),
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 1),

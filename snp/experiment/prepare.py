@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from snp import ranks
 from snp.data import annotations, build, tasks
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
@@ -33,7 +34,8 @@ def data_folder(scale: Scale, data: Data) -> Path:
 def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:
     """The folder of a data set, made from its seed first if it is not there."""
     root = data_folder(scale, data)
-    return root if is_made(root) else make(root, scale, data, workers)
+    with ranks.in_turn():
+        return root if is_made(root) else make(root, scale, data, workers)
 
 
 def is_made(root: Path) -> bool:

@@ -52,6 +52,8 @@ def run_rows(
     One thread each, because two runs side by side finish sooner than one on two threads, and because sums, and so
     results, depend on the number of threads.
 
+    Where torchrun or srun has started several processes, they do every run together, one run after the other.
+
     Returns:
         The runs that were (or with `dry_run` would be) done.
 
@@ -59,14 +61,59 @@ def run_rows(
         Stopped: by SIGUSR1 or SIGTERM; what was under way has saved its state.
         Busy: at the end, where some runs were being done by others; all the rest are done.
     """
-    todo = planned(rows, seeds, store)
-    if dry_run or not todo:
-        return todo
+    if dry_run:
+        return planned(rows, seeds, store)
+    from snp import ranks
+
+    with ranks.together():
+        todo = ranks.once(lambda: planned(rows, seeds, store))
+        if not todo and ranks.rank() == 0:
+            print("nothing to do: all runs are done")
+        if todo:
+            _make_data(todo, workers)
+            elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
+            if elsewhere:
+                raise elsewhere[0]
+    return todo
+
+
+def _make_data(todo: list[AnyRun], workers: int) -> None:
     from snp.experiment.prepare import data_root
 
     for scale, data in sorted({(run.scale, run.data) for run in todo}):
         if data != "real":
             data_root(scale, data, workers)
+
+
+def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
+    """All processes do each run; rank 0 tells of it. Returns what others are busy with."""
+    import torch
+
+    from snp import ranks
+    from snp.experiment.stages import run as execute
+
+    torch.set_num_threads(1)
+    total, first = sum(captions(run, setup) for run in todo), ranks.rank() == 0
+    elsewhere, left = list[Busy](), set[AnyRun]()
+    look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "dynamic_ncols": True, "disable": not first}
+    with stopping.catching(), tqdm(total=total, **look) as bar:
+        for run in todo:
+            if left.intersection(run.parents()):
+                left.add(run)
+                continue
+            bar.set_description(run.name[:60])
+            try:
+                execute(run, store, bar.update, setup)
+            except Busy as busy:
+                elsewhere.append(busy)
+                left.add(run)
+            if first:
+                bar.write(f"{'left to its process' if run in left else 'done'}: {run.slug}")
+    return elsewhere
+
+
+def _apart(todo: list[AnyRun], store: Store, workers: int, setup: Setup) -> list[Busy]:
+    """A process for each run, `workers` at a time. Returns what others are busy with."""
     spawn = multiprocessing.get_context("spawn")
     counter = spawn.Value("q", 0)
     total = sum(captions(run, setup) for run in todo)
@@ -100,9 +147,7 @@ def run_rows(
             for process in multiprocessing.active_children():
                 process.terminate()  # they save, and the pool waits for them
             raise
-    if elsewhere:
-        raise elsewhere[0]
-    return todo
+    return elsewhere
 
 
 def _ready(waiting: list[AnyRun], running: dict[Future[Any], AnyRun], workers: int) -> list[AnyRun]:

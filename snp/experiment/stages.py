@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snp import ranks
 from snp.compression import count
 from snp.compression.budget import Budget
 from snp.compression.method import Problem, linear_weights
@@ -51,6 +52,8 @@ def run(
 ) -> Result:
     """Do one run, or go on with it, and leave its result in the store. Its parents must be done.
 
+    Several processes (snp.ranks) do it together: rank 0 holds the folder and writes.
+
     Raises:
         Stopped: by SIGUSR1 or SIGTERM, with its state saved.
         Busy: another process does it now.
@@ -63,7 +66,7 @@ def run(
             )
     code_state()  # now: the checkout may be another one when the run ends
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
-    with stopping.catching(), store.attempt(run):
+    with stopping.catching(), ranks.leading(store.attempt(run)):
         return do(run, store, progress, setup)
 
 
@@ -81,13 +84,15 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
         load_vision(model.vision, setup.vision_weights)
     if setup.text_weights:
         load_text(model.text, setup.text_weights, vocabulary.clip_ids)
-    train, _ = learning(source, vocabulary, config)
-    first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
+    with ranks.in_turn():
+        train, _ = learning(source, vocabulary, config)
+        first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
     learner, objective, courses = _courses(model, train, source, vocabulary, phase)
 
     def stream(start: int) -> Iterator[Batch]:
         for data, steps in courses:
-            yield from islice(data.stream(phase.batch, run.seed, start), max(steps - start, 0))
+            batches = data.stream(phase.batch, run.seed, start, share=ranks.share())
+            yield from islice(batches, max(steps - start, 0))
             start = max(start - steps, 0)
 
     def judge(learner: nn.Module) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
                 log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
     loop.run()
-    saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary)
+    ranks.once(lambda: saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary))
     counted = count.count(model, towers_of(model, TOWERS))
     params = {
         "stored": counted.stored,
@@ -116,7 +121,8 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     method = get(run.method, **run.options)
     if not run.recovery and method.stage == "training":
         raise InputError(run.name, f"{run.method} decides while training", "run it with recovery")
-    train, held_out = learning(source, vocabulary, dense.config, run.task)
+    with ranks.in_turn():
+        train, held_out = learning(source, vocabulary, dense.config, run.task)
     per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
     # as many images as a weight step has: what costs, and what varies, is images
     device = setup.on(run)
@@ -136,12 +142,13 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         towers=towers,
         budget=budget,
         steps=phase.steps,
-        loss=inference_loss(dense),
+        loss=shared_loss(dense),
         heldout=held,
         seed=run.seed,
         groups=groups,
         sparsity=run.sparsity,
         token_masks={"text": lambda batch: batch.text_BL, "fusion": lambda batch: dense.fused_tokens(batch.text_BL)},
+        across=lambda tensor: ranks.across(tensor)[0],
     )
     session = method.start(problem)
 
@@ -153,13 +160,13 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image), _objective,
-                store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
+    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share()),
+                _objective, store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record), device=device)  # fmt: skip
     model = loop.run()
     plan = loop.plan
     assert plan is not None
-    saved.save(store.folder(run), model, plan, vocabulary)
+    ranks.once(lambda: saved.save(store.folder(run), model, plan, vocabulary))
     metrics = {
         "kind": method.kind,
         "options": method.options.model_dump(),
@@ -179,14 +186,16 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
-    on = tuning(run.benchmark, source, model, vocabulary)
+    with ranks.in_turn():
+        on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
-    loop = Loop(model, phase, lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image), _objective,
-                store.folder(run), run.seed, progress=progress, log=lambda record: store.log(run, record),
-                device=setup.on(run))  # fmt: skip
+    loop = Loop(model, phase,
+                lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image, ranks.share()),
+                _objective, store.folder(run), run.seed, progress=progress,
+                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
     model = loop.run()
-    saved.save(store.folder(run), model, plan, on.vocabulary, on.answers)
+    ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
     metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
     if run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
@@ -196,6 +205,23 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
 def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
     """The pre-training loss as compression methods see it: (batch, overrides) -> scalar."""
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
+
+
+def shared_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
+    """`inference_loss` of a batch that every process has: each takes a part, and all get the value and gradients of it.
+
+    The gradients are those of the overrides. Those of the model's own parameters cannot be shared like this, so where
+    nothing stands in for them every process takes the whole batch.
+    """
+    loss = inference_loss(model)
+
+    def shared(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
+        if ranks.size() == 1 or not overrides:
+            return loss(batch, overrides)
+        own = dict(zip(overrides, ranks.across(*overrides.values()), strict=True))
+        return ranks.summed(loss(batch.part(*ranks.share()), own))
+
+    return shared
 
 
 def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:
@@ -276,9 +302,11 @@ def _objective(
 def _mean_loss(model: nn.Module, batches: list[Batch], device: str) -> float:
     training = model.training
     model.eval()
-    total = sum(float(torch.stack(list(losses(model, batch.to(device)).values())).sum()) for batch in batches)
+    found = ranks.spread(
+        batches, lambda batch: float(torch.stack(list(losses(model, batch.to(device)).values())).sum())
+    )
     model.train(training)
-    return total / len(batches)
+    return sum(found) / len(batches)
 
 
 def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source) -> Result:
@@ -287,7 +315,11 @@ def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], sour
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds)
-    result = store.save(run, about, metrics, loop.curve)
-    loop.forget()
-    return result
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size())
+
+    def leave() -> Result:
+        result = store.save(run, about, metrics, loop.curve)
+        loop.forget()
+        return result
+
+    return ranks.once(leave)

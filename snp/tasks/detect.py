@@ -197,8 +197,9 @@ def evaluate(
     if strange := {*asked.tolist()} - classes.keys():
         raise InputError("entries", f"{min(strange)!r} is none of the prompts")
 
-    found: dict[int, list[np.ndarray]] = {}
-    for index, batch, out in passes(model, data, pictures * len(prompts)):
+    def look(index: np.ndarray, batch: Batch, out: Detection) -> list[tuple[int, np.ndarray]]:
+        """(picture, table of its boxes) for every prompt: corner and size in pixels, score, category."""
+        tables = []
         for text, (tokens_CL, category_C) in classes.items():
             rows = np.flatnonzero(asked[index] == text)
             part = replace(
@@ -209,10 +210,16 @@ def evaluate(
                 entry = data.entries[i]
                 pixels_D4 = box_convert(boxes_D4, "xyxy", "xywh").double().numpy() * ([entry.width, entry.height] * 2)
                 table_D6 = np.column_stack([pixels_D4, score_D.numpy(), category_C[class_D.numpy()]])
-                found.setdefault(entry.original_id, []).append(table_D6)
+                tables.append((entry.original_id, table_D6))
+        return tables
+
+    found: dict[int, list[np.ndarray]] = {}
+    for tables in passes(model, data, pictures * len(prompts), look):
+        for image, table_D6 in tables:
+            found.setdefault(image, []).append(table_D6)
     best = {}
-    for image, tables in found.items():
-        table = np.concatenate(tables)
+    for image, parts in found.items():
+        table = np.concatenate(parts)
         table = table[np.argsort(-table[:, 4], kind="stable")[:MOST]]
         best[image] = table[:, :4], table[:, 4], table[:, 5].astype(int)
     return detection.score(instances, best)

@@ -1,28 +1,37 @@
 """The loop that all evaluators share: what a model says of every entry of a data set."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snp import ranks
 from snp.data.dataset import Batch, GroundingSet
 from snp.tasks.outputs import mapped
 
+T = TypeVar("T")
+
 
 @torch.inference_mode()
-def passes(model: nn.Module, data: GroundingSet, captions: int) -> Iterator[tuple[np.ndarray, Batch, Any]]:
-    """(indices of entries, their batch, the model's outputs), about `captions` at a time, dropout off.
+def passes(
+    model: nn.Module, data: GroundingSet, captions: int, look: Callable[[np.ndarray, Batch, Any], T]
+) -> list[T]:
+    """What `look` sees in (indices of entries, their batch, the model's outputs), about `captions` at a time.
 
     Each image passes the vision tower once for all its captions. Only pixels and words reach the model, on whatever
-    device it is; batch and outputs are on the CPU.
+    device it is, and dropout is off; batch and outputs are on the CPU. Several processes pass some of the groups each,
+    and all get what is seen in every one, in order.
     """
     training, device = model.training, next(model.parameters()).device
+
+    def seen(index: np.ndarray) -> T:
+        batch = data.batch(index, share_images=True)
+        return look(index, batch, mapped(model(*batch.to(device).inputs), Tensor.cpu))
+
     model.eval()
     try:
-        for index in data.by_image(captions):
-            batch = data.batch(index, share_images=True)
-            yield index, batch, mapped(model(*batch.to(device).inputs), Tensor.cpu)
+        return ranks.spread(data.by_image(captions), seen)
     finally:
         model.train(training)

@@ -9,9 +9,9 @@ import torch
 from torchvision.ops import box_convert
 
 from snp.data.annotations import Entry
-from snp.data.dataset import GroundingSet
+from snp.data.dataset import Batch, GroundingSet
 from snp.errors import InputError
-from snp.models.mdetr import MDETR
+from snp.models.mdetr import MDETR, Grounding
 from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
@@ -166,8 +166,9 @@ def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str,
     truths = {"any_box": Truth.of(data.entries), "merged_box": Truth.of(data.entries, merged=True)}
     if not truths["any_box"].types:
         raise InputError("sentences", "none has a phrase that is evaluated")
-    predictions = {}
-    for index, _, out in passes(model, data, sentences):
+
+    def look(index: np.ndarray, batch: Batch, out: Grounding) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+        found = {}
         chance_BQS = out.logits_KBQS[-1].softmax(-1)
         corners_BQ4 = box_convert(out.boxes_KBQ4[-1], "cxcywh", "xyxy").double()
         for i, chance_QS, corners_Q4 in zip(index, chance_BQS, corners_BQ4, strict=True):
@@ -175,5 +176,8 @@ def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str,
             # probabilities are positive: a slot that is not asked for is never the largest
             score_PQ = (chance_QS[:, : asked_PL.shape[1]] * asked_PL[:, None]).amax(-1)
             pixels = np.array([entry.width, entry.height] * 2)
-            predictions[entry.original_id, entry.sentence_id] = (corners_Q4.numpy() * pixels, score_PQ.numpy())
+            found[entry.original_id, entry.sentence_id] = (corners_Q4.numpy() * pixels, score_PQ.numpy())
+        return found
+
+    predictions = {key: said for found in passes(model, data, sentences, look) for key, said in found.items()}
     return {name: score(truth, predictions) for name, truth in truths.items()}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from snp.data.dataset import GroundingSet
-from snp.models.mdetr import MDETR
+from snp.data.dataset import Batch, GroundingSet
+from snp.models.mdetr import MDETR, Grounding
 from snp.tasks.grounding import giou_loss
 from snp.tasks.passes import passes
 
@@ -53,11 +53,10 @@ def evaluate(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str,
 
     Only pixels and words reach the model: spans and boxes of the batch are used for judging alone.
     """
-    boxes, ranks, targets, order = [], [], [], []
-    for index, batch, out in passes(model, data, captions):
-        boxes.append(out.boxes_KBQ4[-1])
-        ranks.append(1 - out.logits_KBQS[-1].softmax(-1)[..., -1])
-        targets.append(batch.boxes_BM4[:, 0])
-        order.append(index)
-    types = data.types[np.concatenate(order)]
-    return score(torch.cat(boxes), torch.cat(ranks), torch.cat(targets), types)
+
+    def look(index: np.ndarray, batch: Batch, out: Grounding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rank_BQ = 1 - out.logits_KBQS[-1].softmax(-1)[..., -1]
+        return out.boxes_KBQ4[-1], rank_BQ, batch.boxes_BM4[:, 0], torch.from_numpy(index)
+
+    boxes, ranks, targets, order = map(torch.cat, zip(*passes(model, data, captions, look), strict=True))
+    return score(boxes, ranks, targets, data.types[order.numpy()])

@@ -58,14 +58,16 @@ def evaluate(model: MDETR, data: GroundingSet, questions: int = 128) -> dict[str
     if not sizes or model.config.answers != tuple(sizes.items()):
         problem = f"the model gives {dict(model.config.answers)}, the data set knows {sizes}"
         raise InputError("answers", problem, "give both the same types of questions, in the same order")
-    kinds, said, asked = list(names), [], []
-    for index, _, out in passes(model, data, questions):
+    kinds = list(names)
+
+    def look(index: np.ndarray, batch: Batch, out: Grounding) -> list[tuple[str, str, str, str]]:
+        """Of every question: type and answer as they are said, and as they are."""
         best = [logits.argmax(1).tolist() for logits in (out.answers or {}).values()]
-        for kind, *answers in zip(*best, strict=True):
-            said.append((kinds[kind], names[kinds[kind]][answers[kind]]))
-        asked += [data.entries[i] for i in index]
-    true = [(entry.question_type, entry.answer) for entry in asked]
-    return score(*np.array(said).T, *np.array(true).T)
+        said = [(kinds[kind], names[kinds[kind]][answers[kind]]) for kind, *answers in zip(*best, strict=True)]
+        asked = [data.entries[i] for i in index]
+        return [(*own, entry.question_type, entry.answer) for own, entry in zip(said, asked, strict=True)]
+
+    return score(*np.array([row for rows in passes(model, data, questions, look) for row in rows]).T)
 
 
 def score(
