@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from snp import ranks
 from snp.compression.method import Session, settle
 from snp.compression.plan import Plan
+from snp.data.crops import cropped
 from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment import stopping
@@ -118,7 +119,9 @@ class Loop:
         self._fresh()
         step = self._resume()
         self.progress(step * self.phase.batch)
-        batches = on_device(self.stream(step), self.device)
+        batches = on_device(
+            cropped(self.stream(step), self.phase.crop, self.seed + ranks.rank(), step), self.device
+        )
         began = saved = time.monotonic()
         self.model.train()
         with stopping.held():
@@ -286,10 +289,6 @@ class Loop:
             return 0
         if Phase.model_construct(**state["phase"]) != self.phase:  # a field newer than the state has its default
             raise InputError(path, "was left by another recipe", "delete its folder to start again")
-        random = state["random"].view(-1, len(torch.get_rng_state()))  # a row for each process
-        if len(random) != ranks.size():
-            problem = f"was left by {len(random)} processes, and here are {ranks.size()}"
-            raise InputError(path, problem, "start as many, or delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
         with torch.no_grad():
@@ -303,6 +302,10 @@ class Loop:
                         "delete the file to start this run again",
                     )
                 parameter.copy_(saved)
+        random = state["random"].view(-1, len(torch.get_rng_state()))  # a row for each process
+        if len(random) != ranks.size():
+            problem = f"was left by {len(random)} processes, and here are {ranks.size()}"
+            raise InputError(path, problem, "start as many, or delete its folder to start again")
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.session is not None and self.plan is None:

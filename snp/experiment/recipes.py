@@ -24,6 +24,7 @@ class Phase(BaseModel):
         precision: of the model's passes; weights, optimizer, losses and a method's own steps are always float32.
         checkpointing: activations inside the layers are computed again in the backward pass, for less memory.
         ema: decay of the weights' moving average, which is what is kept. clip: largest gradient norm.
+        crop: share of the images of a batch that are cropped at random, boxes kept [MDETR].
         log_every: steps between two records, and so the finest grain at which a killed run goes on.
         judge_every: steps between two looks at the validation set; 0 for none.
     """
@@ -49,6 +50,7 @@ class Phase(BaseModel):
     accumulate: Annotated[int, Field(ge=1)] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
+    crop: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -113,15 +115,17 @@ def _steps(samples: int, epochs: float, batch: int = 64) -> int:
 
 _MDETR = Phase(
     steps=1, batch=64, lr=1e-4, vision_lr=1e-5, text_lr=5e-5, warm_up=0, decay=0, weight_decay=1e-4, clip=0.1,
-    ema=0.9998, accumulate=4, precision="bfloat16", checkpointing=True, log_every=500,
+    ema=0.9998, accumulate=4, precision="bfloat16", checkpointing=True, log_every=500, crop=0.5,
 )  # fmt: skip
-"""MDETR's optimizer [MDETR's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]"""
+"""MDETR's optimizer and crops [MDETR's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]"""
 _MDETR_TUNE = _MDETR.model_copy(update={"lr": 5e-5})
 _GLIP = Phase(
     steps=1, batch=64, lr=1e-4, text_lr=1e-5, warm_up=2000, decay=0, weight_decay=1e-4, clip=1.0, ema=0.999,
-    accumulate=32, precision="bfloat16", checkpointing=True, log_every=500,
+    accumulate=32, precision="bfloat16", checkpointing=True, log_every=500, crop=0.5,
 )  # fmt: skip
-"""GLIP-T's optimizer [GLIP's code]. How long methods compress is not known: an eighth of pre-training, for both. [ours]
+"""GLIP-T's optimizer [GLIP's code]; crops stand for its scales and mirror images. [ours]
+
+How long methods compress is not known: an eighth of pre-training, for both. [ours]
 """
 
 RECIPES: dict[Scale, Recipe] = {
