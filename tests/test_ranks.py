@@ -137,8 +137,12 @@ PLAINLY = DENSE.model_copy(update={"seed": 3})
 
 
 @pytest.mark.parametrize(
-    ("run", "steps"), [(PLAINLY, STEPS), (SNP, STEPS), (compression("upop", interval=5), 20), (GLIP, 6)],
-    ids=["plain", "snp", "upop", "glip"],
+    ("run", "steps"),
+    [
+        (PLAINLY, STEPS), (SNP, STEPS), (compression("snp", every=2, align="loss"), 12),
+        (compression("upop", interval=5), 20), (GLIP, 6),
+    ],
+    ids=["plain", "snp", "snp-loss", "upop", "glip"],
 )  # fmt: skip
 def test_two_processes_with_half_the_batch_give_the_losses_of_one(
     run: AnyRun, steps: int, pair: Pair, smoke_dense: Store, tmp_path: Path
