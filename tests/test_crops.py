@@ -62,6 +62,18 @@ def test_a_picture_that_a_box_fills_and_places_without_a_box_stay_as_they_are() 
     assert torch.equal(found.images_ICHW, full.images_ICHW) and torch.allclose(found.boxes_BM4, full.boxes_BM4)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_parts_of_a_batch_are_cropped_as_the_whole(seed: int) -> None:
+    whole = batch([[[2, 3, 8, 9]], [[30, 20, 38, 39]], [], [[20, 20, 24, 24]], [[6, 10, 16, 18]]], [0, 1, 0, 1, 2])
+    expected = crop(whole, 0.7, torch.Generator().manual_seed(seed))
+    for place, part in enumerate(expected.parts(2)):
+        found = crop(whole.part(place, 2), 0.7, torch.Generator().manual_seed(seed), (place, 2))
+        assert torch.equal(found.images_ICHW[found.image_index_B], part.images_ICHW[part.image_index_B])
+        assert torch.equal(found.boxes_BM4, part.boxes_BM4)
+        assert torch.equal(found.divisor.boxes_BM4, expected.boxes_BM4)
+    assert not torch.equal(expected.boxes_BM4, whole.boxes_BM4)
+
+
 def test_a_step_draws_the_same_wherever_the_stream_begins_and_a_share_of_images_is_cropped() -> None:
     one = batch([[[6, 10, 16, 18]]] * 200, list(range(200)))
     whole = list(islice(cropped(iter([one] * 4), 0.5, seed=3), 4))

@@ -115,7 +115,7 @@ class Long(Setup):
     parts: int = 1
 
     def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
-        longer = {"steps": self.length, "accumulate": self.parts, "log_every": 1}
+        longer = {"steps": self.length, "accumulate": self.parts, "log_every": 1, "crop": 0.5}
         return super().phase(run).model_copy(update=longer)
 
 

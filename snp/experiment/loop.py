@@ -120,7 +120,7 @@ class Loop:
         step = self._resume()
         self.progress(step * self.phase.batch)
         batches = on_device(
-            cropped(self.stream(step), self.phase.crop, self.seed + ranks.rank(), step), self.device
+            cropped(self.stream(step), self.phase.crop, self.seed, step, ranks.share()), self.device
         )
         began = saved = time.monotonic()
         self.model.train()
