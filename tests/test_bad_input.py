@@ -200,8 +200,8 @@ def test_the_real_command_ends_with_code_2_and_one_line_for_a_file_that_a_worker
     done = snp("run", ROW.label, "--scale", "smoke", "--workers", "1", "--out", str(store.root))
     assert done.returncode == 2
     assert f"{weights}: not a whole safetensors file" in assert_one_line(done.stderr)
-    assert {path.name for path in store.folder(ROW.compress(0)).iterdir()} == {"spec.json"}
-    assert store.state(ROW.compress(0)) == "incomplete"
+    assert {path.name for path in store.folder(ROW.compress(0)).iterdir()} == {"failed.json", "spec.json"}
+    assert store.state(ROW.compress(0)) == "failed"
 
 
 def snp(*arguments: str) -> subprocess.CompletedProcess[str]:
