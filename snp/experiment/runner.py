@@ -39,6 +39,17 @@ def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     return phase.steps * phase.batch
 
 
+def make_data(runs: Iterable[AnyRun], setup: Setup, workers: int = 2) -> None:
+    """Make the data of these runs before the first of them starts, or see that the user's are there."""
+    from snp.experiment.prepare import Source, data_root
+
+    for scale, data in sorted({(run.scale, run.data) for run in runs}):
+        if data == "real":
+            Source.of(scale, data, setup.data_root)
+        else:
+            data_root(scale, data, workers)
+
+
 def run_rows(
     rows: Iterable[Row],
     seeds: Sequence[int] | None,
@@ -62,11 +73,7 @@ def run_rows(
     todo = planned(rows, seeds, store)
     if dry_run or not todo:
         return todo
-    from snp.experiment.prepare import data_root
-
-    for scale, data in sorted({(run.scale, run.data) for run in todo}):
-        if data != "real":
-            data_root(scale, data, workers)
+    make_data(todo, setup, workers)
     spawn = multiprocessing.get_context("spawn")
     counter = spawn.Value("q", 0)
     total = sum(captions(run, setup) for run in todo)
@@ -118,11 +125,16 @@ _counter: Any = None
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
-    import torch
-
     from snp.data.build import end_with_parent
 
     end_with_parent()  # the command may be killed, and its successor must be alone with the run folders
+    one_thread()
+
+
+def one_thread() -> None:
+    """Compute on one thread from here on: sums, and so results, depend on their number."""
+    import torch
+
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
 

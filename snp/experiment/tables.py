@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.spec import (
     Benchmark,
     Compress,
@@ -37,6 +38,7 @@ class Row(BaseModel):
         recovery: whether continued pre-training follows, or goes with, the compression.
         group: the share that is removed, in per cent. of: what it is a share of.
         main: a reproduction runs it.
+        asks: what its runs need on a cluster beyond what their scale and kind have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class Row(BaseModel):
     benchmarks: tuple[Benchmark, ...] = EXPRESSIONS
     seeds: tuple[int, ...] = (0,)
     main: bool = False
+    asks: Resources = Resources()
 
     @property
     def label(self) -> str:
@@ -99,6 +102,10 @@ class Row(BaseModel):
         """All runs of a seed, parents first."""
         tunings = [self.finetune(seed, benchmark) for benchmark in self.benchmarks]
         return [*self.compress(seed).parents(), self.compress(seed), *tunings]
+
+    def resources(self, run: Pretrain | Compress | Finetune) -> Resources:
+        """What one of its runs asks of a cluster."""
+        return RESOURCES[run.scale][run.kind].overridden(self.asks)
 
 
 # name -> (method, options)

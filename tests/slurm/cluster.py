@@ -1,7 +1,7 @@
 """A SLURM of one's own: munge, MariaDB, slurmdbd, slurmctld and two slurmd, in one folder, on free ports.
 
-Nothing of the machine's is used or changed, so it also runs beside a real SLURM. Partition `one` (the default) is a node
-of two processors; `two` has another node beside it, which is the same machine.
+Nothing of the machine's is used or changed, so it also runs beside a real SLURM. Partition `one` (the default) is a
+node of two processors; `two` has another node beside it, which is the same machine.
 """
 
 import os
@@ -22,6 +22,7 @@ PROGRAMS = {
     "slurmdbd": ("slurmdbd",),
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
 }
+REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE = 90
 """Seconds that a daemon has to answer; they take one or two where the machine is not busy."""
 
@@ -75,8 +76,9 @@ class Cluster:
         self._wait("accounting", lambda: bool(self.run("sacctmgr", "-n", "list", "cluster").strip()))
 
     def run(self, *command: str, check: bool = False) -> str:
-        """What a command says on this cluster; with `check` it must succeed."""
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | self.environment, check=False)
+        """What a command says on this cluster, started in the repository; with `check` it must succeed."""
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True,
+                              env=os.environ | self.environment, check=False)  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
@@ -97,9 +99,9 @@ class Cluster:
 
     def _daemon(self, stack: ExitStack, *command: str) -> None:
         name = "-".join(part for part in command[:4] if not part.startswith("-"))
-        log = stack.enter_context(open(self.folder / f"{name}.log", "ab"))
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   env=os.environ | self.environment)  # fmt: skip
+        with open(self.folder / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       env=os.environ | self.environment)  # fmt: skip
         stack.callback(_stop, process)
         self._daemons.append((name, process))
 
