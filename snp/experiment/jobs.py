@@ -28,7 +28,10 @@ REASONS = {
     "NODE_FAIL": "its node failed",
     "PREEMPTED": "preempted, and not requeued",
 }
+SLURM_SAYS = ("slurmstepd", "srun:")
+"""How lines of a log begin that are not the run's."""
 TAIL = 4096
+"""Bytes at the end of a log that are looked at."""
 
 
 class Record(BaseModel):
@@ -157,10 +160,20 @@ def _status(
             reason = f"not begun: {lost[0]} did not end well"
         return Status(run, "failed", number, progress, reason)
     if failure is not None or submitted is not None:
-        code = f"exit code {job.exit_code.split(':')[0]}" if job is not None and job.exit_code else "its job ended"
-        last = _last_line(log_file(store, number))
-        return Status(run, "failed", number, progress, failure or (f"{code}: {last}" if last else code))
+        return Status(run, "failed", number, progress, _ended(job, log_file(store, number), failure))
     return Status(run, "missing" if store.state(run) == "missing" else "incomplete", "", progress)
+
+
+def _ended(job: Job | None, log: Path, failure: str | None) -> str:
+    """Why a job ended that nobody cancelled: for its memory, as the run noted, or as its log ends."""
+    lines = [line.strip() for line in _tail(log) if line.strip()]
+    about = [line for line in lines if line.startswith(SLURM_SAYS)]
+    # where no cgroup counts memory, SLURM's own state is a plain failure
+    if any("memory limit" in line or "oom" in line for line in about):
+        return REASONS["OUT_OF_MEMORY"]
+    last = next((line for line in reversed(lines) if line not in about), "")
+    code = f"exit code {job.exit_code.split(':')[0]}" if job is not None and job.exit_code else "its job ended"
+    return failure or (f"{code}: {last}" if last else code)
 
 
 def live(found: Iterable[Status]) -> dict[str, str]:
@@ -198,12 +211,12 @@ def slurm_jobs(numbers: Iterable[str]) -> dict[str, Job]:
     if not wanted:
         return found
     names = ",".join(sorted({number.split("_")[0] for number in wanted}))
-    text = _ask("sacct", "--noheader", "--parsable2", "--array", f"--jobs={names}", "--format=JobID,State,ExitCode",
+    text = _ask("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
                 unless="accounting storage is disabled")  # fmt: skip
     for name, state, code in (line.split("|") for line in text.splitlines()):
         job, _, step = name.partition(".")
         state = state.split()[0]  # CANCELLED by 1000
-        if not step or (state == "OUT_OF_MEMORY" and found.get(job, Job("")).state == "FAILED"):
+        if not step or state == "OUT_OF_MEMORY":
             found[job] = Job(state, code)
     text = _ask("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
     for name, state, reason in (line.split("|") for line in text.splitlines()):
@@ -255,10 +268,6 @@ def _progress(run: AnyRun, store: Store) -> str:
         except (ValueError, KeyError, TypeError):  # cut by a kill
             continue
     return ""
-
-
-def _last_line(path: Path) -> str:
-    return next((line.strip() for line in reversed(_tail(path)) if line.strip()), "")
 
 
 def _tail(path: Path) -> list[str]:

@@ -127,7 +127,8 @@ class Launch:
                 parameters["map_count"] = len(array.runs)
             jobs |= (own := array.numbers(f"JOB{number}"))
             runs = "\n".join(f"#   {job}  {slug}" for slug, job in own.items())
-            yield f"# {array.name}, {len(own)} runs:\n{runs}\n{_make_sbatch_string(command, self._folder, **parameters)}"
+            script = _make_sbatch_string(command, self._folder, **parameters)
+            yield f"# {array.name}, {len(own)} runs:\n{runs}\n{script}"
 
     def slurm(self, planned: Sequence[Array], queued: Mapping[str, str]) -> Iterator[tuple[Array, Record, str | None]]:
         """Submit the arrays; yields each with its record and what it waits for.

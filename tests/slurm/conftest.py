@@ -19,6 +19,7 @@ def slurm(smoke_data: Path) -> Iterator[Cluster]:
         pytest.exit(f"Debian packages are missing: apt install {' '.join(packages)}", 2)
     folder = Path(tempfile.mkdtemp(prefix="snp-slurm-"))  # pytest's folders may be too deep for sockets
     folder.chmod(0o755)
+    (smoke_data / "scenes-desk").symlink_to("scenes-smoke")
     with pytest.MonkeyPatch.context() as patch, Cluster(folder, MEMORY) as cluster:
         # states are saved at every step's end where a signal asks for it, and else not in so short a run
         for name, value in (*cluster.environment.items(), ("SNP_DATA", smoke_data), ("OMP_NUM_THREADS", 1)):
