@@ -10,7 +10,8 @@ DATA=${DATA:-scenes}
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-60}  # progress goes to a file
 
 start() {
-    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    MASTER_ADDR=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
     MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
     export MASTER_ADDR MASTER_PORT
     srun "${PYTHON:-.nox/shared/bin/python}" -m snp "$@" --scale "$SCALE" ${OUT:+--out "$OUT"} \

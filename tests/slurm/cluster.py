@@ -16,13 +16,13 @@ from getpass import getuser
 from pathlib import Path
 
 PROGRAMS = {
-    "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel"),
-    "slurm-client": ("sacct",),
+    "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sacct"),
     "munge": ("munged",),
     "slurmdbd": ("slurmdbd",),
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
+NODES = ("n1", "n2")
 PATIENCE = 90
 """Seconds that a daemon has to answer; they take one or two where the machine is not busy."""
 
@@ -53,10 +53,14 @@ class Cluster:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.run("scancel", f"--user={getuser()}")  # jobs outlive the daemons that started them
+        limit = time.monotonic() + PATIENCE
+        while self.run("squeue", "--noheader") and time.monotonic() < limit:
+            time.sleep(0.3)
         self._stack.close()
 
     def _start(self, stack: ExitStack) -> None:
-        ports = dict(zip(("database", "accounts", "control", "n1", "n2"), _free_ports(5), strict=True))
+        ports = dict(zip(("database", "accounts", "control", *NODES), _free_ports(5), strict=True))
         self._configure(ports)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -70,7 +74,7 @@ class Cluster:
         self._daemon(stack, "slurmdbd", "-D")
         self._wait("slurmdbd", lambda: _answers(ports["accounts"]))
         self._daemon(stack, "slurmctld", "-D", "-c")
-        for node in ("n1", "n2"):
+        for node in NODES:
             self._daemon(stack, "slurmd", "-D", "-N", node)
         self._wait("nodes", lambda: self.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * 3)
         self._wait("accounting", lambda: bool(self.run("sacctmgr", "-n", "list", "cluster").strip()))
@@ -78,7 +82,7 @@ class Cluster:
     def run(self, *command: str, check: bool = False) -> str:
         """What a command says on this cluster, started in the repository; with `check` it must succeed."""
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True,
-                              env=os.environ | self.environment, check=False)  # fmt: skip
+                              env=os.environ | self.environment, timeout=300, check=False)  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
@@ -135,7 +139,7 @@ StorageLoc=slurm
         (here / "state").mkdir()
         nodes = "\n".join(
             f"NodeName={name} NodeHostname=localhost Port={ports[name]} CPUs=2 RealMemory={self.memory}"
-            for name in ("n1", "n2")
+            for name in NODES
         )
         # a requeued job waits until its old credential has expired: two minutes unless told otherwise
         (here / "slurm.conf").write_text(f"""\
@@ -174,8 +178,8 @@ InactiveLimit=0
 MessageTimeout=60
 SlurmdTimeout=300
 {nodes}
-PartitionName=one Nodes=n1 Default=YES MaxTime=INFINITE State=UP
-PartitionName=two Nodes=n1,n2 MaxTime=INFINITE State=UP
+PartitionName=one Nodes={NODES[0]} Default=YES MaxTime=INFINITE State=UP
+PartitionName=two Nodes={','.join(NODES)} MaxTime=INFINITE State=UP
 """)
 
 

@@ -15,8 +15,7 @@ MEMORY = 8000
 @pytest.fixture(scope="session")
 def slurm(smoke_data: Path) -> Iterator[Cluster]:
     """A SLURM whose commands this process, and all that it starts, finds; afterwards nothing of it is left."""
-    if packages := missing():
-        pytest.exit(f"Debian packages are missing: apt install {' '.join(packages)}", 2)
+    assert not missing(), "see `nox -s slurm-tests`"
     folder = Path(tempfile.mkdtemp(prefix="snp-slurm-"))  # pytest's folders may be too deep for sockets
     folder.chmod(0o755)
     (smoke_data / "scenes-desk").symlink_to("scenes-smoke")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import REPOSITORY, Cluster
+from cluster import NODES, REPOSITORY, Cluster
 
 from snp.experiment.jobs import Status, cancel, launch_folder, records, statuses
 from snp.experiment.launch import Array, Launch
@@ -144,13 +144,14 @@ dist.init_process_group("gloo", rank=rank, world_size=world)
 total = torch.tensor([rank + 1.0])
 dist.all_reduce(total)
 print(os.environ["SLURMD_NODENAME"], int(total), flush=True)
+dist.destroy_process_group()
 """)
     instead = tmp_path / "python"  # of `python -m snp ...`
     instead.write_text(f"#!/bin/sh\nexec {sys.executable} {work}\n")
     instead.chmod(0o755)
     slurm.run("sbatch", "--wait", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log",
               f"--export=ALL,PYTHON={instead}", "slurm/mdetr_pretrain.sh", check=True)  # fmt: skip
-    assert {"n1 3", "n2 3"} <= {*(tmp_path / "job.log").read_text().splitlines()}
+    assert {f"{node} 3" for node in NODES} <= {*(tmp_path / "job.log").read_text().splitlines()}
 
 
 def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -> None:
