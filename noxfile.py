@@ -49,6 +49,17 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "mypy", "snp/compression")
 
 
+@nox.session(name="slurm-tests")
+def slurm_tests(session: nox.Session) -> None:
+    """Launching on a SLURM of its own, in a temporary folder; needs the Debian packages that it names."""
+    sys.path.insert(0, str(HERE / "tests" / "slurm"))
+    from cluster import missing
+
+    if packages := missing():
+        session.error(f"SLURM is not here; Debian packages: apt install {' '.join(packages)}")
+    python(session, "-m", "pytest", "tests/slurm", *session.posargs)
+
+
 REPRODUCED = {
     "table1": "Table 1, referring expressions",
     "table1b": "Table 1b, unstructured pruning at 63% sparsity",

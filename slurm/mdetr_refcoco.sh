@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=mdetr-refcoco
+#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=8G
-#SBATCH --time=01:00:00
+#SBATCH --time=02:00:00
+#SBATCH --signal=USR1@90
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.log
-# One seed of one row of Table 1: compression and fine-tuning on the three benchmarks. Stopped or requeued, it goes on.
+# One seed of one row of Table 1: compression, and fine-tuning on the three benchmarks.
 #   sbatch --export=ALL,ROW=scenes/magnitude@60,SEED=1 slurm/mdetr_refcoco.sh
-set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
-exec srun "${PYTHON:-.nox/shared/bin/python}" -m snp run "${ROW:-scenes/snp@60}" --seed "${SEED:-0}" --scale "${SCALE:-desk}"
+#   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/mdetr_refcoco.sh
+. "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
+start run "${ROW:-$DATA/snp@60}" --seed "${SEED:-0}" --workers 1

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from snp.errors import InputError
+from snp.experiment.resources import Resources
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, dense
 from snp.experiment.stopping import Stopped
@@ -46,10 +47,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store = _store(scale, out)
-    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
+    store, chosen = _store(scale, out), _chosen(table, scale, data)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -95,7 +93,7 @@ def run(
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
-    store = Store(out or Path(".runs") / "trial") if setup.steps else _store(scale, out)
+    store = _store_of(scale, out, setup)
     _run(chosen, seed or None, store, workers, dry_run, setup)
 
 
@@ -135,27 +133,120 @@ def reproduce(
 
 
 @app.command
+def launch(
+    table: Table,
+    scale: Scale = "desk",
+    cluster: Literal["slurm", "local", "debug"] = "slurm",
+    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    data: Data | None = None,
+    out: Out = None,
+    array_parallelism: Annotated[
+        int | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
+    ] = None,
+    dry_run: Annotated[bool, tyro.conf.arg(help="print every sbatch script; needs no SLURM")] = False,
+    wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),  # noqa: B008 - frozen
+    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+) -> None:
+    """Submit what is missing or incomplete of a table, a job for each run, and neither done nor queued.
+
+    local: one process of this machine does it all and outlives this one; debug: this process does it.
+    """
+    from tabulate import tabulate
+
+    from snp.experiment.jobs import live, statuses
+    from snp.experiment.launch import Launch, arrays, resources
+    from snp.experiment.runner import make_data, planned
+    from snp.experiment.work import Place
+
+    chosen, only = _chosen(table, scale, data), _seeds(seeds)
+    store = _store_of(scale, out, setup)
+    todo = planned(chosen, only, store)
+    queued = {} if dry_run and not todo else live(statuses(todo, store))
+    left = [run for run in todo if run.slug not in queued]
+    if not left:
+        print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
+        return
+    here = cluster != "slurm"
+    jobs = Launch(store, Place.of(store, setup), array_parallelism or (2 if here else 256))
+    asked = arrays(resources(chosen, todo, wish), queued)
+    if dry_run:
+        print("\n\n".join(jobs.dry(asked, queued)))
+        return
+    make_data(left, setup)
+    if cluster == "debug":
+        jobs.debug(left)
+    elif cluster == "local":
+        print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}`")
+    else:
+        lines = []
+        for array, record, waits in jobs.slurm(asked, queued):
+            of = array.resources
+            lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
+        print(tabulate(lines, ["job", "name", "runs", "time", "memory", "GPUs", "waits for"], disable_numparse=True))
+
+
+@app.command
+def status(
+    table: Table,
+    scale: Scale = "desk",
+    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    data: Data | None = None,
+    out: Out = None,
+) -> None:
+    """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
+    from tabulate import tabulate
+
+    from snp.experiment.jobs import statuses, summary
+
+    found = statuses(_runs(table, scale, data, seeds), _store(scale, out))
+    lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
+    print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
+    print(f"\n{summary(found)}")
+
+
+@app.command
+def cancel(
+    table: Table,
+    scale: Scale = "desk",
+    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    data: Data | None = None,
+    out: Out = None,
+) -> None:
+    """End the queued and running jobs of a table; what runs saves its state first, and goes on when launched again."""
+    from snp.experiment.jobs import cancel as end
+    from snp.experiment.jobs import statuses
+
+    store = _store(scale, out)
+    ended = end(statuses(_runs(table, scale, data, seeds), store), store)
+    for one in ended:
+        print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
+    if not ended:
+        print("nothing to cancel: no job of these runs is queued or running")
+
+
+@app.command
 def pretrain(
     scale: Scale = "desk",
     data: Data = "scenes",
     model: Model = "mdetr",
     out: Out = None,
     threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
+    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
     from snp import ranks
 
-    spec, store = dense(scale, data, model), _store(scale, out)
+    spec, store = dense(scale, data, model), _store_of(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
             import_module("torch").set_num_threads(threads)
-            total = import_module("snp.experiment.runner").captions(spec)
+            total = import_module("snp.experiment.runner").captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
             with tqdm(total=total, desc=spec.name, **look) as bar:
-                import_module("snp.experiment.stages").run(spec, store, bar.update)
+                import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
         if first:
             print(f"done: {store.folder(spec)}")
 
@@ -340,9 +431,36 @@ def bench(
         print(import_module("snp.experiment.bench").train(scale, data))
 
 
+def _chosen(table: str, scale: Scale, data: Data | None) -> list[Row]:
+    """The rows of a table, on one data set or on all."""
+    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
+    if not chosen:
+        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
+    return chosen
+
+
+def _seeds(text: str) -> tuple[int, ...] | None:
+    """`0,1` as numbers; None for all."""
+    if text and not all(part.isdecimal() for part in text.split(",")):
+        raise InputError("--seeds", f"must be numbers of 0 or more, got {text}", "as --seeds 0,1,2")
+    return tuple(map(int, text.split(","))) if text else None
+
+
+def _runs(table: str, scale: Scale, data: Data | None, seeds: str) -> list[AnyRun]:
+    """All runs of a table's rows, each once, parents first."""
+    only = _seeds(seeds)
+    chosen = _chosen(table, scale, data)
+    return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
+
+
 def _store(scale: Scale, out: Path | None) -> Store:
     """The committed results, or a folder of one's own that borrows their dense checkpoint."""
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
+
+
+def _store_of(scale: Scale, out: Path | None, setup: Setup) -> Store:
+    """As `_store`, but trials are kept apart, and from all that is finished."""
+    return Store(out or Path(".runs") / "trial") if setup.steps else _store(scale, out)
 
 
 def _run(

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.files import read_json
 
 PACKAGES = (
     "torch", "torchvision", "timm", "open_clip_torch", "transformers",
     "numpy", "scipy", "pillow", "safetensors", "pydantic",
 )  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parents[2]
+STATE_FILE = "code.json"
+"""In a snapshot of the code: what git said of it."""
 
 
 def manifest(
@@ -54,8 +57,12 @@ def manifest(
 
 @cache
 def code_state() -> dict[str, Any]:
-    """`git_state` of the code that this process runs: asked first when a run begins, as the checkout may move on."""
-    return git_state(REPOSITORY)
+    """`git_state` of the code that this process runs: asked first when a run begins, as the checkout may move on.
+
+    Of a snapshot it is that of the checkout when the snapshot was taken.
+    """
+    frozen = REPOSITORY / STATE_FILE
+    return read_json(frozen) if frozen.exists() else git_state(REPOSITORY)
 
 
 def git_state(folder: Path) -> dict[str, Any]:

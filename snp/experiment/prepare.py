@@ -1,6 +1,5 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary, encode
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
+from snp.experiment.setup import data_home
 from snp.experiment.spec import Data, Scale
 from snp.files import read_json, write_json
 from snp.models.config import GLIPConfig, TowerConfig
@@ -26,9 +26,8 @@ SEED = 0
 
 
 def data_folder(scale: Scale, data: Data) -> Path:
-    """`$SNP_DATA/<data>-<scale>`; without SNP_DATA below `.data/` of this repository."""
-    base = os.environ.get("SNP_DATA") or Path(__file__).resolve().parents[2] / ".data"
-    return Path(base) / f"{data}-{scale}"
+    """Where the data of a scale are, or will be."""
+    return data_home() / f"{data}-{scale}"
 
 
 def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:

@@ -39,6 +39,17 @@ def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     return phase.steps * phase.batch
 
 
+def make_data(runs: Iterable[AnyRun], setup: Setup, workers: int = 2) -> None:
+    """Make the data of these runs before the first of them starts, or see that the user's are there."""
+    from snp.experiment.prepare import Source, data_root
+
+    for scale, data in sorted({(run.scale, run.data) for run in runs}):
+        if data == "real":
+            Source.of(scale, data, setup.data_root)
+        else:
+            data_root(scale, data, workers)
+
+
 def run_rows(
     rows: Iterable[Row],
     seeds: Sequence[int] | None,
@@ -70,19 +81,11 @@ def run_rows(
         if not todo and ranks.rank() == 0:
             print("nothing to do: all runs are done")
         if todo:
-            _make_data(todo, workers)
+            make_data(todo, setup, workers)
             elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
             if elsewhere:
                 raise elsewhere[0]
     return todo
-
-
-def _make_data(todo: list[AnyRun], workers: int) -> None:
-    from snp.experiment.prepare import data_root
-
-    for scale, data in sorted({(run.scale, run.data) for run in todo}):
-        if data != "real":
-            data_root(scale, data, workers)
 
 
 def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
@@ -163,11 +166,16 @@ _counter: Any = None
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
-    import torch
-
     from snp.data.build import end_with_parent
 
     end_with_parent()  # the command may be killed, and its successor must be alone with the run folders
+    one_thread()
+
+
+def one_thread() -> None:
+    """Compute on one thread from here on: sums, and so results, depend on their number."""
+    import torch
+
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
 

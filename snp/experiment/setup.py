@@ -1,5 +1,6 @@
 """What a user's machine brings to a run, and what a trial changes: no part of what a run is, and so not of its hash."""
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -7,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from snp.experiment.recipes import Phase, phase_of
 from snp.experiment.spec import Compress, Finetune, Pretrain
+
+
+def data_home() -> Path:
+    """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository."""
+    return Path(os.environ.get("SNP_DATA") or Path(__file__).resolve().parents[2] / ".data")
 
 
 class Setup(BaseModel):
@@ -20,6 +26,12 @@ class Setup(BaseModel):
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(None, description="captions in a step of a trial; default: those of the recipe")
     device: str = Field("", description="cpu or cuda; default: a GPU where there is one, at paper scale")
+
+    def absolute(self) -> "Setup":
+        """The same from any working folder; a name that is no file here is a model's."""
+        given = {name: getattr(self, name) for name in ("data_root", "vision_weights", "text_weights")}
+        found = {name: Path(value).resolve() for name, value in given.items() if value and Path(value).exists()}
+        return self.model_copy(update={n: path if n == "data_root" else str(path) for n, path in found.items()})
 
     def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
         """The phase that a run trains for."""

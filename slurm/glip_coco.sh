@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=glip-coco
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=8G
+#SBATCH --time=02:00:00
+#SBATCH --signal=USR1@90
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%j.log
+# One seed of one row of Table 4: the GLIP-style model compressed, and fine-tuned on detection.
+#   sbatch --export=ALL,ROW=scenes/magnitude@60:coco,SEED=1 slurm/glip_coco.sh
+#   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/glip_coco.sh
+. "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
+start run "${ROW:-$DATA/snp@60:coco}" --seed "${SEED:-0}" --workers 1

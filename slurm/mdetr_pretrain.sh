@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=mdetr-pretrain
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=8G
+#SBATCH --time=12:00:00
+#SBATCH --signal=USR1@90
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%x-%j.log
+# The dense model that all rows start from; MODEL=glip for the other one. On several nodes, one task for each GPU:
+#   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 --mem=0 --time=2-0 \
+#       --export=ALL,SCALE=paper,DATA_ROOT=... slurm/mdetr_pretrain.sh
+. "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
+start pretrain --data "$DATA" --model "${MODEL:-mdetr}"

@@ -1,0 +1,23 @@
+# Sourced by the jobs beside it: `start ARGUMENTS` runs `python -m snp ARGUMENTS` in every task of the job.
+# Tasks (one for each GPU) meet where torchrun's would: at MASTER_ADDR, the first host. It is srun that starts them, as
+# torchrun would keep from them the SIGUSR1 that SLURM sends ahead of the time limit: a run saves, ends with 75, and is
+# requeued. Variables of all jobs, for sbatch --export=ALL,...:
+#   SCALE (desk), DATA (scenes; real at paper scale), SEED (0), OUT, DATA_ROOT, VISION_WEIGHTS, TEXT_WEIGHTS, PYTHON
+cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
+SCALE=${SCALE:-desk}
+[ "$SCALE" = paper ] && DATA=${DATA:-real}
+DATA=${DATA:-scenes}
+export TQDM_MININTERVAL=${TQDM_MININTERVAL:-60}  # progress goes to a file
+
+start() {
+    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    MASTER_ADDR=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
+    MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+    export MASTER_ADDR MASTER_PORT
+    srun "${PYTHON:-.nox/shared/bin/python}" -m snp "$@" --scale "$SCALE" ${OUT:+--out "$OUT"} \
+        ${DATA_ROOT:+--data-root "$DATA_ROOT"} ${VISION_WEIGHTS:+--vision-weights "$VISION_WEIGHTS"} \
+        ${TEXT_WEIGHTS:+--text-weights "$TEXT_WEIGHTS"}
+    code=$?
+    [ $code = 75 ] && scontrol requeue "$SLURM_JOB_ID"
+    exit $code
+}

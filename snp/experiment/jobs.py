@@ -1,0 +1,280 @@
+"""What was submitted, and what became of it: SLURM's word, the processes of this machine, and the run folders."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from snp.errors import InputError
+from snp.experiment.recipes import phase_of
+from snp.experiment.spec import explain
+from snp.experiment.store import OWNER, AnyRun, Store
+from snp.files import read_json, write_json
+
+RunState = Literal["done", "running", "queued", "failed", "incomplete", "missing"]
+QUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED")
+REASONS = {
+    "OUT_OF_MEMORY": "out of memory: ask for more with --mem",
+    "TIMEOUT": "out of time, and not requeued",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "preempted, and not requeued",
+}
+SLURM_SAYS = ("slurmstepd", "srun:")
+"""How lines of a log begin that are not the run's."""
+TAIL = 4096
+"""Bytes at the end of a log that are looked at."""
+
+
+class Record(BaseModel):
+    """One submission: an array, or a process on this machine; kept in a file of its own below `.launch`.
+
+    Args:
+        cluster: slurm, or local: then `job` is a process.
+        job: its number; array elements have `<job>_<index>`.
+        time: of submission, ISO 8601. host: where it was submitted. code: the snapshot that it runs.
+        runs: slug -> job, in the order of the array.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cluster: Literal["slurm", "local"]
+    job: str
+    time: str
+    host: str
+    code: str
+    runs: dict[str, str]
+
+
+class Job(NamedTuple):
+    """A job as SLURM sees it: state, `exit:signal` (empty where nobody knows) and what it waits for, or failed of."""
+
+    state: str
+    exit_code: str = ""
+    reason: str = ""
+
+
+class Status(NamedTuple):
+    """Where one run is.
+
+    Attributes:
+        job: number of its last job; empty where it was not submitted.
+        progress: steps done and steps in all, as `8/16`; empty where it has not begun, and when it is done.
+        reason: of a failure, or what it waits for.
+    """
+
+    run: AnyRun
+    state: RunState
+    job: str = ""
+    progress: str = ""
+    reason: str = ""
+
+
+def launch_folder(store: Store) -> Path:
+    """Where a store keeps records of submissions, logs of jobs, and the code that they run."""
+    return store.root / ".launch"
+
+
+def log_file(store: Store, job: str) -> Path:
+    """What a job wrote to stderr; the name is submitit's."""
+    return launch_folder(store) / "jobs" / f"{job}_0_log.err"
+
+
+def keep(store: Store, cluster: Literal["slurm", "local"], job: str, code: Path, runs: dict[str, str]) -> Record:
+    """Note a submission."""
+    now = datetime.now(UTC).isoformat()
+    record = Record(cluster=cluster, job=job, time=now, host=socket.gethostname(), code=str(code), runs=runs)
+    write_json(launch_folder(store) / "submitted" / f"{now}-{job}.json", record.model_dump())
+    return record
+
+
+def records(store: Store) -> list[Record]:
+    """All submissions, the last one last."""
+    found = []
+    for path in sorted((launch_folder(store) / "submitted").glob("*.json")):
+        try:
+            found.append(Record.model_validate(read_json(path)))
+        except ValidationError as error:
+            raise explain(error, path) from None
+    return found
+
+
+def statuses(runs: Iterable[AnyRun], store: Store) -> list[Status]:
+    """Where these runs are, parents before children; SLURM is asked twice, however many they are.
+
+    Raises:
+        InputError: a record or a result cannot be read, or SLURM does not answer.
+    """
+    found: dict[str, Status] = {}
+    todo = {run.slug: run for run in runs}
+    jobs: dict[str, tuple[Record, str]] = {
+        slug: (record, job) for record in records(store) for slug, job in record.runs.items() if slug in todo
+    }
+    # a job may make the weights of a result again
+    known = {slug: Status(run, "done") for slug, run in todo.items()
+             if store.find(run) and (slug not in jobs or store.has_weights(run))}  # fmt: skip
+    owners = {slug: _owner(store, run) for slug, run in todo.items() if slug not in known}
+    asked = {job for slug, (record, job) in jobs.items() if slug not in known and record.cluster == "slurm"}
+    scripts = {str(owner["job"]) for owner in owners.values() if owner.get("job")}
+    seen = slurm_jobs(asked | scripts)
+    for slug, run in todo.items():
+        found[slug] = known.get(slug) or _status(run, store, jobs.get(slug), owners[slug], seen, found)
+    return list(found.values())
+
+
+def _status(
+    run: AnyRun,
+    store: Store,
+    submitted: tuple[Record, str] | None,
+    owner: dict[str, str],
+    seen: dict[str, Job],
+    parents: dict[str, Status],
+) -> Status:
+    record, number = submitted or (None, str(owner.get("job") or ""))
+    job = seen.get(number)
+    progress = _progress(run, store)
+    if record is not None and record.cluster == "local" and _local_lives(record):
+        return Status(run, "running" if _lives(owner) else "queued", number, progress)
+    if job is not None and job.state in RUNNING:
+        return Status(run, "running", number, progress)
+    if job is not None and job.state in QUEUED:
+        return Status(run, "queued", number, progress, f"waits: {job.reason}" if job.reason != "None" else "")
+    if _lives(owner) or ((script := seen.get(str(owner.get("job")))) is not None and script.state in RUNNING):
+        return Status(run, "running", str(owner.get("job") or number), progress)
+    if store.find(run):
+        return Status(run, "done")
+    failure = store.failure(run)
+    if job is not None and job.state not in ("FAILED", "COMPLETED"):
+        lost = [parent.name for parent in run.parents()
+                if (of := parents.get(parent.slug)) and of.state in ("failed", "incomplete")]  # fmt: skip
+        reason = REASONS.get(job.state, job.state.lower().replace("_", " "))
+        if job.state == "CANCELLED" and lost and not progress:
+            reason = f"not begun: {lost[0]} did not end well"
+        return Status(run, "failed", number, progress, reason)
+    if failure is not None or submitted is not None:
+        return Status(run, "failed", number, progress, _ended(job, log_file(store, number), failure))
+    return Status(run, "missing" if store.state(run) == "missing" else "incomplete", "", progress)
+
+
+def _ended(job: Job | None, log: Path, failure: str | None) -> str:
+    """Why a job ended that nobody cancelled: for its memory, as the run noted, or as its log ends."""
+    lines = [line.strip() for line in _tail(log) if line.strip()]
+    about = [line for line in lines if line.startswith(SLURM_SAYS)]
+    # where no cgroup counts memory, SLURM's own state is a plain failure
+    if any("memory limit" in line or "oom" in line for line in about):
+        return REASONS["OUT_OF_MEMORY"]
+    last = next((line for line in reversed(lines) if line not in about), "")
+    code = f"exit code {job.exit_code.split(':')[0]}" if job is not None and job.exit_code else "its job ended"
+    return failure or (f"{code}: {last}" if last else code)
+
+
+def live(found: Iterable[Status]) -> dict[str, str]:
+    """Slug -> job of what is queued or running."""
+    return {status.run.slug: status.job for status in found if status.state in ("queued", "running") and status.job}
+
+
+def cancel(found: Sequence[Status], store: Store) -> list[Status]:
+    """End the jobs of what was submitted and is queued or running; returns those. What runs saves its state first."""
+    chosen = live(found)
+    of = {job: record for record in records(store) for job in record.runs.values()}
+    slurm = sorted({job for job in chosen.values() if job in of and of[job].cluster == "slurm"})
+    if slurm:
+        _ask("scancel", *slurm)
+    for job in {job for job in chosen.values() if job in of and of[job].cluster == "local"}:
+        os.kill(int(job), signal.SIGTERM)
+    return [status for status in found if status.run.slug in chosen and status.job in of]
+
+
+def summary(found: Iterable[Status]) -> str:
+    """How many runs are in which state, as `3 done, 1 running`."""
+    counts = Counter(status.state for status in found)
+    order: tuple[RunState, ...] = ("done", "running", "queued", "failed", "incomplete", "missing")
+    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+
+
+def slurm_jobs(numbers: Iterable[str]) -> dict[str, Job]:
+    """What SLURM knows of these jobs: accounting (where it is kept), then the controller, which is ahead of it.
+
+    Raises:
+        InputError: SLURM is here and does not answer.
+    """
+    wanted = {*numbers}
+    found: dict[str, Job] = {}
+    if not wanted:
+        return found
+    names = ",".join(sorted({number.split("_")[0] for number in wanted}))
+    text = _ask("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
+                unless="accounting storage is disabled")  # fmt: skip
+    for name, state, code in (line.split("|") for line in text.splitlines()):
+        job, _, step = name.partition(".")
+        state = state.split()[0]  # CANCELLED by 1000
+        if not step or state == "OUT_OF_MEMORY":
+            found[job] = Job(state, code)
+    text = _ask("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
+    for name, state, reason in (line.split("|") for line in text.splitlines()):
+        if name in wanted:
+            old = found.get(name, Job(""))
+            ended = state not in QUEUED + RUNNING
+            found[name] = old if ended and old.state not in ("", *QUEUED, *RUNNING) else Job(state, "", reason)
+    return {name: job for name, job in found.items() if name in wanted}
+
+
+def _ask(program: str, *arguments: str, unless: str | None = None) -> str:
+    """What one of SLURM's programs says; nothing where there is no SLURM."""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    if done.returncode and (unless is None or unless not in done.stderr):
+        raise InputError(program, done.stderr.strip() or f"exit code {done.returncode}", "is SLURM up?")
+    return done.stdout
+
+
+def _local_lives(record: Record) -> bool:
+    """Whether a job of this machine goes on: a number alone may be another process by now."""
+    if record.host != socket.gethostname():
+        return False
+    try:
+        return b"submitit" in Path(f"/proc/{record.job}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _owner(store: Store, run: AnyRun) -> dict[str, str]:
+    """Who does a run, or did it when it was killed."""
+    try:
+        return dict(json.loads((store.folder(run) / OWNER).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _lives(owner: dict[str, str]) -> bool:
+    return owner.get("host") == socket.gethostname() and Path(f"/proc/{owner['process']}").exists()
+
+
+def _progress(run: AnyRun, store: Store) -> str:
+    """Steps of the last line of the log, and steps in all."""
+    for line in reversed(_tail(store.folder(run) / "log.jsonl")):
+        try:
+            return f"{json.loads(line)['step']}/{phase_of(run).steps}"
+        except (ValueError, KeyError, TypeError):  # cut by a kill
+            continue
+    return ""
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines of a file that may be long."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []

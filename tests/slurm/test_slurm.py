@@ -1,0 +1,178 @@
+"""Launching, watching and ending jobs on a real SLURM, at smoke scale."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import NODES, REPOSITORY, Cluster
+
+from snp.experiment.jobs import Status, cancel, launch_folder, records, statuses
+from snp.experiment.launch import Array, Launch
+from snp.experiment.resources import RESOURCES, Resources
+from snp.experiment.setup import Setup
+from snp.experiment.snapshot import freeze
+from snp.experiment.store import AnyRun, Store
+from snp.experiment.tables import find, rows
+from snp.experiment.work import Place
+
+LONG = Setup(steps=20, batch=32)
+"""A pre-training of desk scale on few scenes, whose steps take long enough for something to happen between them."""
+PRETRAIN = find("scenes/snp@60", "desk").pretrain
+ASKED = RESOURCES["smoke"]["pretrain"]
+
+
+def snp(*arguments: object) -> str:
+    """What the command prints."""
+    command = [sys.executable, "-m", "snp", *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait(store: Store, run: AnyRun, ready: Callable[[Status], bool]) -> Status:
+    """The status of a run as soon as it is `ready`, or has ended otherwise."""
+    limit = time.monotonic() + 120
+    while not ready(now := statuses([run], store)[0]):
+        assert now.state not in ("done", "failed") and time.monotonic() < limit, now
+        time.sleep(0.3)
+    return now
+
+
+def submit(store: Store, run: AnyRun, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
+    """Submit one run; the number of its job."""
+    launch = Launch(store, Place.of(store, setup), parallelism=1, warning=warning)
+    [(_, record, _)] = launch.slurm([Array((run,), resources)], {})
+    return record.job
+
+
+def logged(store: Store, run: AnyRun) -> list[int]:
+    """Steps in the run's log, as written."""
+    path = store.folder(run) / "log.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def out_of_time(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run that is longer than its job may be. SLURM looks at limits every half minute, and so warns within the first
+    one, when the run has begun; other tests go on meanwhile."""
+    store = Store(tmp_path_factory.mktemp("out_of_time"))
+    submit(store, PRETRAIN, ASKED.overridden(Resources(time="1")), Setup(steps=5000, batch=32), warning=5)
+    return store
+
+
+def test_a_script_ends_in_a_done_run_and_a_row_of_its_table(
+    slurm: Cluster, out_of_time: Store, tmp_path: Path
+) -> None:
+    given = f"ALL,SCALE=smoke,OUT={tmp_path},PYTHON={sys.executable}"
+    output = slurm.run("sbatch", "--wait", "--mem=3G", f"--output={tmp_path}/job.log", f"--export={given}",
+                       "slurm/glip_coco.sh", check=True)  # fmt: skip
+    assert "Submitted batch job" in output
+    store, row = Store(tmp_path), find("scenes/snp@60:coco", "smoke")
+    assert [store.state(run) for run in row.runs(0)] == ["done"] * 4
+    assert "| snp " in snp("table", "table4", "--scale", "smoke", "--out", tmp_path)
+
+
+def test_a_run_that_slurm_requeues_goes_on_from_its_last_step(slurm: Cluster, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = submit(store, PRETRAIN)
+    assert wait(store, PRETRAIN, lambda now: bool(now.progress)).state == "running"
+    slurm.run("scontrol", "requeue", job, check=True)
+    wait(store, PRETRAIN, lambda now: now.state == "queued")
+    assert (store.folder(PRETRAIN) / "state.pt").exists()
+    wait(store, PRETRAIN, lambda now: now.state == "done")
+    assert logged(store, PRETRAIN) == [*range(1, LONG.steps + 1)], "steps were lost or done twice"
+    assert "Restarts=1" in slurm.run("scontrol", "show", "job", job)
+
+
+def test_a_run_whose_time_is_up_saves_and_is_requeued(out_of_time: Store) -> None:
+    [record] = records(out_of_time)
+    output = launch_folder(out_of_time) / "jobs" / f"{record.job}_0_log.out"
+    wait(out_of_time, PRETRAIN, lambda _: output.exists() and "Job has timed out" in output.read_text())
+    wait(out_of_time, PRETRAIN, lambda now: now.state == "queued")
+    before = len(logged(out_of_time, PRETRAIN))
+    wait(out_of_time, PRETRAIN, lambda _: len(logged(out_of_time, PRETRAIN)) > before)
+    cancel(statuses([PRETRAIN], out_of_time), out_of_time)
+    steps = logged(out_of_time, PRETRAIN)
+    assert before > 0 and steps == [*range(1, len(steps) + 1)], "steps were lost or done twice"
+
+
+def test_a_cancelled_run_is_saved_and_its_dependents_end_with_it(slurm: Cluster, tmp_path: Path) -> None:
+    store, child = Store(tmp_path), find("scenes/snp@60", "desk").compress(0)
+    launch = Launch(store, Place.of(store, LONG), parallelism=1)
+    parent, _ = launch.slurm([Array((PRETRAIN,), ASKED), Array((child,), ASKED)], {})
+    wait(store, PRETRAIN, lambda now: bool(now.progress))
+    assert [(one.state, one.reason) for one in statuses([PRETRAIN, child], store)] == [
+        ("running", ""), ("queued", "waits: Dependency")
+    ]  # fmt: skip
+    assert [one.run for one in cancel(statuses([PRETRAIN], store), store)] == [PRETRAIN]
+
+    assert wait(store, PRETRAIN, lambda now: now.state == "failed").reason == "cancelled"
+    assert (store.folder(PRETRAIN) / "state.pt").exists()
+    assert wait(store, child, lambda now: now.state == "failed").job != parent[1].job
+    assert statuses([PRETRAIN, child], store)[1].reason == f"not begun: {PRETRAIN.name} did not end well"
+
+
+def test_a_job_killed_for_its_memory_is_reported_as_such(slurm: Cluster, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    submit(store, PRETRAIN, ASKED.overridden(Resources(mem="200M")))
+    assert wait(store, PRETRAIN, lambda now: now.state == "failed").reason == "out of memory: ask for more with --mem"
+
+
+def test_a_run_that_raises_says_why(slurm: Cluster, tmp_path: Path) -> None:
+    store, orphan = Store(tmp_path), find("scenes/snp@60", "desk").compress(0)
+    submit(store, orphan)
+    assert "needs this run, which is missing" in wait(store, orphan, lambda now: now.state == "failed").reason
+
+
+def test_what_sbatch_refuses_is_said(slurm: Cluster, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "snp", "launch", "table1", "--scale", "smoke", "--out", tmp_path,
+                           "--partition", "nowhere"], cwd=REPOSITORY, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "invalid partition" in done.stderr
+    assert records(Store(tmp_path)) == []
+
+
+def test_tasks_on_two_nodes_meet_at_the_first_host(slurm: Cluster, tmp_path: Path) -> None:
+    work = tmp_path / "work.py"
+    work.write_text("""\
+import os, torch, torch.distributed as dist
+rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+dist.init_process_group("gloo", rank=rank, world_size=world)
+total = torch.tensor([rank + 1.0])
+dist.all_reduce(total)
+print(os.environ["SLURMD_NODENAME"], int(total), flush=True)
+dist.destroy_process_group()
+""")
+    instead = tmp_path / "python"  # of `python -m snp ...`
+    instead.write_text(f"#!/bin/sh\nexec {sys.executable} {work}\n")
+    instead.chmod(0o755)
+    slurm.run("sbatch", "--wait", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log",
+              f"--export=ALL,PYTHON={instead}", "slurm/mdetr_pretrain.sh", check=True)  # fmt: skip
+    assert {f"{node} 3" for node in NODES} <= {*(tmp_path / "job.log").read_text().splitlines()}
+
+
+def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    runs = list(dict.fromkeys(run for row in rows("table1", "smoke") for run in row.runs(0)))
+    # equal code is frozen once: the mark put on the copy that is there comes back with every result
+    code = freeze(launch_folder(store) / "code")
+    (code / "code.json").write_text('{"commit": "frozen", "dirty": false}')
+
+    launch = ["launch", "table1", "--scale", "smoke", "--out", tmp_path]
+    lines = snp(*launch).splitlines()[2:]
+    assert [line.split()[1] for line in lines][:3] == ["snp-pretrain", "snp-compress", "snp-compress"]
+    assert sum(int(line.split()[2]) for line in lines) == len(runs)
+    assert f"nothing to submit: {len(runs)} runs are queued or running" in snp(*launch)
+    assert "afterok" in slurm.run("squeue", "--format=%E")
+
+    for run in runs:
+        wait(store, run, lambda now: now.state == "done")
+    assert {store.result(run).manifest["commit"] for run in runs} == {"frozen"}
+    assert "nothing to submit: 0 runs are queued or running" in snp(*launch)
+    assert f"{len(runs)} done" in snp("status", "table1", "--scale", "smoke", "--out", tmp_path)
+    assert len(records(store)) == len(lines)
+    table = snp("table", "table1", "--scale", "smoke", "--out", tmp_path)
+    assert all(f"| {row.name} " in table for row in rows("table1", "smoke"))
