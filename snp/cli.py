@@ -196,9 +196,16 @@ def status(
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from tabulate import tabulate
 
-    from snp.experiment.jobs import statuses, summary
+    from snp.experiment.jobs import Job, slurm_jobs, statuses, summary
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out))
+    def ask(jobs: set[str]) -> dict[str, Job]:
+        try:
+            return slurm_jobs(jobs)
+        except InputError as error:
+            print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
+            return {}
+
+    found = statuses(_runs(table, scale, data, seeds), _store(scale, out), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -400,17 +407,19 @@ def predictions(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations"], Positional],
+    what: Annotated[Literal["train", "scoring", "eval", "annotations", "plan"], Positional],
     scale: Scale = "desk",
     data: Data = "scenes",
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, or reading."""
+    """Measure training (samples/s, share of the matmul peak, overheads), scoring, evaluators, reading, or planning."""
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
         print(import_module("snp.experiment.bench_eval").evaluators())
     elif what == "annotations":
         print(import_module("snp.experiment.bench_annotations").reading())
+    elif what == "plan":
+        print(import_module("snp.experiment.bench_plan").planning())
     else:
         print(import_module("snp.experiment.bench").train(scale, data))
 
