@@ -196,9 +196,16 @@ def status(
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from tabulate import tabulate
 
-    from snp.experiment.jobs import statuses, summary
+    from snp.experiment.jobs import Job, slurm_jobs, statuses, summary
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out))
+    def ask(jobs: set[str]) -> dict[str, Job]:
+        try:
+            return slurm_jobs(jobs)
+        except InputError as error:
+            print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
+            return {}
+
+    found = statuses(_runs(table, scale, data, seeds), _store(scale, out), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -412,12 +419,12 @@ def predictions(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling"], Positional],
+    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
     scale: Scale = "desk",
     data: Data = "scenes",
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, or what the
-    model of scaling rests on (written to results/bench).
+    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning, or
+    what the model of scaling rests on (written to results/bench).
     """
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
@@ -427,6 +434,8 @@ def bench(
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
         print(import_module("snp.experiment.bench_scaling").measure())
+    elif what == "plan":
+        print(import_module("snp.experiment.bench_plan").planning())
     else:
         print(import_module("snp.experiment.bench").train(scale, data))
 

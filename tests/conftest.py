@@ -16,6 +16,7 @@ from snp.compression.tower import Tower, towers_of
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
 
+collect_ignore = ["slurm"]  # a SLURM is needed; named on the command line, as `nox -s slurm-tests` does, they run
 PATHS = {"vision": "vision", "text": "text"}
 WIDTH, DEPTH, HEADS, VOCABULARY, WORDS = 32, 2, 4, 19, 7
 

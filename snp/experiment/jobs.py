@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -107,8 +107,14 @@ def records(store: Store) -> list[Record]:
     return found
 
 
-def statuses(runs: Iterable[AnyRun], store: Store) -> list[Status]:
-    """Where these runs are, parents before children; SLURM is asked twice, however many they are.
+def statuses(
+    runs: Iterable[AnyRun], store: Store, ask: Callable[[set[str]], Mapping[str, Job]] | None = None
+) -> list[Status]:
+    """Where these runs are; SLURM is asked twice, however many they are.
+
+    Args:
+        runs: parents before children.
+        ask: what SLURM knows of jobs; default: `slurm_jobs`.
 
     Raises:
         InputError: a record or a result cannot be read, or SLURM does not answer.
@@ -124,7 +130,7 @@ def statuses(runs: Iterable[AnyRun], store: Store) -> list[Status]:
     owners = {slug: _owner(store, run) for slug, run in todo.items() if slug not in known}
     asked = {job for slug, (record, job) in jobs.items() if slug not in known and record.cluster == "slurm"}
     scripts = {str(owner["job"]) for owner in owners.values() if owner.get("job")}
-    seen = slurm_jobs(asked | scripts)
+    seen = (ask or slurm_jobs)(asked | scripts)
     for slug, run in todo.items():
         found[slug] = known.get(slug) or _status(run, store, jobs.get(slug), owners[slug], seen, found)
     return list(found.values())
@@ -135,7 +141,7 @@ def _status(
     store: Store,
     submitted: tuple[Record, str] | None,
     owner: dict[str, str],
-    seen: dict[str, Job],
+    seen: Mapping[str, Job],
     parents: dict[str, Status],
 ) -> Status:
     record, number = submitted or (None, str(owner.get("job") or ""))
@@ -159,9 +165,10 @@ def _status(
         if job.state == "CANCELLED" and lost and not progress:
             reason = f"not begun: {lost[0]} did not end well"
         return Status(run, "failed", number, progress, reason)
-    if failure is not None or submitted is not None:
+    if failure is not None or job is not None or (record is not None and record.cluster == "local" and progress):
         return Status(run, "failed", number, progress, _ended(job, log_file(store, number), failure))
-    return Status(run, "missing" if store.state(run) == "missing" else "incomplete", "", progress)
+    reason = "SLURM does not know its job" if record is not None and record.cluster == "slurm" else ""
+    return Status(run, "missing" if store.state(run) == "missing" else "incomplete", number, progress, reason)
 
 
 def _ended(job: Job | None, log: Path, failure: str | None) -> str:
@@ -200,17 +207,16 @@ def summary(found: Iterable[Status]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
 
 
-def slurm_jobs(numbers: Iterable[str]) -> dict[str, Job]:
+def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
     """What SLURM knows of these jobs: accounting (where it is kept), then the controller, which is ahead of it.
 
     Raises:
         InputError: SLURM is here and does not answer.
     """
-    wanted = {*numbers}
     found: dict[str, Job] = {}
-    if not wanted:
+    if not numbers:
         return found
-    names = ",".join(sorted({number.split("_")[0] for number in wanted}))
+    names = ",".join(sorted({number.split("_")[0] for number in numbers}))
     text = _ask("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
                 unless="accounting storage is disabled")  # fmt: skip
     for name, state, code in (line.split("|") for line in text.splitlines()):
@@ -220,11 +226,11 @@ def slurm_jobs(numbers: Iterable[str]) -> dict[str, Job]:
             found[job] = Job(state, code)
     text = _ask("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
     for name, state, reason in (line.split("|") for line in text.splitlines()):
-        if name in wanted:
+        if name in numbers:
             old = found.get(name, Job(""))
             ended = state not in QUEUED + RUNNING
             found[name] = old if ended and old.state not in ("", *QUEUED, *RUNNING) else Job(state, "", reason)
-    return {name: job for name, job in found.items() if name in wanted}
+    return {name: job for name, job in found.items() if name in numbers}
 
 
 def _ask(program: str, *arguments: str, unless: str | None = None) -> str:
