@@ -423,8 +423,8 @@ def bench(
     scale: Scale = "desk",
     data: Data = "scenes",
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning, or
-    what the model of scaling rests on (written to results/bench).
+    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
+    or what the model of scaling rests on (written to results/bench).
     """
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())

@@ -104,3 +104,11 @@ def assert_bit_equal(store: Store, expected: Store, run: AnyRun, files: tuple[st
             assert ours.read_bytes() == theirs.read_bytes(), name
     assert not list(store.folder(run).glob(".*")), "a half-written file is left"
     assert not (store.folder(run) / "state.pt").exists()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended but was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

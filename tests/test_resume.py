@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import COMPRESS, FINETUNE, MODEL_FILES, PRETRAIN, ROW, Blow, assert_bit_equal, start
+from processes import COMPRESS, FINETUNE, MODEL_FILES, PRETRAIN, ROW, Blow, alive, assert_bit_equal, start
 
 from snp.errors import InputError
 from snp.experiment import stages
@@ -80,14 +80,6 @@ def test_a_killed_command_takes_its_workers_along_and_the_run_ends_bit_equal(
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs: one that has ended but was not waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize(("damage", "problem"), [
