@@ -42,6 +42,13 @@ def tests(session: nox.Session) -> None:
     python(session, "-m", "pytest", *session.posargs)
 
 
+@nox.session(name="paper-trial")
+def paper_trial(session: nox.Session) -> None:
+    """Two steps of every phase at paper scale on a CPU, for both models; prints peak memory (10 GiB, 15 minutes)."""
+    session.env["SNP_LONG_TESTS"] = "1"
+    python(session, "-m", "pytest", "-s", "tests/test_paper.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff over everything, mypy over the compression interface."""

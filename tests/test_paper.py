@@ -28,8 +28,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+LONG = pytest.mark.skipif("SNP_LONG_TESTS" not in os.environ, reason="ten minutes: nox -s paper-trial")
+
+
 @pytest.mark.parametrize(
-    ("row", "batch"), [("real/snp@40", "2"), ("real/magnitude-structured-uniform@60:coco", "1")]
+    ("row", "batch"),
+    [("real/snp@40", "2"), pytest.param("real/magnitude-structured-uniform@60:coco", "1", marks=LONG)],
 )
 def test_two_steps_of_every_phase_run_on_a_cpu(row: str, batch: str, real: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snp", "run", row, "--scale", "paper", "--steps", "2", "--batch", batch,
