@@ -1,6 +1,5 @@
 """One SLURM for all of these tests, and the smoke data that their jobs read."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +15,17 @@ MEMORY = 8000
 def slurm(smoke_data: Path) -> Iterator[Cluster]:
     """A SLURM whose commands this process, and all that it starts, finds; afterwards nothing of it is left."""
     assert not missing(), "see `nox -s slurm-tests`"
-    folder = Path(tempfile.mkdtemp(prefix="snp-slurm-"))  # pytest's folders may be too deep for sockets
-    folder.chmod(0o755)
     (smoke_data / "scenes-desk").symlink_to("scenes-smoke")
-    with pytest.MonkeyPatch.context() as patch, Cluster(folder, MEMORY) as cluster:
-        # states are saved at every step's end where a signal asks for it, and else not in so short a run
-        for name, value in (*cluster.environment.items(), ("SNP_DATA", smoke_data), ("OMP_NUM_THREADS", 1)):
-            patch.setenv(name, str(value))
-        yield cluster
-    left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(folder).encode() in _read(path)]
-    shutil.rmtree(folder)
+    # pytest's folders may be too deep for sockets
+    with tempfile.TemporaryDirectory(prefix="snp-slurm-") as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with Cluster(folder, MEMORY) as cluster:
+            for name, value in (*cluster.environment.items(), ("SNP_DATA", smoke_data), ("OMP_NUM_THREADS", 1)):
+                patch.setenv(name, str(value))
+            yield cluster
+        patch.undo()  # of what this process itself was given
+        left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(folder).encode() in _read(path)]
     assert not left, f"processes of the cluster are left: {left}"
 
 
