@@ -158,6 +158,7 @@ RECIPES: dict[Scale, Recipe] = {
             finetune=_DESK_TUNE,
             tune={
                 "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
+                "flickr30k": Phase(steps=1500, batch=32, lr=1e-3, warm_up=50, decay=0.5, per_image=2, ema=0.99),
             },
         ),
         glip=Training(
