@@ -25,7 +25,7 @@ class Phase(BaseModel):
         checkpointing: activations inside the layers are computed again in the backward pass, for less memory.
         ema: decay of the weights' moving average, which is what is kept. clip: largest gradient norm.
         crop: share of the images of a batch that are cropped at random, boxes kept [MDETR].
-        log_every: steps between two records, and so the finest grain at which a killed run goes on.
+        log_every: steps between two records.
         judge_every: steps between two looks at the validation set; 0 for none.
     """
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from getpass import getuser
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Cluster:
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _path()}
         self._stack = ExitStack()
         self._daemons: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "Cluster":
         with ExitStack() as stack:
@@ -75,7 +76,7 @@ class Cluster:
         self._wait("slurmdbd", lambda: _answers(ports["accounts"]))
         self._daemon(stack, "slurmctld", "-D", "-c")
         for node in NODES:
-            self._daemon(stack, "slurmd", "-D", "-N", node)
+            self._node(stack, node)
         self._wait("nodes", lambda: self.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * 3)
         self._wait("accounting", lambda: bool(self.run("sacctmgr", "-n", "list", "cluster").strip()))
 
@@ -101,13 +102,30 @@ class Cluster:
                      "--innodb-buffer-pool-size=64M")  # fmt: skip
         self._wait("MariaDB", lambda: _answers(port))
 
-    def _daemon(self, stack: ExitStack, *command: str) -> None:
+    def crash(self, node: str, job: str) -> None:
+        """SIGKILL for a node's slurmd, its steps of a job and what they run; then slurmd is there again, as after a
+        power cut."""
+        self._nodes[node].kill()
+        self._nodes[node].wait()
+        for process in Path("/proc").glob("[0-9]*"):
+            title, environment = (_read(process / name) for name in ("cmdline", "environ"))
+            of_job = f"SLURM_JOB_ID={job}\0".encode() in environment and str(self.folder).encode() in environment
+            if of_job or title.startswith(f"slurmstepd: [{job}.".encode()):
+                with suppress(ProcessLookupError):
+                    os.kill(int(process.name), signal.SIGKILL)
+        self._node(self._stack, node)
+
+    def _node(self, stack: ExitStack, name: str) -> None:
+        self._nodes[name] = self._daemon(stack, "slurmd", "-D", "-N", name, "-b")
+
+    def _daemon(self, stack: ExitStack, *command: str) -> "subprocess.Popen[bytes]":
         name = "-".join(part for part in command[:4] if not part.startswith("-"))
         with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                        env=os.environ | self.environment)  # fmt: skip
         stack.callback(_stop, process)
         self._daemons.append((name, process))
+        return process
 
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         limit = time.monotonic() + PATIENCE
@@ -175,6 +193,7 @@ KillWait=5
 OverTimeLimit=0
 MinJobAge=300
 InactiveLimit=0
+BatchStartTimeout=1
 MessageTimeout=60
 SlurmdTimeout=300
 {nodes}
@@ -203,6 +222,13 @@ def _free_ports(count: int) -> list[int]:
 def _answers(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
 
 
 def _which(program: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from cluster import NODES, REPOSITORY, Cluster
 
 from snp.experiment.jobs import Status, cancel, launch_folder, records, statuses
@@ -114,6 +115,23 @@ def test_a_cancelled_run_is_saved_and_its_dependents_end_with_it(slurm: Cluster,
     assert (store.folder(PRETRAIN) / "state.pt").exists()
     assert wait(store, child, lambda now: now.state == "failed").job != parent[1].job
     assert statuses([PRETRAIN, child], store)[1].reason == f"not begun: {PRETRAIN.name} did not end well"
+
+
+def test_a_run_whose_node_fails_is_requeued_and_goes_on_from_what_was_saved(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNP_SAVE_EVERY", "2")
+    store, setup = Store(tmp_path), Setup(steps=100, batch=32)
+    job = submit(store, PRETRAIN, setup=setup)
+    wait(store, PRETRAIN, lambda now: bool(now.progress))
+    time.sleep(12)  # SLURM takes a job for lost only where it began 11 s ago
+    slurm.crash(NODES[0], job)
+    saved = torch.load(store.folder(PRETRAIN) / "state.pt", weights_only=True)["step"]
+    assert 0 < saved < setup.steps
+    wait(store, PRETRAIN, lambda now: "Restarts=1" in slurm.run("scontrol", "show", "job", job))
+    wait(store, PRETRAIN, lambda now: now.state == "done")
+    assert logged(store, PRETRAIN) == [*range(1, setup.steps + 1)], "steps were lost or logged twice"
+    assert f"{job}|NODE_FAIL" in slurm.run("sacct", "-j", job, "--duplicates", "-P", "--format=JobID,State")
 
 
 def test_a_job_killed_for_its_memory_is_reported_as_such(slurm: Cluster, tmp_path: Path) -> None:
