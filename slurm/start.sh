@@ -14,7 +14,8 @@ start() {
     MASTER_ADDR=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
     MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
     export MASTER_ADDR MASTER_PORT
-    srun "${PYTHON:-.nox/shared/bin/python}" -m snp "$@" --scale "$SCALE" ${OUT:+--out "$OUT"} \
+    # where a process fails, those that wait for it end a minute later
+    srun --wait=60 "${PYTHON:-.nox/shared/bin/python}" -m snp "$@" --scale "$SCALE" ${OUT:+--out "$OUT"} \
         ${DATA_ROOT:+--data-root "$DATA_ROOT"} ${VISION_WEIGHTS:+--vision-weights "$VISION_WEIGHTS"} \
         ${TEXT_WEIGHTS:+--text-weights "$TEXT_WEIGHTS"}
     code=$?

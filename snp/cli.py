@@ -127,9 +127,15 @@ def reproduce(
     if not chosen:
         raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
     store = Store(out or Path(".reproduce") / scale, base=committed)
-    _run(chosen, (seed,), store, workers, dry_run)
-    if not dry_run:
-        print(reproduction(table, chosen, store, committed, scale), end="")
+    if dry_run:
+        _run(chosen, (seed,), store, workers, dry_run)
+        return
+    from snp import ranks
+
+    with ranks.together():
+        _run(chosen, (seed,), store, workers, dry_run)
+        if ranks.rank() == 0:
+            print(reproduction(table, chosen, store, committed, scale), end="")
 
 
 @app.command

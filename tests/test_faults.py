@@ -165,6 +165,16 @@ def test_vanished_data_are_named_and_the_run_goes_on_when_they_are_back(
     assert store.result(FINETUNE).metrics == whole.result(FINETUNE).metrics
 
 
+def test_of_processes_that_fail_one_after_the_other_the_first_says_why(store: Store) -> None:
+    with pytest.raises(ConnectionError), store.attempt(COMPRESS):
+        with pytest.raises(ZeroDivisionError), store.noting(COMPRESS):  # as another process of the same run has it
+            raise ZeroDivisionError("its loss is no number")
+        raise ConnectionError("the other process is gone")
+    assert store.failure(COMPRESS) == "ZeroDivisionError: its loss is no number"
+    with store.attempt(COMPRESS):
+        assert store.failure(COMPRESS) is None
+
+
 # -- many at once --------------------------------------------------------------------------------------------------
 
 

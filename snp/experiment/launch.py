@@ -184,6 +184,7 @@ class Launch:
         return asked | {
             "job_name": array.name,
             "array_parallelism": self.parallelism,
+            "srun_args": ["--wait=60"],  # where a process fails, those that wait for it end a minute later
             "setup": ["export SUBMITIT_PREEMPT_SIGNAL=USR1"],
             "additional_parameters": others | asked["additional_parameters"],
         }

@@ -115,22 +115,32 @@ class Store:
             InputError: instead of an error of the system that can be mended, as a full disk.
         """
         folder = self.root / run.slug
+        with self.noting(run), alone(folder / OWNER, _about_process()) as owner:
+            if owner is not None:
+                about = ", ".join(f"{name} {value}" for name, value in owner.items() if value)
+                raise Busy(folder, f"{run.name} is being run already ({about or 'just begun'})",
+                           "wait for it, or stop it")  # fmt: skip
+            (folder / FAILED).unlink(missing_ok=True)
+            self.begin(run)
+            yield
+
+    @contextmanager
+    def noting(self, run: AnyRun) -> Iterator[None]:
+        """An error within is noted in the run's folder; of several, in one process or in many, the first.
+
+        Raises:
+            InputError: instead of an error of the system that can be mended, as a full disk.
+        """
         try:
-            with alone(folder / OWNER, _about_process()) as owner:
-                if owner is not None:
-                    about = ", ".join(f"{name} {value}" for name, value in owner.items() if value)
-                    raise Busy(folder, f"{run.name} is being run already ({about or 'just begun'})",
-                               "wait for it, or stop it")  # fmt: skip
-                self.begin(run)
-                (folder / FAILED).unlink(missing_ok=True)
-                yield
+            yield
         except Busy:
             raise
         except OSError as error:
             if error.errno not in _MENDS:
                 self._fail(run, error)
                 raise
-            mendable = InputError(error.filename or folder, error.strerror or str(error), _MENDS[error.errno])
+            where = error.filename or self.root / run.slug
+            mendable = InputError(where, error.strerror or str(error), _MENDS[error.errno])
             self._fail(run, mendable)
             raise mendable from error
         except Exception as error:
@@ -140,8 +150,10 @@ class Store:
     def _fail(self, run: AnyRun, error: Exception) -> None:
         """Note why a run failed, as far as its folder can be written."""
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        path = self.root / run.slug / FAILED
         with suppress(OSError, InputError):
-            write_json(self.root / run.slug / FAILED, {"reason": reason, **_about_process()})
+            if not path.exists():  # where a process fails, those that it trains with lose it
+                write_json(path, {"reason": reason, **_about_process()})
 
     def failure(self, run: AnyRun) -> str | None:
         """Why a run failed, or None where it did not."""
