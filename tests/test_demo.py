@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment.demo import Checkpoint, predict
+from snp.experiment.demo import OVERLAP, Checkpoint, predict
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
 
@@ -33,13 +35,25 @@ def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) 
         assert set(seen.words.split()) <= set(["the", "red", "circle", "left", "of", "the", "star"])
 
 
+def test_of_boxes_on_the_same_thing_only_the_surest_is_shown(folder: Path, picture: Path) -> None:
+    boxes = torch.tensor([seen.box for seen in predict(Checkpoint.of(folder), picture, "the red circle").seen])
+    assert (box_iou(boxes, boxes) - torch.eye(len(boxes)) <= OVERLAP).all()
+
+
+def test_asked_for_phrases_it_gives_each_its_best_box(folder: Path, picture: Path) -> None:
+    text, phrases = "a red circle and the star", [[(2, 12)], [(17, 25)]]
+    said = predict(Checkpoint.of(folder), picture, text, phrases)
+    assert [seen.words for seen in said.seen] == ["red circle", "the star"]
+    assert all(0 < seen.score < 1 for seen in said.seen)
+
+
 def test_the_command_draws_every_checkpoint_beside_the_others(
     folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     png = tmp_path / "demo.png"
     main(["demo", str(picture), "the red circle", "--checkpoint", str(folder), str(folder), "--png", str(png)])
     with Image.open(png) as page:
-        assert page.width > 1.5 * page.height
+        assert page.width == 660, "two panels"
     assert capsys.readouterr().out.count(folder.name) == 2
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, nms
 
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
@@ -31,13 +31,15 @@ from snp.models.mdetr import MDETR
 from snp.tasks import detect
 
 SURE = 0.5
-"""Boxes of MDETR that are as probable as this are drawn, and the best one in any case."""
+"""Boxes of MDETR that are as probable as this are drawn, and the best one in any case; for GLIP's half is enough."""
+OVERLAP = 0.5
+"""Of boxes with a larger IoU only the surest is drawn."""
 WORDS = 0.2
 """Words that carry this share of the largest one's probability belong to a box."""
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
 SHOWN: tuple[Benchmark, ...] = ("refcoco", "gqa", "flickr30k", "coco")
 """One benchmark of every task."""
-WIDE = 38
+WIDE = 42
 """Characters in a line below a picture."""
 
 
@@ -84,8 +86,13 @@ class Checkpoint:
 
 
 @torch.inference_mode()
-def predict(checkpoint: Checkpoint, picture: Path, text: str) -> Prediction:
+def predict(
+    checkpoint: Checkpoint, picture: Path, text: str, phrases: Sequence[Sequence[Span]] = ()
+) -> Prediction:
     """What the model finds in a picture for a sentence, a question, or class names joined by ". " (GLIP).
+
+    Args:
+        phrases: of the sentence, each with the characters that name it: MDETR's best box of each is wanted.
 
     Raises:
         InputError: a picture that cannot be read; a text without a known word, or too long.
@@ -101,14 +108,28 @@ def predict(checkpoint: Checkpoint, picture: Path, text: str) -> Prediction:
     out = model(image, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool))
     if isinstance(model, GLIP):
         return Prediction(_detected(out, text, spans), "")
-    return Prediction(_grounded(out, text, spans), _answer(out, checkpoint.answers))
+    seen = _phrases(out, text, spans, phrases) if phrases else _grounded(out, text, spans)
+    return Prediction(seen, _answer(out, checkpoint.answers))
+
+
+def _phrases(out: Any, text: str, spans: Sequence[Span], phrases: Sequence[Sequence[Span]]) -> list[Seen]:
+    """The box of every phrase that evaluation takes first."""
+    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
+    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
+    found = []
+    for phrase in phrases:
+        asked = [any(b < end and e > begin for begin, end in phrase) for b, e in spans]
+        score, q = likely_QS[:, : len(spans)][:, asked].amax(-1).max(0)
+        words = " ".join(text[begin:end] for begin, end in phrase)
+        found.append(Seen(tuple(boxes_Q4[q].tolist()), float(score), words))
+    return found
 
 
 def _grounded(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
     likely_QS = out.logits_KBQS[-1][0].softmax(-1)
     boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
     found = 1 - likely_QS[:, -1]
-    best = found.argsort(descending=True, stable=True).tolist()
+    best = nms(boxes_Q4, found, OVERLAP).tolist()
     kept = [q for place, q in enumerate(best) if place == 0 or found[q] >= SURE]
     return [Seen(tuple(boxes_Q4[q].tolist()), float(found[q]), _words(likely_QS[q], text, spans)) for q in kept]
 
@@ -127,8 +148,10 @@ def _detected(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
         at += len(name) + 2
     classes_CL = torch.tensor([[b < end and e > begin for b, e in spans] for _, begin, end in names])
     ((boxes, scores, labels),) = detect.detections(out, classes_CL)
-    rows = zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
-    return [Seen(tuple(box), score, names[label][0]) for box, score, label in rows if score >= SURE / 2]
+    best = nms(boxes, scores, OVERLAP).tolist()
+    return [
+        Seen(tuple(boxes[i].tolist()), float(scores[i]), names[labels[i]][0]) for i in best if scores[i] >= SURE / 2
+    ]
 
 
 def _answer(out: Any, known: dict[str, list[str]]) -> str:
@@ -151,10 +174,12 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
 
     columns = min(len(pages), 4)
     rows = -(-len(pages) // columns)
+    below = [_below(text, said) for _, _, text, said in pages]
+    height = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
-        figure = Figure(figsize=(3.3 * columns, 4 * rows), dpi=100, facecolor="#16181d", layout="constrained")
+        figure = Figure(figsize=(3.3 * columns, height), dpi=100, facecolor="#16181d", layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (title, picture, text, said) in zip(panels, pages, strict=False):
+        for axes, (title, picture, _, said), lines in zip(panels, pages, below, strict=False):
             with Image.open(picture) as image:
                 width, height = image.size
                 axes.imshow(image.convert("RGB"), interpolation="nearest", extent=(0, width, height, 0))
@@ -163,11 +188,10 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
                 x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))
                 for edge, line in (("#16181d", 4), (color, 2)):
                     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line))
-                label = f"{seen.words} {seen.score:.2f}" if seen.words != text else f"{seen.score:.2f}"
-                axes.text(x0, y0, label, color=color, fontsize=7, va="bottom", clip_on=True)
+                axes.annotate(str(number + 1), (x0, y0), (2, -2), textcoords="offset points", color="#16181d",
+                              fontsize=7, va="top", bbox={"facecolor": color, "linewidth": 0, "pad": 1})  # fmt: skip
             axes.set_title(title, fontsize=8, color="#8b93a3", loc="left")
-            below = wrap(text, WIDE) + ([f"→ {said.answer}"] if said.answer else [])
-            axes.set_xlabel("\n".join(below), fontsize=9, color="#dfe3ea", loc="left")
+            axes.set_xlabel("\n".join(lines), fontsize=9, color="#dfe3ea", loc="left")
         for axes in figure.axes:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -175,6 +199,13 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
         page = BytesIO()
         figure.savefig(page, format="png", metadata={"Software": None})
     return write_atomic(png, page.getvalue())
+
+
+def _below(text: str, said: Prediction) -> list[str]:
+    """What stands below a picture: the text, the answer, and what the numbers in the picture mean."""
+    boxes = (f"{number} {seen.words} {seen.score:.2f}" for number, seen in enumerate(said.seen, 1))
+    answer = [f"→ {said.answer}"] if said.answer else []
+    return [*wrap(text, WIDE), *answer, *wrap(" · ".join(boxes), WIDE)]
 
 
 def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> Path:
@@ -197,7 +228,7 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> 
             run = row.finetune(0, benchmark)
             if not store.has_weights(run):
                 raise InputError(store.folder(run), "its model is not there", f"snp run {row.label} --seed 0")
-            said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption)
+            said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption, entry.evaluated)
             panels.append((f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said))
     return draw(panels, png)
 
