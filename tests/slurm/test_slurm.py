@@ -16,6 +16,7 @@ from snp.experiment.launch import Array, Launch
 from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.setup import Setup
 from snp.experiment.snapshot import freeze
+from snp.experiment.spec import dense
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import find, rows
 from snp.experiment.work import Place
@@ -153,23 +154,15 @@ def test_what_sbatch_refuses_is_said(slurm: Cluster, tmp_path: Path) -> None:
     assert records(Store(tmp_path)) == []
 
 
-def test_tasks_on_two_nodes_meet_at_the_first_host(slurm: Cluster, tmp_path: Path) -> None:
-    work = tmp_path / "work.py"
-    work.write_text("""\
-import os, torch, torch.distributed as dist
-rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
-dist.init_process_group("gloo", rank=rank, world_size=world)
-total = torch.tensor([rank + 1.0])
-dist.all_reduce(total)
-print(os.environ["SLURMD_NODENAME"], int(total), flush=True)
-dist.destroy_process_group()
-""")
-    instead = tmp_path / "python"  # of `python -m snp ...`
-    instead.write_text(f"#!/bin/sh\nexec {sys.executable} {work}\n")
-    instead.chmod(0o755)
+def test_tasks_on_two_nodes_meet_and_train_together(slurm: Cluster, tmp_path: Path) -> None:
+    given = f"ALL,SCALE=smoke,OUT={tmp_path},PYTHON={sys.executable}"
     slurm.run("sbatch", "--wait", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log",
-              f"--export=ALL,PYTHON={instead}", "slurm/mdetr_pretrain.sh", check=True)  # fmt: skip
-    assert {f"{node} 3" for node in NODES} <= {*(tmp_path / "job.log").read_text().splitlines()}
+              f"--export={given}", "slurm/mdetr_pretrain.sh", check=True)  # fmt: skip
+    assert Store(tmp_path).result(dense("smoke", "scenes")).manifest["processes"] == 2
+    printed = (tmp_path / "job.log").read_text()
+    assert printed.count("done: ") == 1, "one of them speaks"
+    [job] = slurm.run("sacct", "-X", "--noheader", "--name=mdetr-pretrain", "--format=NodeList").split()
+    assert job == f"{NODES[0][0]}[{NODES[0][1]}-{NODES[1][1]}]"
 
 
 def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -> None:
