@@ -165,6 +165,22 @@ def test_tasks_on_two_nodes_meet_and_train_together(slurm: Cluster, tmp_path: Pa
     assert job == f"{NODES[0][0]}[{NODES[0][1]}-{NODES[1][1]}]"
 
 
+def test_tasks_on_two_nodes_that_are_asked_to_stop_are_requeued_and_go_on(slurm: Cluster, tmp_path: Path) -> None:
+    longer = tmp_path / "python"
+    longer.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --steps 60 --batch 32\n')
+    longer.chmod(0o755)
+    given = f"ALL,SCALE=desk,OUT={tmp_path},PYTHON={longer}"
+    job = slurm.run("sbatch", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log", f"--export={given}",
+                    "slurm/mdetr_pretrain.sh", check=True).split()[-1]  # fmt: skip
+    store = Store(tmp_path)
+    wait(store, PRETRAIN, lambda now: bool(now.progress))
+    slurm.run("scancel", "--signal=USR1", job, check=True)
+    wait(store, PRETRAIN, lambda now: "Restarts=1" in slurm.run("scontrol", "show", "job", job))
+    assert (store.folder(PRETRAIN) / "state.pt").exists()
+    wait(store, PRETRAIN, lambda now: now.state == "done")
+    assert logged(store, PRETRAIN) == [*range(1, 61)], "steps were lost or done twice"
+
+
 def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -> None:
     store = Store(tmp_path)
     runs = list(dict.fromkeys(run for row in rows("table1", "smoke") for run in row.runs(0)))
