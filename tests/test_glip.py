@@ -1,12 +1,14 @@
 """The GLIP-style model and its losses: every trait that makes it GLIP, against slow or well-known references."""
 
 import itertools
+import math
+import operator
 
 import pytest
 import torch
 import torchvision.models.detection._utils as reference
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
@@ -157,6 +159,51 @@ def test_assignment_equals_atss_in_plain_loops(model: GLIP, seed: int) -> None:
     found = detect.assign(boxes, out.anchors_N4, out.level_N)
     assert found.tolist() == slow_atss(boxes, out.anchors_N4, out.level_N)
     assert set(found.tolist()) >= {-1, 0}
+
+
+@torch.no_grad()
+def test_alignment_logits_equal_their_formula_place_by_place_and_word_by_word() -> None:
+    torch.manual_seed(1)
+    model, kept = GLIP(GLIP_SMOKE).eval(), {}
+    model.log_scale.fill_(0.3)
+    torch.nn.init.normal_(model.word_bias.weight, std=0.1)
+    model.region.register_forward_hook(lambda module, inputs, region: kept.update(region=region))
+    model.word.register_forward_hook(lambda module, inputs, word: kept.update(text=inputs[0], word=word))
+    out = model(*batch().inputs)
+    bias, shift = model.word_bias.weight[0].tolist(), float(model.word_bias.bias)
+    for b, n, token in itertools.product(range(B), (0, 100, 300, 335), range(L)):
+        region, word, text = kept["region"][b, n].tolist(), kept["word"][b, token].tolist(), kept["text"][b, token]
+        dot = sum(map(operator.mul, region, word)) / (math.hypot(*word) * math.exp(0.3))
+        expected = dot + sum(map(operator.mul, text.tolist(), bias)) + shift
+        assert float(out.logits_BNL[b, n, token]) == pytest.approx(expected, abs=1e-5)
+
+
+@torch.no_grad()
+def test_losses_equal_plain_loops(model: GLIP) -> None:
+    one, out = batch(), model(*batch().inputs)
+    words = places = boxes = near_all = centre = 0.0
+    for b in range(B):
+        true = box_convert(one.boxes_BM4[b][one.valid_BM[b]], "cxcywh", "xyxy")
+        found = slow_atss(true, out.anchors_N4, out.level_N)
+        for n, m in enumerate(found):
+            for token in range(int(one.text_BL[b].sum())):
+                p = float(out.logits_BNL[b, n, token].double().sigmoid())
+                wanted = m >= 0 and bool(one.positive_BML[b, m, token])
+                words -= 0.25 * (1 - p) ** 2 * math.log(p) if wanted else 0.75 * p**2 * math.log(1 - p)
+            if m < 0:
+                continue
+            places += 1
+            x, y = ((out.anchors_N4[n, :2] + out.anchors_N4[n, 2:]) / 2).tolist()
+            x0, y0, x1, y1 = true[m].tolist()
+            near = math.sqrt(min(x - x0, x1 - x) / max(x - x0, x1 - x) * min(y - y0, y1 - y) / max(y - y0, y1 - y))
+            said = detect.decode(out.deltas_BN4[b, n], out.anchors_N4[n])
+            boxes += near * (1 - float(generalized_box_iou(said[None], true[m : m + 1])))
+            near_all += near
+            p = float(out.centre_BN[b, n].double().sigmoid())
+            centre -= near * math.log(p) + (1 - near) * math.log(1 - p)
+    expected = {"word": words / places, "box": boxes / near_all, "centre": centre / places}
+    parts = detect.losses(out, one)
+    assert {name: float(value) for name, value in parts.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_prompt_without_a_box_has_no_positive_and_finite_losses(model: GLIP) -> None:
