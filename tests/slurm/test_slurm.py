@@ -51,6 +51,15 @@ def submit(store: Store, run: AnyRun, resources: Resources = ASKED, setup: Setup
     return record.job
 
 
+def sbatch(slurm: Cluster, out: Path, script: str, *options: str, **variables: object) -> str:
+    """Submit one of the project's scripts, at smoke scale where `variables` name no other; the number of its job."""
+    given = {"SCALE": "smoke", "OUT": out, "PYTHON": sys.executable} | variables
+    export = ",".join(["ALL", *(f"{name}={value}" for name, value in given.items())])
+    said = slurm.run("sbatch", *options, f"--output={out}/job.log", f"--export={export}", script, check=True)
+    assert "Submitted batch job" in said
+    return said.split()[-1]
+
+
 def logged(store: Store, run: AnyRun) -> list[int]:
     """Steps in the run's log, as written."""
     path = store.folder(run) / "log.jsonl"
@@ -69,10 +78,7 @@ def out_of_time(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sto
 def test_a_script_ends_in_a_done_run_and_a_row_of_its_table(
     slurm: Cluster, out_of_time: Store, tmp_path: Path
 ) -> None:
-    given = f"ALL,SCALE=smoke,OUT={tmp_path},PYTHON={sys.executable}"
-    output = slurm.run("sbatch", "--wait", "--mem=3G", f"--output={tmp_path}/job.log", f"--export={given}",
-                       "slurm/glip_coco.sh", check=True)  # fmt: skip
-    assert "Submitted batch job" in output
+    sbatch(slurm, tmp_path, "slurm/glip_coco.sh", "--wait", "--mem=3G")
     store, row = Store(tmp_path), find("scenes/snp@60:coco", "smoke")
     assert [store.state(run) for run in row.runs(0)] == ["done"] * 4
     assert "| snp " in snp("table", "table4", "--scale", "smoke", "--out", tmp_path)
@@ -128,10 +134,11 @@ def test_a_run_whose_node_fails_is_requeued_and_goes_on_from_what_was_saved(
     time.sleep(12)  # SLURM takes a job for lost only where it began 11 s ago
     slurm.crash(NODES[0], job)
     saved = torch.load(store.folder(PRETRAIN) / "state.pt", weights_only=True)["step"]
-    assert 0 < saved < setup.steps
+    before = logged(store, PRETRAIN)
+    assert 0 < saved <= before[-1] < setup.steps and before == [*range(1, before[-1] + 1)]
     wait(store, PRETRAIN, lambda now: "Restarts=1" in slurm.run("scontrol", "show", "job", job))
     wait(store, PRETRAIN, lambda now: now.state == "done")
-    assert logged(store, PRETRAIN) == [*range(1, setup.steps + 1)], "steps were lost or logged twice"
+    assert logged(store, PRETRAIN) == [*before, *range(saved + 1, setup.steps + 1)], "it went on from elsewhere"
     assert f"{job}|NODE_FAIL" in slurm.run("sacct", "-j", job, "--duplicates", "-P", "--format=JobID,State")
 
 
@@ -155,23 +162,20 @@ def test_what_sbatch_refuses_is_said(slurm: Cluster, tmp_path: Path) -> None:
 
 
 def test_tasks_on_two_nodes_meet_and_train_together(slurm: Cluster, tmp_path: Path) -> None:
-    given = f"ALL,SCALE=smoke,OUT={tmp_path},PYTHON={sys.executable}"
-    slurm.run("sbatch", "--wait", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log",
-              f"--export={given}", "slurm/mdetr_pretrain.sh", check=True)  # fmt: skip
+    job = sbatch(slurm, tmp_path, "slurm/mdetr_pretrain.sh", "--wait", "-p", "two", "-N2", "--mem=2G")
     assert Store(tmp_path).result(dense("smoke", "scenes")).manifest["processes"] == 2
     printed = (tmp_path / "job.log").read_text()
     assert printed.count("done: ") == 1, "one of them speaks"
-    [job] = slurm.run("sacct", "-X", "--noheader", "--name=mdetr-pretrain", "--format=NodeList").split()
-    assert job == f"{NODES[0][0]}[{NODES[0][1]}-{NODES[1][1]}]"
+    nodes = slurm.run("sacct", "-X", "--noheader", "-j", job, "--format=NodeList").strip()
+    assert tuple(slurm.run("scontrol", "show", "hostnames", nodes).split()) == NODES
 
 
 def test_tasks_on_two_nodes_that_are_asked_to_stop_are_requeued_and_go_on(slurm: Cluster, tmp_path: Path) -> None:
     longer = tmp_path / "python"
     longer.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --steps 60 --batch 32\n')
     longer.chmod(0o755)
-    given = f"ALL,SCALE=desk,OUT={tmp_path},PYTHON={longer}"
-    job = slurm.run("sbatch", "-p", "two", "-N2", "--mem=2G", f"--output={tmp_path}/job.log", f"--export={given}",
-                    "slurm/mdetr_pretrain.sh", check=True).split()[-1]  # fmt: skip
+    two = ("-p", "two", "-N2", "--mem=2G")
+    job = sbatch(slurm, tmp_path, "slurm/mdetr_pretrain.sh", *two, SCALE="desk", PYTHON=longer)
     store = Store(tmp_path)
     wait(store, PRETRAIN, lambda now: bool(now.progress))
     slurm.run("scancel", "--signal=USR1", job, check=True)
