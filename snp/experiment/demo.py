@@ -16,7 +16,7 @@ from torchvision.ops import box_convert, nms
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import read_image
-from snp.data.tokens import UNKNOWN, Vocabulary
+from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.errors import InputError
 from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT
@@ -108,26 +108,27 @@ def predict(
     out = model(image, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool))
     if isinstance(model, GLIP):
         return Prediction(_detected(out, text, spans), "")
-    seen = _phrases(out, text, spans, phrases) if phrases else _grounded(out, text, spans)
+    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
+    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
+    seen = (
+        _phrases(likely_QS, boxes_Q4, text, spans, phrases) if phrases else _grounded(likely_QS, boxes_Q4, text, spans)
+    )
     return Prediction(seen, _answer(out, checkpoint.answers))
 
 
-def _phrases(out: Any, text: str, spans: Sequence[Span], phrases: Sequence[Sequence[Span]]) -> list[Seen]:
+def _phrases(
+    likely_QS: Tensor, boxes_Q4: Tensor, text: str, spans: Sequence[Span], phrases: Sequence[Sequence[Span]]
+) -> list[Seen]:
     """The box of every phrase that evaluation takes first."""
-    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
-    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
     found = []
-    for phrase in phrases:
-        asked = [any(b < end and e > begin for begin, end in phrase) for b, e in spans]
+    for phrase, asked in zip(phrases, cover(spans, phrases), strict=True):
         score, q = likely_QS[:, : len(spans)][:, asked].amax(-1).max(0)
         words = " ".join(text[begin:end] for begin, end in phrase)
         found.append(Seen(tuple(boxes_Q4[q].tolist()), float(score), words))
     return found
 
 
-def _grounded(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
-    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
-    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
+def _grounded(likely_QS: Tensor, boxes_Q4: Tensor, text: str, spans: Sequence[Span]) -> list[Seen]:
     found = 1 - likely_QS[:, -1]
     best = nms(boxes_Q4, found, OVERLAP).tolist()
     kept = [q for place, q in enumerate(best) if place == 0 or found[q] >= SURE]
@@ -144,13 +145,15 @@ def _words(likely_S: Tensor, text: str, spans: Sequence[Span]) -> str:
 def _detected(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
     names, at = [], 0
     for name in text.split(". "):
-        names.append((name, at, at + len(name)))
+        names.append((at, at + len(name)))
         at += len(name) + 2
-    classes_CL = torch.tensor([[b < end and e > begin for b, e in spans] for _, begin, end in names])
+    classes_CL = torch.from_numpy(cover(spans, [[name] for name in names]))
     ((boxes, scores, labels),) = detect.detections(out, classes_CL)
     best = nms(boxes, scores, OVERLAP).tolist()
     return [
-        Seen(tuple(boxes[i].tolist()), float(scores[i]), names[labels[i]][0]) for i in best if scores[i] >= SURE / 2
+        Seen(tuple(boxes[i].tolist()), float(scores[i]), text[slice(*names[labels[i]])])
+        for i in best
+        if scores[i] >= SURE / 2
     ]
 
 
@@ -175,9 +178,9 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
     columns = min(len(pages), 4)
     rows = -(-len(pages) // columns)
     below = [_below(text, said) for _, _, text, said in pages]
-    height = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
+    inches = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
-        figure = Figure(figsize=(3.3 * columns, height), dpi=100, facecolor="#16181d", layout="constrained")
+        figure = Figure(figsize=(3.3 * columns, inches), dpi=100, facecolor="#16181d", layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, picture, _, said), lines in zip(panels, pages, below, strict=False):
             with Image.open(picture) as image:

@@ -66,6 +66,7 @@ def run(
             )
     code_state()  # now: the checkout may be another one when the run ends
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
+    # rank 0 alone attempts it, and every process notes why it fails
     with stopping.catching(), ranks.leading(store.attempt(run)), store.noting(run):
         return do(run, store, progress, setup)
 

@@ -108,7 +108,7 @@ class Cluster:
         self._nodes[node].kill()
         self._nodes[node].wait()
         for process in Path("/proc").glob("[0-9]*"):
-            title, environment = (_read(process / name) for name in ("cmdline", "environ"))
+            title, environment = read(process / "cmdline"), read(process / "environ")
             of_job = f"SLURM_JOB_ID={job}\0".encode() in environment and str(self.folder).encode() in environment
             if of_job or title.startswith(f"slurmstepd: [{job}.".encode()):
                 with suppress(ProcessLookupError):
@@ -116,6 +116,7 @@ class Cluster:
         self._node(self._stack, node)
 
     def _node(self, stack: ExitStack, name: str) -> None:
+        # -b: as after a boot, so that jobs from before it are lost
         self._nodes[name] = self._daemon(stack, "slurmd", "-D", "-N", name, "-b")
 
     def _daemon(self, stack: ExitStack, *command: str) -> "subprocess.Popen[bytes]":
@@ -159,7 +160,8 @@ StorageLoc=slurm
             f"NodeName={name} NodeHostname=localhost Port={ports[name]} CPUs=2 RealMemory={self.memory}"
             for name in NODES
         )
-        # a requeued job waits until its old credential has expired: two minutes unless told otherwise
+        # a requeued job waits until its old credential has expired: two minutes unless told otherwise;
+        # a node that comes back may miss a job for ten seconds and BatchStartTimeout before it is lost
         (here / "slurm.conf").write_text(f"""\
 ClusterName=own
 SlurmctldHost=localhost
@@ -224,10 +226,11 @@ def _answers(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """A file of /proc; empty where its process has ended."""
     try:
         return path.read_bytes()
-    except OSError:  # the process has ended
+    except OSError:
         return b""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, missing
+from cluster import Cluster, missing, read
 
 MEMORY = 8000
 """MB of a node: two smoke jobs at a time."""
@@ -25,12 +25,5 @@ def slurm(smoke_data: Path) -> Iterator[Cluster]:
                 patch.setenv(name, str(value))
             yield cluster
         patch.undo()  # of what this process itself was given
-        left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(folder).encode() in _read(path)]
+        left = [path for path in Path("/proc").glob("[0-9]*/environ") if str(folder).encode() in read(path)]
     assert not left, f"processes of the cluster are left: {left}"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it has ended
-        return b""
