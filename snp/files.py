@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -92,8 +93,25 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> Path:
-    """Write `value` as JSON with sorted keys, atomically: equal values give equal bytes."""
-    return write_atomic(path, json.dumps(value, indent=indent, sort_keys=True) + "\n")
+    """Write `value` as JSON with sorted keys, atomically: equal values give equal bytes.
+
+    Raises:
+        InputError: a number in it is not finite, which JSON cannot say; the file stays as it was.
+    """
+    if (field := not_finite(value)) is not None:
+        raise InputError(f"{path}: {field}", "is not finite (nan or infinite)", "nothing was written")
+    return write_atomic(path, json.dumps(value, indent=indent, sort_keys=True, allow_nan=False) + "\n")
+
+
+def not_finite(value: Any) -> str | None:
+    """Where in a JSON value the first number stands that is not finite, as ``metrics.splits.val``; else None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, item in items:
+        if (below := not_finite(item)) is not None:
+            return f"{name}.{below}".rstrip(".")
+    return None
 
 
 def read_json(path: str | Path) -> Any:

@@ -189,13 +189,25 @@ def stacked(tensor: Tensor) -> Tensor:
 
 
 def spread(items: Iterable[S], work: Callable[[S], T]) -> list[T]:
-    """work(item) of every item, in order and in every process; each is done by one of them, in turn."""
-    own = [work(item) for item in islice(items, rank(), None, size())]
+    """work(item) of every item, in order and in every process; each is done by one of them, in turn.
+
+    An error of one is raised in all of them.
+    """
     if size() == 1:
-        return own
+        return [work(item) for item in items]
+    done: list[T] = []
+    failed: Exception | None = None
+    try:
+        done += (work(item) for item in islice(items, rank(), None, size()))
+    except Exception as error:
+        failed = error
     found: list[Any] = [None] * size()
-    dist.all_gather_object(found, own)
-    return [found[i % size()][i // size()] for i in range(sum(map(len, found)))]
+    dist.all_gather_object(found, (done, failed))
+    for _, error in found:
+        if error is not None:
+            raise error
+    own = [part for part, _ in found]
+    return [own[i % size()][i // size()] for i in range(sum(map(len, own)))]
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,14 @@ Answers = dict[str, dict[str, int]]
 def save(
     folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None
 ) -> None:
-    """Write a model, dense or compressed, so that `load` and `answers` need nothing else."""
+    """Write a model, dense or compressed, so that `load` and `answers` need nothing else.
+
+    Raises:
+        InputError: names a weight that is not finite; nothing is written.
+    """
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{folder}: {name}", "is not finite (nan or infinite)", "the model was not saved")
     about = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
     if answers:
         about["answers"] = answers

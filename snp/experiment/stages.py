@@ -143,7 +143,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         towers=towers,
         budget=budget,
         steps=phase.steps,
-        loss=shared_loss(dense),
+        loss=shared_loss(dense, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
         heldout=held,
         seed=run.seed,
         groups=groups,
@@ -208,21 +208,33 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def shared_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
+def shared_loss(
+    model: nn.Module, name: Callable[[], str] = lambda: "a held-out batch"
+) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
     """`inference_loss` of a batch that every process has: each takes a part, and all get the value and gradients of it.
 
     The gradients are those of the overrides. Those of the model's own parameters cannot be shared like this, so where
     nothing stands in for them every process takes the whole batch.
+
+    Args:
+        name: of the batch, for the InputError that it raises, in all processes, where the loss is not finite.
     """
     loss = inference_loss(model)
 
     def shared(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
         if ranks.size() == 1 or not overrides:
-            return loss(batch, overrides)
+            return _finite(loss(batch, overrides), name())
         own = dict(zip(overrides, ranks.across(*overrides.values()), strict=True))
-        return ranks.summed(loss(batch.part(*ranks.share()), own))
+        return _finite(ranks.summed(loss(batch.part(*ranks.share()), own)), name())
 
     return shared
+
+
+def _finite(loss: Tensor, where: str) -> Tensor:
+    if not loss.isfinite():
+        problem = f"the model's loss is {float(loss.detach())}"
+        raise InputError(where, problem, "see whether the weights that it began with are sound")
+    return loss
 
 
 def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:

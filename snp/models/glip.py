@@ -33,6 +33,11 @@ class Detection:
     anchors_N4: Tensor
     level_N: Tensor
 
+    @property
+    def judged(self) -> tuple[Tensor, ...]:
+        """What evaluators go by, a row for every prompt."""
+        return self.logits_BNL, self.deltas_BN4, self.centre_BN
+
 
 class BiAttention(nn.Module):
     """Image and text look at each other through ONE score matrix, once from either side (GLIP's deep fusion).
@@ -68,8 +73,8 @@ class BiAttention(nn.Module):
 class GLIP(Checkpointing):
     """GLIP (Li et al. 2022) on two transformer towers of one shape.
 
-    Region-word logits are v . t / (|t| exp(s)) + t . b + b0: a dot product with the normalised word, a learned scale,
-    and a bias made of the word, so that no class is built in: the prompt says what is looked for.
+    Region-word logits are a dot product with the word, a learned scale, and a bias made of the word (`align`), so that
+    no class is built in: the prompt says what is looked for.
     """
 
     def __init__(self, config: GLIPConfig) -> None:
@@ -85,7 +90,8 @@ class GLIP(Checkpointing):
             for _ in blocks
         )
         self.head = nn.ModuleList(DynamicBlock(d, config.deformable) for _ in blocks)
-        self.region, self.word = nn.Linear(d, d), nn.Linear(e, d)
+        self.region = nn.Identity() if config.alignment == "official" else nn.Linear(d, d)
+        self.word = nn.Linear(e, d)
         self.word_bias = nn.Linear(e, 1)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.box, self.centre = nn.Conv2d(d, 4, 1), nn.Conv2d(d, 1, 1)
@@ -98,8 +104,9 @@ class GLIP(Checkpointing):
         nn.init.zeros_(self.word_bias.weight)
         nn.init.constant_(self.word_bias.bias, math.log(PRIOR / (1 - PRIOR)))
         for layer in (self.box, self.centre, self.region):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            if not isinstance(layer, nn.Identity):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
         if self.config.stem == "convolution":
             nn.init.normal_(self.text.token_embedding.weight, std=0.7)
@@ -131,17 +138,28 @@ class GLIP(Checkpointing):
             parts = image.transpose(1, 2).split([h * w for h, w in sizes], -1)
             levels = self.through(head, [p.unflatten(-1, tuple(size)) for p, size in zip(parts, sizes, strict=True)])
         anchors, place = self._anchors([level.shape[-2:] for level in levels], text)
-        region_BND = torch.cat([self._flat(level) for level in levels], 1)
-        word_BLD = F.normalize(self.word(text), dim=-1)
-        logits = self.region(region_BND) @ word_BLD.transpose(1, 2) / self.log_scale.exp()
         deltas = [self._flat(self.box(level)) * s for level, s in zip(levels, self.level_scale, strict=True)]
         return Detection(
-            (logits + self.word_bias(text).transpose(1, 2)).clamp(-50, 50),
+            self.align(torch.cat([self._flat(level) for level in levels], 1), text),
             torch.cat(deltas, 1),
             torch.cat([self._flat(self.centre(level)) for level in levels], 1).squeeze(-1),
             anchors,
             place,
         )
+
+    def align(self, region_BND: Tensor, text_BLD: Tensor) -> Tensor:
+        """Logits [B, N, L] of every place and word. W, c: of the map `word`; b, b0: of `word_bias`; s: `log_scale`.
+
+        official: with t = text / |text|, v . (W t / 2 + c) / exp(s) + t . b + b0, within +-50,000.
+        ours: with w = W text + c, R(v) . w / (|w| exp(s)) + text . b + b0, within +-50; R: the map `region`. [ours]
+        """
+        official = self.config.alignment == "official"
+        if official:
+            text_BLD = F.normalize(text_BLD, dim=-1)
+        word_BLD = self.word(text_BLD / 2) if official else F.normalize(self.word(text_BLD), dim=-1)
+        logits = self.region(region_BND) @ word_BLD.transpose(1, 2) / self.log_scale.exp()
+        most = 50_000 if official else 50
+        return (logits + self.word_bias(text_BLD).transpose(1, 2)).clamp(-most, most)
 
     def _read_once(self, tokens_BL: Tensor, text_BL: Tensor) -> Tensor:
         """States of the text tower [B, L, width]; a prompt that several images share passes it once."""

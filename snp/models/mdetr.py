@@ -37,6 +37,11 @@ class Grounding:
     patches: "Patches | None"
     answers: dict[str, Tensor] | None = None
 
+    @property
+    def judged(self) -> tuple[Tensor, ...]:
+        """What evaluators go by, a row for every caption: of the last layer, and the answers."""
+        return self.logits_KBQS[-1], self.boxes_KBQ4[-1], *(self.answers or {}).values()
+
 
 @dataclass(frozen=True)
 class Patches:

@@ -236,7 +236,7 @@ class SNPSession(Session):
         return {
             "budget_ratio": float(self.structure.stored()) / self.target,
             **self.structure.shares(),
-            "spread": float(logits.std()),
+            **({"spread": float(logits.std())} if self.options.prune else {}),  # else all are infinite
             **self.measured,
         }
 

@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from snp.errors import InputError
+from snp.tasks.outputs import DIVERGED
 
 NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -27,7 +28,8 @@ def score(
         detections: image id -> (boxes [D, 4] as x, y, width, height in pixels, scores [D], category ids [D]).
 
     Raises:
-        InputError: detections on an image or of a category that the file does not have.
+        InputError: detections on an image or of a category that the file does not have, or that are not finite: of such
+            boxes pycocotools makes an AP of 1.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
         truth = instances if isinstance(instances, COCO) else COCO(str(instances))
@@ -36,6 +38,8 @@ def score(
         for image, (boxes, scores, labels) in detections.items():
             if image not in known:
                 raise InputError(f"image {image}", "is not in the instances")
+            if not all(np.isfinite(given).all() for given in (boxes, scores, labels)):
+                raise InputError(f"image {image}", "a box or score is not finite (nan or infinite)", DIVERGED)
             if stranger := {*map(int, labels)} - categories:
                 raise InputError(f"image {image}", f"category {min(stranger)} is not in the instances")
             rows.append(np.column_stack([np.full(len(boxes), image), boxes, scores, labels]))

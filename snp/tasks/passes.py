@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from snp import ranks
+from snp.data.annotations import Entry
 from snp.data.dataset import Batch, GroundingSet
-from snp.tasks.outputs import mapped
+from snp.tasks.outputs import check_finite, mapped
 
 T = TypeVar("T")
 
@@ -23,15 +24,24 @@ def passes(
     Each image passes the vision tower once for all its captions. Only pixels and words reach the model, on whatever
     device it is, and dropout is off; batch and outputs are on the CPU. Several processes pass some of the groups each,
     and all get what is seen in every one, in order.
+
+    Raises:
+        InputError: names the entry of which the model says what is not finite.
     """
     training, device = model.training, next(model.parameters()).device
 
     def seen(index: np.ndarray) -> T:
         batch = data.batch(index, share_images=True)
-        return look(index, batch, mapped(model(*batch.to(device).inputs), Tensor.cpu))
+        out = model(*batch.to(device).inputs)
+        check_finite(lambda b: _name(data.entries[index[b]]), *out.judged)
+        return look(index, batch, mapped(out, Tensor.cpu))
 
     model.eval()
     try:
         return ranks.spread(data.by_image(captions), seen)
     finally:
         model.train(training)
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.dataset_name}, entry {entry.id} (picture {entry.file_name})"
