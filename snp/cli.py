@@ -402,7 +402,8 @@ def demo(
     from snp.experiment.demo import Checkpoint, draw, predict
 
     folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
-    found = [(one := Checkpoint.of(folder), predict(one, picture, text)) for folder in folders]
+    checkpoints = [Checkpoint.of(folder) for folder in folders]
+    found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
         print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))

@@ -138,9 +138,11 @@ class GLIP(Checkpointing):
             parts = image.transpose(1, 2).split([h * w for h, w in sizes], -1)
             levels = self.through(head, [p.unflatten(-1, tuple(size)) for p, size in zip(parts, sizes, strict=True)])
         anchors, place = self._anchors([level.shape[-2:] for level in levels], text)
+        # before boxes and centres: gradients add up in the order of use, and results are those of before to the bit
+        logits = self.align(torch.cat([self._flat(level) for level in levels], 1), text)
         deltas = [self._flat(self.box(level)) * s for level, s in zip(levels, self.level_scale, strict=True)]
         return Detection(
-            self.align(torch.cat([self._flat(level) for level in levels], 1), text),
+            logits,
             torch.cat(deltas, 1),
             torch.cat([self._flat(self.centre(level)) for level in levels], 1).squeeze(-1),
             anchors,
