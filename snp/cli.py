@@ -4,42 +4,55 @@ Heavy parts are imported by the command that needs them: rendering a table never
 """
 
 import os
+import shlex
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NoReturn, get_args
 
 import tyro
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from tyro.conf import Positional
 
 from snp.errors import InputError
+from snp.experiment import stopping
 from snp.experiment.resources import Resources
 from snp.experiment.setup import Setup
-from snp.experiment.spec import Data, Model, Scale, dense
-from snp.experiment.stopping import Stopped
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Data, Model, Scale, Seed, dense
+from snp.experiment.store import AnyRun, Store, mendable
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
+from snp.flags import App, registry
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
-app = tyro.extras.SubcommandApp()
+app = App()
 Format = Literal["markdown", "csv", "latex"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 Out = Annotated[Path | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
+Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
+OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; the entry point of the console script."""
-    try:
-        app.cli(prog="snp", description="Joint sharing and pruning of two towers.", args=arguments)
-    except InputError as error:
-        print("snp:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        print("snp: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with stopping.ending():
+        try:
+            about = "Joint sharing and pruning of two towers."
+            app.cli(prog="snp", description=about, args=arguments, registry=registry)
+        except InputError as error:
+            _refuse(error)
+        except BrokenPipeError:  # the reader, as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if (mended := mendable(error)) is None:
+                raise
+            _refuse(mended)
+
+
+def _refuse(error: InputError) -> NoReturn:
+    print("snp:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command
@@ -47,7 +60,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store, chosen = _store(scale, out), _chosen(table, scale, data)
+    store, chosen = _results(scale, out), _chosen(table, scale, data)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -72,28 +85,26 @@ def run(
         tyro.conf.arg(help="labels as `snp rows` prints them, for example scenes/snp@60, or a table: all its rows"),
         Positional,
     ],
-    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
+    seed: Annotated[tuple[Seed, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
     scale: Scale = "desk",
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     out: Out = None,
-    workers: int = 2,
+    workers: PositiveInt = 2,
     dry_run: bool = False,
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning.
 
-    With --steps it is a trial, kept apart in .runs/trial.
+    With --steps it is a trial: it is kept apart, below --out or .runs, in a folder of its own, and counts nowhere.
     """
     if not row:
         raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
-    if min(seed, default=0) < 0:
-        raise InputError("--seed", f"must be 0 or more, got {min(seed)}")
     if keep is not None and (tables := TABLES.keys() & {*row}):
         raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
-    store = _store_of(scale, out, setup)
+    store = _store(scale, out, setup)
     _run(chosen, seed or None, store, workers, dry_run, setup)
 
 
@@ -102,9 +113,9 @@ def reproduce(
     table: Table,
     scale: Scale = "desk",
     data: Data = "scenes",
-    seed: int = 0,
+    seed: Seed = 0,
     out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
-    workers: int = 2,
+    workers: PositiveInt = 2,
     dry_run: bool = False,
     from_results: Annotated[
         bool, tyro.conf.arg(help="run nothing, only render the committed results")
@@ -143,15 +154,15 @@ def launch(
     table: Table,
     scale: Scale = "desk",
     cluster: Literal["slurm", "local", "debug"] = "slurm",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
     array_parallelism: Annotated[
-        int | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
+        PositiveInt | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
     ] = None,
     dry_run: Annotated[bool, tyro.conf.arg(help="print every sbatch script; needs no SLURM")] = False,
     wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),  # noqa: B008 - frozen
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Submit what is missing or incomplete of a table, a job for each run, and neither done nor queued.
 
@@ -159,45 +170,54 @@ def launch(
     """
     from tabulate import tabulate
 
-    from snp.experiment.jobs import live, statuses
-    from snp.experiment.launch import Launch, arrays, resources
+    from snp.experiment.jobs import array_limit, launching, live, statuses
+    from snp.experiment.launch import Launch, arrays, look_for_slurm, resources
     from snp.experiment.runner import make_data, planned
     from snp.experiment.work import Place
 
     chosen, only = _chosen(table, scale, data), _seeds(seeds)
-    store = _store_of(scale, out, setup)
+    store, slurm = _store(scale, out, setup), cluster == "slurm"
+    jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
-    queued = {} if dry_run and not todo else live(statuses(todo, store))
-    left = [run for run in todo if run.slug not in queued]
-    if not left:
-        print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
-        return
-    here = cluster != "slurm"
-    jobs = Launch(store, Place.of(store, setup), array_parallelism or (2 if here else 256))
-    asked = arrays(resources(chosen, todo, wish), queued)
-    if dry_run:
-        print("\n\n".join(jobs.dry(asked, queued)))
-        return
-    make_data(left, setup)
-    if cluster == "debug":
-        jobs.debug(left)
-    elif cluster == "local":
-        print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}`")
-    else:
-        lines = []
-        for array, record, waits in jobs.slurm(asked, queued):
-            of = array.resources
-            lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
-        print(tabulate(lines, ["job", "name", "runs", "time", "memory", "GPUs", "waits for"], disable_numparse=True))
+    if todo and not dry_run:
+        look_for_slurm(store) if slurm else setup.look_for_device()
+    with nullcontext() if dry_run or not todo else launching(store):
+        queued = live(statuses(todo, store))
+        left = [run for run in todo if run.slug not in queued]
+        if not left:
+            print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
+            return
+        asked = arrays(resources(chosen, todo, wish), queued, array_limit()) if dry_run or slurm else []
+        if dry_run:
+            print("\n\n".join(jobs.dry(asked, queued)))
+            return
+        make_data(left, setup)
+        same = _flags(scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch)
+        if cluster == "debug":
+            jobs.debug(left)
+        elif cluster == "local":
+            print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}{same}`")
+        else:
+            lines = []
+            head = ["job", "name", "runs", "time", "memory", "GPUs", "waits for"]
+            try:
+                for array, record, waits in jobs.slurm(asked, queued):
+                    of = array.resources
+                    lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
+            finally:
+                if lines:
+                    print(tabulate(lines, head, disable_numparse=True))
+                    print(f"\nsee `snp status {table}{same}`")
 
 
 @app.command
 def status(
     table: Table,
     scale: Scale = "desk",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from tabulate import tabulate
@@ -211,7 +231,7 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out), ask)
+    found = statuses(_runs(table, scale, data, seeds), _store(scale, out, setup), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -221,15 +241,16 @@ def status(
 def cancel(
     table: Table,
     scale: Scale = "desk",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """End the queued and running jobs of a table; what runs saves its state first, and goes on when launched again."""
     from snp.experiment.jobs import cancel as end
     from snp.experiment.jobs import statuses
 
-    store = _store(scale, out)
+    store = _store(scale, out, setup)
     ended = end(statuses(_runs(table, scale, data, seeds), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
@@ -243,18 +264,19 @@ def pretrain(
     data: Data = "scenes",
     model: Model = "mdetr",
     out: Out = None,
-    threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
     from snp import ranks
 
-    spec, store = dense(scale, data, model), _store_of(scale, out, setup)
+    spec, store = dense(scale, data, model), _store(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
+            setup.look_for_device()
             import_module("torch").set_num_threads(threads)
             total = import_module("snp.experiment.runner").captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
@@ -295,7 +317,7 @@ def table(
     """Print a table from results alone: readable markdown, every metric as csv, or latex."""
     from snp.report.table import table as render
 
-    print(render(table, _store(scale, out), scale, data, format), end="")
+    print(render(table, _results(scale, out), scale, data, format), end="")
 
 
 @app.command
@@ -304,7 +326,7 @@ def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", 
     from snp.report.claims import claims_markdown
     from snp.report.frame import Measured
 
-    print(claims_markdown(Measured(rows_of(table, scale), _store(scale, out))), end="")
+    print(claims_markdown(Measured(rows_of(table, scale), _results(scale, out))), end="")
 
 
 @app.command
@@ -326,7 +348,7 @@ def figure(
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
         return
-    store = _store(scale, out)
+    store = _results(scale, out)
     print(draw(name, store, scale, data, png or Path(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -355,7 +377,7 @@ def data(
     png: Annotated[Path | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Path | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
     decode: Annotated[bool, tyro.conf.arg(help="check: read every picture to its end")] = True,
-    workers: int = 2,
+    workers: PositiveInt = 2,
 ) -> None:
     """Make a data set from its seed, show a page of its samples, or check the folder of a published benchmark."""
     if (action == "check") != (name in get_args(Published)):
@@ -413,7 +435,7 @@ def demo(
 @app.command
 def predictions(
     png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("predictions.png"),
-    number: Annotated[int, tyro.conf.arg(help="which sample of each benchmark")] = 0,
+    number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
     scale: Scale = "desk",
     data: Data = "scenes",
     out: Out = None,
@@ -421,7 +443,7 @@ def predictions(
     """Draw one sample of every task as the dense and as the compressed model see it."""
     from snp.experiment.demo import page
 
-    print(page(_store(scale, out), scale, data, png, number))
+    print(page(_results(scale, out), scale, data, png, number))
 
 
 @app.command
@@ -455,28 +477,42 @@ def _chosen(table: str, scale: Scale, data: Data | None) -> list[Row]:
     return chosen
 
 
-def _seeds(text: str) -> tuple[int, ...] | None:
+def _seeds(text: str | None) -> tuple[int, ...] | None:
     """`0,1` as numbers; None for all."""
-    if text and not all(part.isdecimal() for part in text.split(",")):
-        raise InputError("--seeds", f"must be numbers of 0 or more, got {text}", "as --seeds 0,1,2")
-    return tuple(map(int, text.split(","))) if text else None
+    try:
+        return None if text is None else TypeAdapter(tuple[Seed, ...]).validate_python(text.split(","))
+    except ValidationError:
+        raise InputError("--seeds", f"must be numbers from 0 to {2**32 - 1}, got {text!r}", "as 0,1,2") from None
 
 
-def _runs(table: str, scale: Scale, data: Data | None, seeds: str) -> list[AnyRun]:
+def _flags(**given: object) -> str:
+    """Flags as they are written behind a command, but for those that were not given."""
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
+def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None) -> list[AnyRun]:
     """All runs of a table's rows, each once, parents first."""
     only = _seeds(seeds)
     chosen = _chosen(table, scale, data)
     return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
 
 
-def _store(scale: Scale, out: Path | None) -> Store:
-    """The committed results, or a folder of one's own that borrows their dense checkpoint."""
+def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+    """Where the runs are: the committed results, or a folder of one's own that borrows their dense checkpoint.
+
+    Trials are apart from both, each in a folder of its own.
+    """
+    if setup.trial is not None:
+        return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial)
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
-def _store_of(scale: Scale, out: Path | None, setup: Setup) -> Store:
-    """As `_store`, but trials are kept apart, and from all that is finished."""
-    return Store(out or Path(".runs") / "trial") if setup.steps else _store(scale, out)
+def _results(scale: Scale, out: Path | None) -> Store:
+    """The store whose results a command shows; what it leaves out is said."""
+    store = _store(scale, out)
+    if trials := sorted(path.name for path in store.root.glob("trial-*/")):
+        print(f"snp: left out, as trials say nothing: {', '.join(trials)} in {store.root}", file=sys.stderr)
+    return store
 
 
 def _run(

@@ -14,6 +14,8 @@ from typing import Any
 
 from snp.errors import InputError
 
+PART = ".part"
+"""How the names of files end that are being written."""
 _NO_ROOM = 1 << 16
 """Bytes left on a disk that is full: its last blocks are too few for what was to be written."""
 
@@ -26,7 +28,7 @@ def replacing(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -51,24 +53,30 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """Yields None to the one process that holds the lock of `path` until the end of the block, to others its `about`.
 
     The file is there while it is held. The system gives the lock back when its process ends, however it ends.
+
+    Raises:
+        InputError: the file cannot be locked, as on a file system without locks; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+")  # noqa: SIM115 - held open: it is the lock
+        file = open(path, "a+b")  # noqa: SIM115 - held open: it is the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             with file:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                yield _about(file)
-                return
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    yield _about(file)
+                    return
+                if not file.tell():  # nobody wrote in it: it is new
+                    path.unlink(missing_ok=True)
+                mend = "use a folder on a file system with locks: Lustre mounted with -o flock, NFS without nolock"
+                raise InputError(path, f"cannot be locked: {error.strerror}", mend) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # the one before has removed it in the meantime
     with file:
         file.truncate(0)
-        file.write(json.dumps(about))
+        file.write(json.dumps(about).encode())
         file.flush()
         try:
             yield None
@@ -79,10 +87,16 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
 
 def _about(file: Any) -> dict[str, Any]:
     file.seek(0)
+    return json_object(file.read())
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """What a JSON object holds; nothing where it is another value, half written, or no JSON at all."""
     try:
-        return dict(json.load(file))
-    except ValueError:  # it is being written
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
@@ -115,12 +129,14 @@ def not_finite(value: Any) -> str | None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; an InputError names the file when it is missing or cut."""
+    """Read a JSON file; an InputError names the file when it is missing, cut, or cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"not valid JSON: {error}", "delete it or write it again") from None
 
 

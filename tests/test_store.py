@@ -36,7 +36,7 @@ def test_a_folder_with_only_a_checkpoint_is_incomplete(store: Store) -> None:
 
 def test_a_run_begun_again_keeps_its_state_and_drops_what_a_kill_cut_off(store: Store) -> None:
     folder = store.begin(COMPRESS)
-    for name in ("state.pt", ".state.pt.x1y2z3"):
+    for name in ("state.pt", ".state.pt.x1y2z3.part"):
         (folder / name).write_bytes(b"state")
     store.begin(COMPRESS)
     assert {path.name for path in folder.iterdir()} == {"spec.json", "state.pt"}

@@ -3,15 +3,12 @@
 import hashlib
 import json
 import math
-import os
 import random
 import shutil
-import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +23,7 @@ from snp.data.pictures import SPLITS, Picture
 from snp.data.questions import TYPES, Question, ask
 from snp.errors import InputError
 from snp.files import read_json, write_json
+from snp.processes import pool
 
 BENCHMARKS = {
     "refcoco": ("train", "val", "testA", "testB"),
@@ -99,8 +97,11 @@ def build(
     for split in counts:
         (root / "images" / split).mkdir(parents=True)
     pictures: dict[str, list[Picture]] = defaultdict(list)
-    with tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar:
-        for job, made in zip(jobs, _work(jobs, workers), strict=True):
+    with (
+        tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar,
+        _work(jobs, workers) as drawn,
+    ):
+        for job, made in zip(jobs, drawn, strict=True):
             pictures[job[3]] += made
             bar.update(len(made))
     files = dict(_files(pictures, test))
@@ -168,23 +169,13 @@ def _hash(root: str | Path, *parts: str) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
-def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
+@contextmanager
+def _work(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[Iterator[list[Picture]]]:
     if workers == 1:
-        yield from map(_chunk, jobs)
+        yield map(_chunk, jobs)
         return
-    # Spawned, not forked: the caller may hold threads (torch), which do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
-        yield from pool.map(_chunk, jobs)
-
-
-def end_with_parent() -> None:
-    """Let this worker process end when its parent was killed; it would wait for work forever."""
-
-    def watch() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with pool(workers) as processes:
+        yield processes.map(_chunk, jobs)
 
 
 def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:

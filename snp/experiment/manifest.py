@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from snp.experiment.setup import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.files import read_json
 
@@ -28,6 +29,7 @@ def manifest(
     started: datetime,
     wall_seconds: float,
     processes: int = 1,
+    trial: Trial | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -39,6 +41,7 @@ def manifest(
         started: when the run was first started, with time zone.
         wall_seconds: seconds of work, over all restarts.
         processes: how many did it together; they too give other sums.
+        trial: which one, where it is no real run.
     """
     return {
         **code_state(),
@@ -52,6 +55,7 @@ def manifest(
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
+        **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
     }
 
 

@@ -28,16 +28,18 @@ def freeze(folder: Path, copy: bool = True) -> Path:
         return snapshot
     folder.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder, prefix=f".{snapshot.name}."))
-    part.chmod(0o755)
-    for path in _files():
-        target = part / path.relative_to(REPOSITORY)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    write_json(part / STATE_FILE, code_state())
     try:
+        part.chmod(0o755)
+        for path in _files():
+            target = part / path.relative_to(REPOSITORY)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        write_json(part / STATE_FILE, code_state())
         os.rename(part, snapshot)
-    except OSError:  # another launch was first
+    except BaseException as error:
         shutil.rmtree(part)
+        if not (isinstance(error, OSError) and snapshot.exists()):  # another launch was first
+            raise
     return snapshot
 
 

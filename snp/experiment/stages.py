@@ -55,10 +55,13 @@ def run(
     Several processes (snp.ranks) do it together: rank 0 holds the folder and writes.
 
     Raises:
-        Stopped: by SIGUSR1 or SIGTERM, with its state saved.
+        Stopped: by a signal, with its state saved.
         Busy: another process does it now.
         InputError: something is wrong that a user can mend; it is noted in the run's folder, as any failure is.
     """
+    if store.trial != setup.trial:
+        raise ValueError(f"{store.root} is a store of {store.trial or 'real runs'}, and this is {setup.trial or 'one'}")
+    setup.look_for_device()
     for parent in run.parents():
         if store.state(parent) != "done":
             raise InputError(
@@ -328,7 +331,7 @@ def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], sour
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size())
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial)
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

@@ -1,15 +1,16 @@
-"""Stopping a run from outside: SIGUSR1 and SIGTERM let it save where it is, and end with `Stopped`.
+"""Stopping a run from outside: SIGUSR1, SIGTERM and SIGINT let it save where it is, and end with `Stopped`.
 
-SLURM sends the first ahead of a time limit, the second before it preempts or cancels.
+SLURM sends the first ahead of a time limit, the second before it preempts or cancels; the third is a terminal's Ctrl-C.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AGAIN = 75
 """Exit code (EX_TEMPFAIL of sysexits.h) of a command that was stopped and wants to be started again."""
 
@@ -23,7 +24,7 @@ class Stopped(BaseException):
     No Exception: nothing that mends errors may take it for one.
 
     Args:
-        signum: SIGUSR1 (it wants to be started again) or SIGTERM (whoever sent it decides).
+        signum: SIGUSR1 (it wants to be started again), SIGTERM or SIGINT (whoever sent it decides).
     """
 
     def __init__(self, signum: int) -> None:
@@ -47,13 +48,29 @@ def catching() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS if not _background(signum)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _asked = None
+
+
+def _background(signum: int) -> bool:
+    """Whether it is the Ctrl-C of a terminal in whose background this process runs: its shell has it ignored."""
+    return signum == signal.SIGINT and signal.getsignal(signum) == signal.SIG_IGN
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Around all that a command does: where a signal stops it, it ends with one line and the exit code."""
+    with catching():
+        try:
+            yield
+        except Stopped as stopped:
+            print("snp: stopped; the same command goes on from what is saved", file=sys.stderr)
+            sys.exit(stopped.exit_code)
 
 
 @contextmanager
