@@ -294,15 +294,20 @@ def params(scale: Scale = "paper", model: Literal["mdetr", "glip"] = "mdetr") ->
 
 @app.command
 def methods() -> None:
-    """List the compression methods."""
+    """List the compression methods, and the names of rows that are one of them with options."""
     from tabulate import tabulate
 
+    from snp.compression.aliases import ALIASES
     from snp.compression.registry import methods as registered
 
     lines = [
         [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
         for name, cls in registered().items()
     ]
+    for name, (method, options) in ALIASES.items():
+        cls = registered()[method]
+        told = ", ".join([method, *(f"{option}={value}" for option, value in options.items())])
+        lines.append([name, cls.kind, cls.stage, ", ".join(cls.modes()), f"the same as {told}", cls.source])
     print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
 
 

@@ -85,7 +85,7 @@ def test_global_scope_prunes_a_weak_layer_more(two_towers):
 def test_norms_of_attention_units_cover_all_heads_rows_columns_and_biases(two_towers):
     _, problem = plan_of(two_towers, "dense")
     block = problem.towers["vision"].blocks[0]
-    dims = torch.arange(block.n_heads) * block.d_head + 3  # dimension 3 of every head
+    dims = torch.arange(block.n_heads) * block.d_qk + 3  # dimension 3 of every head
     square = (
         block.weight("v")[dims].square().sum()
         + block.bias("v")[dims].square().sum()

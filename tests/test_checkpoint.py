@@ -155,7 +155,7 @@ def test_a_cut_file_is_refused(tmp_path):
 
 
 def test_a_cut_plan_is_refused(tmp_path):
-    save(tmp_path, two_towers(), plans()["joint"])
+    save(tmp_path, apply(two_towers(), plans()["joint"], PATHS), plans()["joint"])
     file = tmp_path / "plan.json"
     file.write_text(file.read_text()[:100])
     with pytest.raises(InputError, match=r"plan.json: not a valid plan"):

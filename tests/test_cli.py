@@ -9,6 +9,7 @@ import pytest
 from synthetic import fill
 
 from snp.cli import main
+from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
 from snp.experiment.store import Store
 from snp.experiment.tables import find, rows
@@ -164,6 +165,7 @@ def _children_seconds() -> float:
 def test_all_methods_are_listed_with_kind_stage_and_modes(capsys: pytest.CaptureFixture[str]) -> None:
     main(["methods"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
-    assert list(lines) == list(methods())
+    assert list(lines) == [*methods(), *ALIASES]
     assert all(cls.kind in lines[name] and cls.stage in lines[name] for name, cls in methods().items())
     assert "corrected, official" in lines["multiflow"] and "official" not in lines["snp"]
+    assert "omp" in lines["magnitude"] and "prune=False" in lines["snp-cross-only"]

@@ -1,21 +1,15 @@
 """Surgery: a model and a Plan make a smaller model, with units cut or stored once and weights masked."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from snp.compression.modules import (
-    Attention,
-    MaskedParameter,
-    TiedLinear,
-    TimmAttention,
-    TorchAttention,
-    TransformersAttention,
-)
+from snp.compression.masked import MaskedParameter, StayMasked
+from snp.compression.modules import Attention, TiedLinear
 from snp.compression.plan import Plan
 from snp.compression.tower import (
     UNIT_DIMS,
@@ -27,6 +21,7 @@ from snp.compression.tower import (
     packed,
     towers_of,
 )
+from snp.errors import InputError
 
 Place = tuple[str, int]  # tower, layer
 #: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
@@ -50,7 +45,7 @@ def substitute(
         Full name -> tensor of every parameter that the plan changes, differentiable, for functional_call.
     """
     plan.check(towers, model)
-    base = dict(model.named_parameters()) | (params or {})
+    base = dict(model.named_parameters(remove_duplicate=False)) | (params or {})
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
     for place, block in blocks.items():
@@ -83,8 +78,11 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
 
     Args:
         paths: tower name -> path of its submodule, as in `tower.view`.
+
+    Raises:
+        InputError: the plan is not of this model, or the model is compressed already or cannot be copied.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     towers = towers_of(model, paths)
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
@@ -109,11 +107,81 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
-        for module in model.modules():  # a tied parameter has several places, and stays tied
-            for attribute, found in list(module._parameters.items()):
-                if found is parameter:
-                    setattr(module, attribute, masked)
+        holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
+        # a tied parameter has several places, and stays tied
+        StayMasked(masked, [(module, a) for module, a in holders if module._parameters[a] is parameter])
+    if plan.keep or plan.shares:
+        for module in model.modules():
+            if hasattr(module, "save_pretrained"):
+                module.save_pretrained = _no_save_pretrained  # type: ignore[assignment]
     return model
+
+
+def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
+    """InputError unless `model` is one that `apply` made of this plan with these paths, trained or not."""
+    mend = "give them as in towers={name: path} of snp.compress"
+    if odd := sorted(plan.towers.keys() ^ paths.keys()):
+        verb = "lack" if odd[0] in plan.towers else "have"
+        raise InputError("paths", f"{verb} {odd[0]!r}; towers of the plan: {', '.join(plan.towers)}", mend)
+    try:
+        towers = towers_of(model, dict(paths))
+    except InputError as error:
+        raise InputError("paths", str(error), mend) from None
+    for name, tower in towers.items():
+        expected = [_sizes_of(plan, place) for place in plan.layers if place[0] == name]
+        if [_sizes(block) for block in tower.blocks] != expected:
+            raise InputError(f"tower {name}", "is not of the sizes that the plan makes", "take the model of the plan")
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, mask in plan.masks.items():
+        if name not in parameters or parameters[name].shape != mask.shape:
+            raise InputError(name, "the plan masks it, and the model has no such weight", "take the model of the plan")
+        if bool(parameters[name][~mask.to(parameters[name].device)].any()):
+            raise InputError(name, "is not zero where the plan masks it", "take the model of the plan")
+
+
+def _sizes(block: Block) -> tuple[int, ...]:
+    """Width, heads, and of every component the units that work in the layer and those that it stores."""
+    stored = (block.ref(role).stop - block.ref(role).start for role in ("q", "v", "fc1"))
+    return block.d_model, block.n_heads, block.d_qk, block.d_vo, block.d_ffn, *stored
+
+
+def _sizes_of(plan: Plan, place: Place) -> tuple[int, ...]:
+    """The same of the layer that the plan makes."""
+    shape = plan.towers[place[0]]
+    units = [int(which(*place, c).sum()) for which in (plan.kept, plan.own) for c in UNIT_DIMS]
+    return shape.d_model, shape.n_heads, *units
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of a dense model.
+
+    Raises:
+        InputError: it is compressed already, or cannot be copied; names the module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Attention | TiedLinear) or any(
+            isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False)
+        ):
+            raise InputError(name or "model", "is compressed already", "start from the dense model")
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # of many kinds: whatever a model holds may not be copied
+        where, problem = "model", f"cannot be copied: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        for name, module in model.named_modules():
+            for attribute, value in vars(module).items():
+                if isinstance(value, Tensor) and not value.is_leaf:  # torch.nn.utils.prune, weight_norm
+                    where = ".".join(filter(None, (name, attribute)))
+                    problem = f"is made of other parameters by {type(module).__name__}'s hooks, and cannot be copied"
+        raise InputError(where, problem, "make it a plain model first: remove its pruning, norms or hooks") from None
+
+
+def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
+    """In the place of transformers' own: from_pretrained would build the dense layers, and leave them random."""
+    raise InputError(
+        "save_pretrained",
+        "saves a compressed model as from_pretrained cannot load it",
+        "use snp.compression.checkpoint.save(folder, model, plan, paths=towers)",
+    )
 
 
 @dataclass(frozen=True)
@@ -167,12 +235,14 @@ def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) 
     else:
         module = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         module.weight, module.bias = nn.Parameter(weight), nn.Parameter(bias)
-    trained = block.model.get_parameter(block.ref(roles[0][0]).weight).requires_grad
-    return module.requires_grad_(trained)
+    for kind in ("weight", "bias"):
+        trained = block.model.get_parameter(getattr(block.ref(roles[0][0]), kind)).requires_grad
+        module.get_parameter(kind).requires_grad_(trained)
+    return module
 
 
 def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dict[str, nn.Module]) -> None:
-    layer = model.get_submodule(block.ref("fc1").weight.split(".mlp.")[0])
+    layer = model.get_submodule(block.layer)
     if "fc1" in maps:
         mlp: nn.Module = layer.mlp  # type: ignore[assignment]
         for name, map_name in zip(linear_names(mlp), ("fc1", "fc2"), strict=True):
@@ -181,20 +251,9 @@ def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dic
         name = attention_name(layer)
         dense = getattr(layer, name)
         d_qk, d_vo = (int(plan.kept(*place, c).sum()) for c in ("qk", "vo"))
-        stored = [int(plan.own(*place, c).sum()) for c in ("qk", "vo")]
-        scale = getattr(dense, "scale", block.d_head**-0.5)
-        call, habits = _manner(dense)
-        cut = call(maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, *stored, scale, **habits)
+        own_qk, own_vo = (int(plan.own(*place, c).sum()) for c in ("qk", "vo"))
+        scale = getattr(dense, "scale", block.d_qk**-0.5)
+        cut = block.kind(
+            maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, own_qk, own_vo, scale, **block.kind.habits(dense)
+        )
         setattr(layer, name, cut.train(dense.training))
-
-
-def _manner(dense: Any) -> tuple[Callable[..., Attention], dict[str, Any]]:
-    """How a dense attention module is called, and its dropout."""
-    if isinstance(dense, Attention):  # a cut layer may be cut again
-        names = ("dropout", "batch_first")
-        return type(dense), {n: getattr(dense, n) for n in names} | {"proj_dropout": dense.proj_drop.p}
-    if isinstance(dense, nn.MultiheadAttention):
-        return TorchAttention, {"dropout": dense.dropout, "batch_first": dense.batch_first}
-    if hasattr(dense, "q_proj"):
-        return TransformersAttention, {"dropout": dense.dropout}
-    return TimmAttention, {"dropout": dense.attn_drop.p, "proj_dropout": dense.proj_drop.p}

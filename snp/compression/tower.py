@@ -7,7 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snp.compression.modules import Attention, TiedLinear
+from snp.compression import trial
+from snp.compression.modules import (
+    Attention,
+    TiedLinear,
+    TimmAttention,
+    TorchAttention,
+    TransformersAttention,
+)
 from snp.errors import InputError
 
 COMPONENTS = ("qk", "vo", "ffn")
@@ -86,33 +93,23 @@ class Block:
     """One transformer layer. In a compressed model, `weight` and `bias` give what this layer stores itself.
 
     Attributes:
+        layer: path of the layer in the model.
+        kind: what takes, or has taken, the place of its attention when it is compressed.
+        compressed: it is so already: its units are not those of a dense layer.
         d_qk, d_vo: dimensions per head of queries and keys, and of values; both d_head before surgery.
         refs: role -> Ref.
     """
 
     model: nn.Module
+    layer: str
+    kind: type[Attention]
+    compressed: bool
     n_heads: int
     d_qk: int
     d_vo: int
     d_model: int
     d_ffn: int
     refs: dict[str, Ref]
-
-    @property
-    def d_head(self) -> int:
-        if self.d_qk != self.d_vo:
-            raise InputError(
-                self.refs["q"].weight,
-                "this layer is cut: queries and values differ in size",
-                "use d_qk, d_vo",
-            )
-        return self.d_qk
-
-    @property
-    def tied(self) -> bool:
-        """Whether some of its units are stored in another layer."""
-        sizes = {"q": self.n_heads * self.d_qk, "v": self.n_heads * self.d_vo, "fc1": self.d_ffn}
-        return any(self.refs[role].stop - self.refs[role].start < n for role, n in sizes.items())
 
     def ref(self, role: str) -> Ref:
         return self.refs[role]
@@ -152,18 +149,12 @@ class Tower:
 
     @property
     def shape(self) -> Shape:
-        """Sizes of a dense tower; InputError when its layers share units or differ in size."""
-        if any(block.tied for block in self.blocks):
-            raise InputError(
-                f"tower {self.name}", "its layers share units already", "start from the dense model"
-            )
-        shapes = {Shape(len(self), b.d_model, b.n_heads, b.d_head, b.d_ffn) for b in self.blocks}
+        """Sizes of a dense tower; InputError when it is compressed already, or its layers differ in size."""
+        if any(block.compressed for block in self.blocks):
+            raise InputError(f"tower {self.name}", "is compressed already", "start from the dense model")
+        shapes = {Shape(len(self), b.d_model, b.n_heads, b.d_qk, b.d_ffn) for b in self.blocks}
         if len(shapes) != 1:
-            raise InputError(
-                f"tower {self.name}",
-                "its layers differ in size: it is compressed already",
-                "start from the dense model",
-            )
+            raise InputError(f"tower {self.name}", "its layers differ in size", "start from the dense model")
         return shapes.pop()
 
     @property
@@ -199,12 +190,24 @@ def view(model: nn.Module, path: str, name: str) -> Tower:
         raise InputError(
             f"tower {name}", f"no transformer layers found in {type(module).__name__} at {path!r}"
         )
-    return Tower(name, tuple(_block(model, layer, f"{prefix}.{i}") for i, layer in enumerate(layers)))
+    # a layer that is called twice is one layer
+    return Tower(name, tuple(_block(model, layer, f"{prefix}.{i}") for i, layer in layers.named_children()))
 
 
 def towers_of(model: nn.Module, paths: dict[str, str]) -> dict[str, Tower]:
-    """Views of several towers: {name: path} -> {name: Tower}, in the same order."""
-    return {name: view(model, path, name) for name, path in paths.items()}
+    """Views of several towers: {name: path} -> {name: Tower}, in the same order.
+
+    Raises:
+        InputError: as `view`; or two layers hold the same weights, of which a cut or a mask would be of both.
+    """
+    towers = {name: view(model, path, name) for name, path in paths.items()}
+    holder: dict[int, str] = {}
+    for _, _, block in iterate(towers):
+        for name in block.parameter_names:
+            other = holder.setdefault(id(model.get_parameter(name)), block.layer)
+            if other != block.layer:
+                raise InputError(block.layer, f"has weights that are those of {other} too", trial.MEND)
+    return towers
 
 
 def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
@@ -237,57 +240,80 @@ def _find(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _block(model: nn.Module, layer: Any, prefix: str) -> Block:
+def _block(model: nn.Module, layer: Any, path: str) -> Block:
     attention, mlp = getattr(layer, attention_name(layer), None), getattr(layer, "mlp", None)
     if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
-        raise InputError(prefix, f"{type(layer).__name__} has no attention and mlp to view")
-    inside = f"{prefix}.{attention_name(layer)}"
-    heads, d_qk, d_vo, refs = _attention_refs(attention, inside)
+        raise InputError(path, f"{type(layer).__name__} has no attention and mlp to view", trial.MEND)
+    inside, behind = f"{path}.{attention_name(layer)}", f"{path}.mlp"
+    kind, heads, d_qk, d_vo, refs = _attention_refs(attention, inside)
     linears: list[Any] = [getattr(mlp, name, None) for name in linear_names(mlp)]
     if not all(isinstance(linear, nn.Linear | TiedLinear) for linear in linears):
-        raise InputError(f"{prefix}.mlp", f"{type(mlp).__name__} is no known feed-forward module")
+        raise InputError(behind, f"{type(mlp).__name__} is no known feed-forward module", trial.MEND)
     fc1, fc2 = linears
     for role, name, linear in zip(("fc1", "fc2"), linear_names(mlp), linears, strict=True):
-        refs[role] = _linear(f"{prefix}.mlp.{name}", 0, len(linear.weight))
+        refs[role] = _linear(f"{behind}.{name}", 0, len(linear.weight))
     if fc1.out_features != fc2.in_features:
-        raise InputError(f"{prefix}.mlp", "its two maps differ in width: a gated FFN is not supported")
-    block = Block(model, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs)
+        raise InputError(behind, "its two maps differ in width: a gated FFN is not supported", trial.MEND)
+    compressed = any(isinstance(module, Attention | TiedLinear) for module in (attention, *linears))
+    block = Block(
+        model, path, kind, compressed, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs
+    )
     # a norm or a gate between the weights would make cutting change the function
-    present = {f"{inside}.{n}" for n, _ in attention.named_parameters()}
-    present |= {f"{prefix}.mlp.{n}" for n, _ in mlp.named_parameters()}
-    for odd in sorted(present ^ block.parameter_names):
+    present = {f"{inside}.{name}": p for name, p in attention.named_parameters()}
+    present |= {f"{behind}.{name}": p for name, p in mlp.named_parameters()}
+    for odd in sorted(present.keys() ^ block.parameter_names):
         problem = "is unexpected" if odd in present else "is missing"
         raise InputError(odd, problem, "only plain attention and FFN with biases can be compressed")
+    first = next(iter(present.values()))
+    for name, p in present.items():
+        if not p.is_floating_point() or (p.dtype, p.device) != (first.dtype, first.device):
+            problem = f"is of {p.dtype} on {p.device}, beside weights of {first.dtype} on {first.device}"
+            raise InputError(name, problem, "bring a layer to one floating type and one device")
+    for part in ("weight", "bias"):
+        if len({present[getattr(refs[role], part)].requires_grad for role in "qkv"}) == 2:
+            problem = f"some of its {part}s of q, k and v are frozen, some are trained"
+            raise InputError(inside, problem, "freeze all of them or none: they become one")
+    if not compressed:
+        for replaced, name in ((attention, inside), *zip(linears, linear_names(mlp), strict=True)):
+            trial.hooks(replaced, name if replaced is attention else f"{behind}.{name}")
+        trial.attention(attention, inside, block)
+        trial.feedforward(mlp, behind, block)
     return block
 
 
-def _attention_refs(attention: nn.Module, name: str) -> tuple[int, int, int, dict[str, Ref]]:
-    """(heads, dims per head of q and k, of v, refs) for the attention modules that we know."""
+Found = tuple[type[Attention], int, int, int, dict[str, Ref]]
+
+
+def _attention_refs(attention: nn.Module, name: str) -> Found:
+    """(what takes its place, heads, dims per head of q and k, of v, refs) for the attention modules that we know."""
     module: Any = attention
-    heads: int = module.num_heads
+    heads = getattr(module, "num_heads", None)
     if isinstance(attention, Attention):
         n_qk, n_vo = module.stored_qk, module.stored_vo
         spans = (("q", 0, n_qk), ("k", n_qk, 2 * n_qk), ("v", 2 * n_qk, 2 * n_qk + n_vo))
         refs = {role: _linear(f"{name}.qkv", start, stop) for role, start, stop in spans}
-        return (
-            heads,
-            module.d_qk,
-            module.d_vo,
-            refs | {"o": _linear(f"{name}.proj", 0, module.proj.out_features)},
-        )
+        refs["o"] = _linear(f"{name}.proj", 0, module.proj.out_features)
+        return type(attention), module.num_heads, module.d_qk, module.d_vo, refs
+    kind: type[Attention]
     if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-        d, output, packed = module.embed_dim, "out_proj", (f"{name}.in_proj_weight", f"{name}.in_proj_bias")
+        d, kind, output = module.embed_dim, TorchAttention, "out_proj"
+        packed = (f"{name}.in_proj_weight", f"{name}.in_proj_bias")
         refs = {role: Ref(*packed, i * d, i * d + d) for i, role in enumerate("qkv")}
     elif isinstance(getattr(module, "qkv", None), nn.Linear):
-        d, output = module.qkv.out_features // 3, "proj"
+        d, kind, output = module.qkv.out_features // 3, TimmAttention, "proj"
         refs = {role: _linear(f"{name}.qkv", i * d, i * d + d) for i, role in enumerate("qkv")}
     elif all(isinstance(getattr(module, f"{role}_proj", None), nn.Linear) for role in "qkv"):
-        d, output = module.q_proj.out_features, "out_proj"
+        d, kind, output = module.q_proj.out_features, TransformersAttention, "out_proj"
         refs = {role: _linear(f"{name}.{role}_proj", 0, d) for role in "qkv"}
+        for role in "kv":
+            if (found := getattr(module, f"{role}_proj").out_features) != d:
+                raise InputError(f"{name}.{role}_proj", f"gives {found}, queries are {d}: they are grouped", trial.MEND)
     else:
-        raise InputError(name, f"{type(module).__name__} is no known attention module")
+        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.MEND)
+    if not isinstance(heads, int) or d % heads or not isinstance(getattr(module, output, None), nn.Linear):
+        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.MEND)
     rows = getattr(module, output).out_features
-    return heads, d // heads, d // heads, refs | {"o": _linear(f"{name}.{output}", 0, rows)}
+    return kind, heads, d // heads, d // heads, refs | {"o": _linear(f"{name}.{output}", 0, rows)}
 
 
 def _linear(name: str, start: int, stop: int) -> Ref:
