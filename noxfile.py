@@ -26,14 +26,14 @@ def install(session: nox.Session) -> None:
     content = (HERE / "requirements.lock").read_bytes() + (HERE / "pyproject.toml").read_bytes()
     wanted = hashlib.sha256(content + sys.version.encode()).hexdigest()
     stamp = SHARED / "installed"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     session.log(f"installing the locked environment into {SHARED}")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(SHARED)], check=True)
     pip = [str(BIN / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     session.run(*pip, "--require-hashes", "-r", "requirements.lock", external=True)
     session.run(*pip, "--no-deps", "--no-build-isolation", "-e", ".", external=True)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
 
 
 @nox.session

@@ -20,6 +20,8 @@ from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, find
 from snp.experiment.tables import rows as rows_of
+from snp.files import read_text
+from snp.terminal import lenient
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = tyro.extras.SubcommandApp()
@@ -30,6 +32,7 @@ Out = Annotated[Path | None, tyro.conf.arg(help="folder of the runs; default: re
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; the entry point of the console script."""
+    lenient()
     try:
         app.cli(prog="snp", description="Joint sharing and pruning of two towers.", args=arguments)
     except InputError as error:
@@ -40,6 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stopped.exit_code)
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"snp: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.command
@@ -301,10 +309,9 @@ def table(
 @app.command
 def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", out: Out = None) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
-    from snp.report.claims import claims_markdown
-    from snp.report.frame import Measured
+    from snp.report.claims import claims_table
 
-    print(claims_markdown(Measured(rows_of(table, scale), _store(scale, out))), end="")
+    print(claims_table(table, _results(scale, out), scale), end="")
 
 
 @app.command
@@ -339,7 +346,7 @@ def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = 
     store = Store.at("desk")
     if not check:
         print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
-    elif rendered(path.read_text(), store) != path.read_text():
+    elif rendered(text := read_text(path), store) != text:
         raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
@@ -401,6 +408,7 @@ def demo(
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
 
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
     found = [(one := Checkpoint.of(folder), predict(one, picture, text)) for folder in folders]
     for one, said in found:
@@ -471,6 +479,14 @@ def _runs(table: str, scale: Scale, data: Data | None, seeds: str) -> list[AnyRu
 def _store(scale: Scale, out: Path | None) -> Store:
     """The committed results, or a folder of one's own that borrows their dense checkpoint."""
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
+
+
+def _results(scale: Scale, out: Path | None) -> Store:
+    """As `_store`, for commands that only read: a folder that is named is there."""
+    if out is not None and not out.is_dir():
+        problem = "is no folder" if out.exists() else "no such folder"
+        raise InputError(f"--out {out}", problem, f"without --out it is {Store.at(scale).root}")
+    return _store(scale, out)
 
 
 def _store_of(scale: Scale, out: Path | None, setup: Setup) -> Store:

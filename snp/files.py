@@ -53,7 +53,7 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+")  # noqa: SIM115 - held open: it is the lock
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held open: it is the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -96,10 +96,22 @@ def write_json(path: str | Path, value: Any, indent: int | None = 2) -> Path:
     return write_atomic(path, json.dumps(value, indent=indent, sort_keys=True) + "\n")
 
 
+def read_text(path: str | Path, mend: str = "") -> str:
+    """The text of a file in UTF-8; an InputError names one that is missing, no file, or of another encoding."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(path, "file not found", mend) from None
+    except IsADirectoryError:
+        raise InputError(path, "is a folder", mend) from None
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"not in UTF-8: {error}", mend or "write it in UTF-8") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; an InputError names the file when it is missing or cut."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -236,7 +236,8 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
 def _ask(program: str, *arguments: str, unless: str | None = None) -> str:
     """What one of SLURM's programs says; nothing where there is no SLURM."""
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        command = [program, *arguments]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except FileNotFoundError:
         return ""
     if done.returncode and (unless is None or unless not in done.stderr):
@@ -257,7 +258,7 @@ def _local_lives(record: Record) -> bool:
 def _owner(store: Store, run: AnyRun) -> dict[str, str]:
     """Who does a run, or did it when it was killed."""
     try:
-        return dict(json.loads((store.folder(run) / OWNER).read_text()))
+        return dict(json.loads((store.folder(run) / OWNER).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from snp.errors import InputError
 from snp.experiment.store import Store
 from snp.experiment.tables import rows
-from snp.files import write_atomic
+from snp.files import read_text, write_atomic
 from snp.report import scaling
-from snp.report.claims import claims_markdown
+from snp.report.claims import CLAIMED, claims_markdown
 from snp.report.figures import limits
 from snp.report.frame import Measured
 from snp.report.table import brief, markdown, table
 
-CLAIMED = ("table1", "table2", "table3", "table4")
 _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -46,7 +45,7 @@ def rendered(text: str, store: Store) -> str:
 
 def update(path: Path, store: Store) -> bool:
     """Write the tables of `path` anew; whether anything changed."""
-    before = path.read_text()
+    before = read_text(path)
     after = rendered(before, store)
     if after != before:
         write_atomic(path, after)

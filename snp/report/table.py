@@ -11,7 +11,7 @@ from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, rows
 from snp.report.claims import claims_markdown
-from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract
+from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract, unmeasured
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
@@ -44,9 +44,11 @@ def table(
         format: markdown (with claims and published figures), csv (every metric, long form) or latex.
 
     Raises:
-        InputError: no such table, no rows for this data set, or an unreadable result.
+        InputError: no such table, no rows for this data set, an unreadable result, or no result at all.
     """
     measured = Measured(select(name, scale, data), store)
+    if measured.empty:
+        raise unmeasured(name if data is None else f"{name} on {data}", name, store, scale)
     if format == "csv":
         return csv(summary(measured))
     if format == "latex":
