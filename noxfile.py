@@ -42,6 +42,18 @@ def tests(session: nox.Session) -> None:
     python(session, "-m", "pytest", *session.posargs)
 
 
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Open the notebooks in a browser; arguments after -- go to JupyterLab, as --no-browser or --allow-root."""
+    python(session, "-m", "jupyterlab", *session.posargs, "notebooks/ablations.ipynb")
+
+
+@nox.session(name="run-notebooks")
+def run_notebooks(session: nox.Session) -> None:
+    """Run the notebooks on the committed results, and keep in them what they show."""
+    python(session, "tests/run_notebooks.py")
+
+
 @nox.session(name="paper-trial")
 def paper_trial(session: nox.Session) -> None:
     """Two steps of every phase at paper scale on a CPU, for both models; prints peak memory (14 GiB, 12 minutes)."""

@@ -33,7 +33,7 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
         pool, kind = pools[number % len(pools)], KINDS[number // len(pools) % len(KINDS)]
         chosen.append(rng.choice([entry for entry in pool if entry.type in (kind, "")]))
     rows = -(-n // COLUMNS)
-    with drawing.picture(out_png, (3.1 * COLUMNS, 3.75 * rows), text_parse_math=False) as figure:
+    with drawing.picture(out_png, (3.1 * COLUMNS, 3.75 * rows), changes={"text.parse_math": False}) as figure:
         figure.set_facecolor("#16181d")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1, hspace=0.05, rect=(0.01, 0.01, 0.98, 0.98))
         for axes, entry in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, chosen, strict=False):

@@ -174,7 +174,7 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
     rows = -(-len(pages) // columns)
     below = [_below(text, said) for _, _, text, said in pages]
     inches = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
-    with drawing.picture(png, (3.3 * columns, inches), text_parse_math=False) as figure:
+    with drawing.picture(png, (3.3 * columns, inches), changes={"text.parse_math": False}) as figure:
         from matplotlib.patches import Rectangle
 
         figure.set_facecolor("#16181d")
