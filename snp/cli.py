@@ -18,7 +18,7 @@ from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, dense
 from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import TABLES, Row, find
+from snp.experiment.tables import TABLES, Row, find, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
 from snp.terminal import lenient
@@ -55,7 +55,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store, chosen = _store(scale, out), _chosen(table, scale, data)
+    store, chosen = _results(scale, out), select(table, scale, data)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -101,6 +101,7 @@ def run(
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
+    _heeded(setup, {found.data for found in chosen})
     store = _store_of(scale, out, setup)
     _run(chosen, seed or None, store, workers, dry_run, setup)
 
@@ -109,7 +110,7 @@ def run(
 def reproduce(
     table: Table,
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
     seed: int = 0,
     out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
     workers: int = 2,
@@ -124,16 +125,19 @@ def reproduce(
 
     committed = Store.at(scale)
     if from_results:
-        print(render(table, committed, scale), end="")
+        if out is not None:
+            raise InputError("--out", "does not go with --from-results", f"`snp table {table} --out {out}` renders it")
+        print(render(table, committed, scale, data), end="")
         return
-    of_data = [row for row in rows_of(table, scale) if row.data == data]
+    if scale == "paper":
+        mend = f"`snp run {table} --scale paper --data-root DIR` runs all rows on published benchmarks"
+        raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+    of_data = select(table, scale, data)
     chosen = [
         row.model_copy(update={"seeds": (seed,)})
         for row in of_data
-        if row.main and row.group == of_data[0].group
+        if row.main and (row.group, row.data) == (of_data[0].group, of_data[0].data)
     ]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
     store = Store(out or Path(".reproduce") / scale, base=committed)
     if dry_run:
         _run(chosen, (seed,), store, workers, dry_run)
@@ -172,7 +176,8 @@ def launch(
     from snp.experiment.runner import make_data, planned
     from snp.experiment.work import Place
 
-    chosen, only = _chosen(table, scale, data), _seeds(seeds)
+    chosen, only = select(table, scale, data), _seeds(seeds)
+    _heeded(setup, {row.data for row in chosen})
     store = _store_of(scale, out, setup)
     todo = planned(chosen, only, store)
     queued = {} if dry_run and not todo else live(statuses(todo, store))
@@ -190,7 +195,8 @@ def launch(
     if cluster == "debug":
         jobs.debug(left)
     elif cluster == "local":
-        print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}`")
+        see = f"snp status {table}{store.options(scale)}" + (f" --data {data}" if data else "")
+        print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `{see}`")
     else:
         lines = []
         for array, record, waits in jobs.slurm(asked, queued):
@@ -219,7 +225,7 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out), ask)
+    found = statuses(_runs(table, scale, data, seeds), _results(scale, out), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -237,7 +243,7 @@ def cancel(
     from snp.experiment.jobs import cancel as end
     from snp.experiment.jobs import statuses
 
-    store = _store(scale, out)
+    store = _results(scale, out)
     ended = end(statuses(_runs(table, scale, data, seeds), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
@@ -248,7 +254,7 @@ def cancel(
 @app.command
 def pretrain(
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: that of the scale's rows")] = None,
     model: Model = "mdetr",
     out: Out = None,
     threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
@@ -259,12 +265,16 @@ def pretrain(
 
     from snp import ranks
 
+    data = data or rows_of("table1", scale)[0].data
+    _heeded(setup, {data})
     spec, store = dense(scale, data, model), _store_of(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
             import_module("torch").set_num_threads(threads)
-            total = import_module("snp.experiment.runner").captions(spec, setup)
+            runner = import_module("snp.experiment.runner")
+            runner.make_data([spec], setup)
+            total = runner.captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
             with tqdm(total=total, desc=spec.name, **look) as bar:
                 import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
@@ -303,7 +313,7 @@ def table(
     """Print a table from results alone: readable markdown, every metric as csv, or latex."""
     from snp.report.table import table as render
 
-    print(render(table, _store(scale, out), scale, data, format), end="")
+    print(render(table, _results(scale, out), scale, data, format), end="")
 
 
 @app.command
@@ -321,7 +331,7 @@ def figure(
     ],
     png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
     out: Out = None,
 ) -> None:
     """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
@@ -330,10 +340,12 @@ def figure(
     from snp.report.table import markdown
 
     if name == "scaling":
+        if out or data or scale != "desk":
+            raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
         return
-    store = _store(scale, out)
+    store, data = _results(scale, out), data or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or Path(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -346,7 +358,7 @@ def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = 
     store = Store.at("desk")
     if not check:
         print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
-    elif rendered(text := read_text(path), store) != text:
+    elif rendered(text := read_text(path), store, path) != text:
         raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
@@ -368,6 +380,14 @@ def data(
     if (action == "check") != (name in get_args(Published)):
         known = get_args(Published) if action == "check" else get_args(Data)
         raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    unheeded = {
+        "--root": action == "check" and root,
+        "--data-root": action != "check" and data_root,
+        "--png": action != "show" and png,
+        "--source": name != "stamps" and source,
+    }
+    if ignored := [option for option, given in unheeded.items() if given]:
+        raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
     if action == "check":
         _check(name, data_root, decode)
         return
@@ -428,18 +448,20 @@ def predictions(
     """Draw one sample of every task as the dense and as the compressed model see it."""
     from snp.experiment.demo import page
 
-    print(page(_store(scale, out), scale, data, png, number))
+    print(page(_results(scale, out), scale, data, png, number))
 
 
 @app.command
 def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
-    scale: Scale = "desk",
-    data: Data = "scenes",
+    scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
+    data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
     """
+    if what != "train" and (scale or data):
+        raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
@@ -451,15 +473,7 @@ def bench(
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
-        print(import_module("snp.experiment.bench").train(scale, data))
-
-
-def _chosen(table: str, scale: Scale, data: Data | None) -> list[Row]:
-    """The rows of a table, on one data set or on all."""
-    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
-    return chosen
+        print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
 
 
 def _seeds(text: str) -> tuple[int, ...] | None:
@@ -472,8 +486,15 @@ def _seeds(text: str) -> tuple[int, ...] | None:
 def _runs(table: str, scale: Scale, data: Data | None, seeds: str) -> list[AnyRun]:
     """All runs of a table's rows, each once, parents first."""
     only = _seeds(seeds)
-    chosen = _chosen(table, scale, data)
+    chosen = select(table, scale, data)
     return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
+
+
+def _heeded(setup: Setup, data: set[Data]) -> None:
+    """Refuses an option that no run on these data heeds."""
+    if setup.data_root is not None and "real" not in data:
+        problem = f"is where published benchmarks are, but {' and '.join(sorted(data))} are drawn"
+        raise InputError("--data-root", problem, "leave it out, or add --scale paper")
 
 
 def _store(scale: Scale, out: Path | None) -> Store:
@@ -515,7 +536,7 @@ def _states(row: Row, store: Store) -> list[str]:
     """Per seed: missing, done, or how many of the row's runs are done."""
     texts = []
     for seed in row.seeds:
-        states = [store.state(run) for run in row.runs(seed)[1:]]
+        states = [store.state(run) for run in _own(row, seed)]
         done = states.count("done")
         partial = f"incomplete ({done} of {len(states)} runs)"
         texts.append("done" if done == len(states) else partial if {*states} != {"missing"} else "missing")
@@ -533,10 +554,15 @@ def _mean_seconds(store: Store) -> dict[str, float]:
 
 def _left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict[str, float]) -> str:
     """Time that the missing and incomplete runs will take, pre-training left out."""
-    todo = [_sort(run) for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
+    todo = [_sort(run) for row in rows for seed in seeds for run in _own(row, seed) if not store.find(run)]
     if not all(sort in costs for sort in todo):
         return "?"
     return f"{sum(costs[sort] for sort in todo) / 60:.0f} min" if todo else ""
+
+
+def _own(row: Row, seed: int) -> list[AnyRun]:
+    """The runs of a seed that are its row's own: dense models are shared by all."""
+    return [run for run in row.runs(seed) if run.kind != "pretrain"]
 
 
 def _sort(run: AnyRun) -> str:

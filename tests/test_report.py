@@ -12,13 +12,13 @@ from synthetic import MANIFEST, cost, fill
 from snp.errors import InputError
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import TABLES, Row, rows, table1
+from snp.experiment.tables import TABLES, Row, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
 from snp.report.readme import rendered
 from snp.report.statistics import estimate, points, reach
-from snp.report.table import Format, compare, reproduction, select, table
+from snp.report.table import Format, compare, reproduction, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
 
@@ -185,7 +185,7 @@ def test_only_what_speaks_of_the_same_things_is_quoted(store: Store) -> None:
 @pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
 def test_no_results_at_all_are_said_and_not_tabled(tmp_path: Path, format: Format) -> None:
     empty = Store(tmp_path / "none")
-    told = "none: holds no results of table1 .`snp run table1 --scale desk --out .*none` makes them"
+    told = "none: holds no results of table1 .`snp run table1 --out .*none` makes them"
     with pytest.raises(InputError, match=told):
         table("table1", empty, "desk", format=format)
     with pytest.raises(InputError, match=told):

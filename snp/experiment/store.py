@@ -63,6 +63,11 @@ class Store:
         """The committed results of a scale: `results/<scale>` of this repository, or of the working folder."""
         return cls(home() / "results" / scale)
 
+    def options(self, scale: Scale) -> str:
+        """What leads a command of this scale here, as ` --scale smoke --out runs`; nothing where its defaults do."""
+        size = "" if scale == "desk" else f" --scale {scale}"
+        return size + ("" if self.root == Store.at(scale).root else f" --out {self.root}")
+
     def folder(self, run: AnyRun) -> Path:
         """The folder of a run: in the base store where the run is done there and not here."""
         own = self.root / run.slug

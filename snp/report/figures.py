@@ -11,10 +11,9 @@ from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, Row
+from snp.experiment.tables import DENSE, Row, select
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach
-from snp.report.table import select
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +45,15 @@ class Curve:
     @property
     def reach(self) -> float:
         return reach(self.points.removed, self.points.loss, TOLERATED)
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """The points as they are drawn: a size that stands alone is joined to the dense model."""
+        if len(self.points) > 1:
+            return self.points
+        only = self.points.iloc[0]
+        whole = {"removed": 0.0, "remaining": only.remaining / (1 - only.removed), "score": only.score + only.loss}
+        return pd.DataFrame([{"kind": self.kind, **whole, "error": 0.0, "loss": 0.0}, only.to_dict()])
 
     @property
     def reached(self) -> str:
@@ -150,7 +158,7 @@ def figure(name: str, store: Store, scale: Scale, data: Data, path: str | Path) 
 
 def _panel(axes: "Axes", members: list[Curve], of_tickets: bool) -> None:
     for place, curve in enumerate(members):
-        points = curve.points
+        points = curve.drawn
         axes.errorbar(
             100 * points.removed if of_tickets else points.remaining,
             100 - points.loss if of_tickets else points.score,

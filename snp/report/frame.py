@@ -116,12 +116,11 @@ def over_benchmarks(wide: pd.DataFrame) -> pd.Series:
 
 def unmeasured(what: str, table: str, store: Store, scale: Scale) -> InputError:
     """Says that a store holds no results of `what`, and how to come by some: nothing is not rendered as if it were."""
-    own = Store.at(scale).root
-    if not store.root.is_dir() and store.root == own and checkout() is None:
+    if checkout() is None and store.root == Store.at(scale).root and not store.root.is_dir():
         problem = "no such folder, as an installation brings no results"
         return InputError(store.root, problem, "give a folder of runs with --out, or work in a checkout")
-    out = "" if store.root == own else f" --out {store.root}"
-    return InputError(store.root, f"holds no results of {what}", f"`snp run {table} --scale {scale}{out}` makes them")
+    command = f"snp run {table}{store.options(scale)}" + (" --data-root DIR" if scale == "paper" else "")
+    return InputError(store.root, f"holds no results of {what}", f"`{command}` makes them")
 
 
 def _overhead(result: Result) -> float | None:
