@@ -21,9 +21,11 @@ from snp.experiment.resources import Resources
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, Seed, dense
 from snp.experiment.store import AnyRun, Store, mendable
-from snp.experiment.tables import TABLES, Row, find
+from snp.experiment.tables import TABLES, Row, find, select
 from snp.experiment.tables import rows as rows_of
+from snp.files import read_text
 from snp.flags import App, registry
+from snp.terminal import lenient
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
@@ -36,6 +38,7 @@ OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; the entry point of the console script."""
+    lenient()
     with stopping.ending():
         try:
             about = "Joint sharing and pruning of two towers."
@@ -45,9 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:  # the reader, as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            if (mended := mendable(error)) is None:
+            if (mended := mendable(error)) is None and error.filename is None:
                 raise
-            _refuse(mended)
+            _refuse(mended or InputError(error.filename2 or error.filename, error.strerror or str(error)))
 
 
 def _refuse(error: InputError) -> NoReturn:
@@ -60,7 +63,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store, chosen = _results(scale, out), _chosen(table, scale, data)
+    store, chosen = _results(scale, out), select(table, scale, data)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -104,6 +107,7 @@ def run(
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
+    _heeded(setup, {found.data for found in chosen})
     store = _store(scale, out, setup)
     _run(chosen, seed or None, store, workers, dry_run, setup)
 
@@ -112,7 +116,7 @@ def run(
 def reproduce(
     table: Table,
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
     workers: PositiveInt = 2,
@@ -127,16 +131,19 @@ def reproduce(
 
     committed = Store.at(scale)
     if from_results:
-        print(render(table, committed, scale), end="")
+        if out is not None:
+            raise InputError("--out", "does not go with --from-results", f"`snp table {table} --out {out}` renders it")
+        print(render(table, committed, scale, data), end="")
         return
-    of_data = [row for row in rows_of(table, scale) if row.data == data]
+    if scale == "paper":
+        mend = f"`snp run {table} --scale paper --data-root DIR` runs all rows on published benchmarks"
+        raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+    of_data = select(table, scale, data)
     chosen = [
         row.model_copy(update={"seeds": (seed,)})
         for row in of_data
-        if row.main and row.group == of_data[0].group
+        if row.main and (row.group, row.data) == (of_data[0].group, of_data[0].data)
     ]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
     store = Store(out or Path(".reproduce") / scale, base=committed)
     if dry_run:
         _run(chosen, (seed,), store, workers, dry_run)
@@ -175,7 +182,8 @@ def launch(
     from snp.experiment.runner import make_data, planned
     from snp.experiment.work import Place
 
-    chosen, only = _chosen(table, scale, data), _seeds(seeds)
+    chosen, only = select(table, scale, data), _seeds(seeds)
+    _heeded(setup, {row.data for row in chosen})
     store, slurm = _store(scale, out, setup), cluster == "slurm"
     jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
@@ -231,7 +239,7 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out, setup), ask)
+    found = statuses(_runs(table, scale, data, seeds), _results(scale, out, setup), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -250,7 +258,7 @@ def cancel(
     from snp.experiment.jobs import cancel as end
     from snp.experiment.jobs import statuses
 
-    store = _store(scale, out, setup)
+    store = _results(scale, out, setup)
     ended = end(statuses(_runs(table, scale, data, seeds), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
@@ -261,7 +269,7 @@ def cancel(
 @app.command
 def pretrain(
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: that of the scale's rows")] = None,
     model: Model = "mdetr",
     out: Out = None,
     threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
@@ -272,13 +280,17 @@ def pretrain(
 
     from snp import ranks
 
+    data = data or rows_of("table1", scale)[0].data
+    _heeded(setup, {data})
     spec, store = dense(scale, data, model), _store(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
             setup.look_for_device()
             import_module("torch").set_num_threads(threads)
-            total = import_module("snp.experiment.runner").captions(spec, setup)
+            runner = import_module("snp.experiment.runner")
+            runner.make_data([spec], setup)
+            total = runner.captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
             with tqdm(total=total, desc=spec.name, **look) as bar:
                 import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
@@ -328,10 +340,9 @@ def table(
 @app.command
 def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", out: Out = None) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
-    from snp.report.claims import claims_markdown
-    from snp.report.frame import Measured
+    from snp.report.claims import claims_table
 
-    print(claims_markdown(Measured(rows_of(table, scale), _results(scale, out))), end="")
+    print(claims_table(table, _results(scale, out), scale), end="")
 
 
 @app.command
@@ -341,7 +352,7 @@ def figure(
     ],
     png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
     out: Out = None,
 ) -> None:
     """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
@@ -350,10 +361,12 @@ def figure(
     from snp.report.table import markdown
 
     if name == "scaling":
+        if out or data or scale != "desk":
+            raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
         return
-    store = _results(scale, out)
+    store, data = _results(scale, out), data or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or Path(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -366,7 +379,7 @@ def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = 
     store = Store.at("desk")
     if not check:
         print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
-    elif rendered(path.read_text(), store) != path.read_text():
+    elif rendered(text := read_text(path), store, path) != text:
         raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
@@ -388,6 +401,14 @@ def data(
     if (action == "check") != (name in get_args(Published)):
         known = get_args(Published) if action == "check" else get_args(Data)
         raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    unheeded = {
+        "--root": action == "check" and root,
+        "--data-root": action != "check" and data_root,
+        "--png": action != "show" and png,
+        "--source": name != "stamps" and source,
+    }
+    if ignored := [option for option, given in unheeded.items() if given]:
+        raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
     if action == "check":
         _check(name, data_root, decode)
         return
@@ -428,6 +449,7 @@ def demo(
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
 
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
     checkpoints = [Checkpoint.of(folder) for folder in folders]
     found = [(one, predict(one, picture, text)) for one in checkpoints]
@@ -454,12 +476,14 @@ def predictions(
 @app.command
 def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
-    scale: Scale = "desk",
-    data: Data = "scenes",
+    scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
+    data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
     """
+    if what != "train" and (scale or data):
+        raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
@@ -471,15 +495,7 @@ def bench(
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
-        print(import_module("snp.experiment.bench").train(scale, data))
-
-
-def _chosen(table: str, scale: Scale, data: Data | None) -> list[Row]:
-    """The rows of a table, on one data set or on all."""
-    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
-    return chosen
+        print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:
@@ -498,8 +514,15 @@ def _flags(**given: object) -> str:
 def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None) -> list[AnyRun]:
     """All runs of a table's rows, each once, parents first."""
     only = _seeds(seeds)
-    chosen = _chosen(table, scale, data)
+    chosen = select(table, scale, data)
     return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
+
+
+def _heeded(setup: Setup, data: set[Data]) -> None:
+    """Refuses an option that no run on these data heeds."""
+    if setup.data_root is not None and "real" not in data:
+        problem = f"is where published benchmarks are, but {' and '.join(sorted(data))} are drawn"
+        raise InputError("--data-root", problem, "leave it out, or add --scale paper")
 
 
 def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
@@ -512,9 +535,12 @@ def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # 
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
-def _results(scale: Scale, out: Path | None) -> Store:
-    """The store whose results a command shows; what it leaves out is said."""
-    store = _store(scale, out)
+def _results(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+    """As `_store`, for commands that only read: a folder that is named is there, and what is left out is said."""
+    if out is not None and not out.is_dir():
+        problem = "is no folder" if out.exists() else "no such folder"
+        raise InputError(f"--out {out}", problem, f"without --out it is {Store.at(scale).root}")
+    store = _store(scale, out, setup)
     if trials := sorted(path.name for path in store.root.glob("trial-*/")):
         print(f"snp: left out, as trials say nothing: {', '.join(trials)} in {store.root}", file=sys.stderr)
     return store
@@ -541,7 +567,7 @@ def _states(row: Row, store: Store) -> list[str]:
     """Per seed: missing, done, or how many of the row's runs are done."""
     texts = []
     for seed in row.seeds:
-        states = [store.state(run) for run in row.runs(seed)[1:]]
+        states = [store.state(run) for run in _own(row, seed)]
         done = states.count("done")
         partial = f"incomplete ({done} of {len(states)} runs)"
         texts.append("done" if done == len(states) else partial if {*states} != {"missing"} else "missing")
@@ -559,10 +585,15 @@ def _mean_seconds(store: Store) -> dict[str, float]:
 
 def _left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict[str, float]) -> str:
     """Time that the missing and incomplete runs will take, pre-training left out."""
-    todo = [_sort(run) for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
+    todo = [_sort(run) for row in rows for seed in seeds for run in _own(row, seed) if not store.find(run)]
     if not all(sort in costs for sort in todo):
         return "?"
     return f"{sum(costs[sort] for sort in todo) / 60:.0f} min" if todo else ""
+
+
+def _own(row: Row, seed: int) -> list[AnyRun]:
+    """The runs of a seed that are its row's own: dense models are shared by all."""
+    return [run for run in row.runs(seed) if run.kind != "pretrain"]
 
 
 def _sort(run: AnyRun) -> str:

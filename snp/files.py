@@ -128,6 +128,18 @@ def not_finite(value: Any) -> str | None:
     return None
 
 
+def read_text(path: str | Path, mend: str = "") -> str:
+    """The text of a file in UTF-8; an InputError names one that is missing, no file, or of another encoding."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(path, "file not found", mend) from None
+    except IsADirectoryError:
+        raise InputError(path, "is a folder", mend) from None
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"not in UTF-8: {error}", mend or "write it in UTF-8") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; an InputError names the file when it is missing, cut, or cannot be read."""
     try:

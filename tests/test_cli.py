@@ -136,6 +136,7 @@ def test_a_table_can_be_had_as_csv_and_as_a_figure(
 ) -> None:
     main(["table", "table1", "--format", "csv", "--out", str(results)])
     assert capsys.readouterr().out.startswith("data,method,label,kind,group,target,benchmark,")
+    fill(Store(results), find("scenes/snp@60", "desk"), [0.90])
     main(["figure", "table1", "--png", str(tmp_path / "figure.png"), "--out", str(results)])
     assert (tmp_path / "figure.png").exists()
 

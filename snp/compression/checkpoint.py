@@ -79,7 +79,7 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module,
     for needed in (folder / PLAN, file):
         if not needed.exists():
             raise InputError(needed, "file not found")
-    plan = Plan.from_json((folder / PLAN).read_text(errors="replace"), folder / PLAN)
+    plan = Plan.from_json((folder / PLAN).read_text(encoding="utf-8", errors="replace"), folder / PLAN)
     try:
         with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
             metadata: dict[str, str] = opened.metadata() or {}

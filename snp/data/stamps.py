@@ -183,7 +183,7 @@ def _name(caption: Path) -> str | None:
     """The noun of an English caption: "A red apple." -> apple; None where it names nothing known."""
     if not caption.is_file():
         return None
-    text = (caption.read_text(errors="replace").splitlines() or [""])[0].lower()
+    text = (caption.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[0].lower()
     head = re.split(r"[.!?—(]|, from |, also | in | used | lets ", re.sub(r"[“”\"]", "", text))[0].strip()
     head = re.sub(r"^(an?|the|some) ", "", head)
     for name in sorted((*NOUNS, *ALIASES), key=len, reverse=True):

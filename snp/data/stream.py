@@ -28,7 +28,7 @@ def members(path: str | Path, lists: Collection[str]) -> Iterator[tuple[str, Any
             fault is reached.
     """
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             yield from _Reader(path, file).members(lists)
     except (FileNotFoundError, UnicodeDecodeError):
         read_json(path)
@@ -139,6 +139,6 @@ class _Reader:
             json.loads(opened + self.text[self.at :])
         except JSONDecodeError as error:
             place = self.passed + self.at + error.pos - len(opened)
-            found = JSONDecodeError(error.msg, Path(self.path).read_text(), place)
+            found = JSONDecodeError(error.msg, Path(self.path).read_text(encoding="utf-8"), place)
             raise InputError(self.path, f"not valid JSON: {found}", "delete it or write it again") from None
         raise AssertionError(f"{self.path}: {opened!r} goes on well")

@@ -66,7 +66,7 @@ def write(root: Path, pictures: Mapping[str, Sequence[Picture]], nouns: Sequence
                 # Thousands of small files, as many as pictures, each synced, would take longer than drawing. A build
                 # that was cut is told by dataset.json, which is written last.
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
+                path.write_text(text, encoding="utf-8")
             digest.update(f"{name}\n{text}".encode())
         hashes[benchmark] = digest.hexdigest()
     return hashes

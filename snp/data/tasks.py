@@ -13,6 +13,7 @@ from snp.data.sources import coco, flickr, gqa
 from snp.data.sources.check import NEEDS
 from snp.data.sources.images import naming
 from snp.errors import InputError
+from snp.files import read_text
 
 FOLDERS = ("", "questions", "sceneGraphs", "annotations")
 """Folders below a benchmark's own in which its files are looked for, in this order."""
@@ -44,7 +45,7 @@ def phrases(root: Path, split: str, merged: bool = False) -> list[Entry]:
         split: train, val or test.
         merged: the boxes of one phrase become the one box around them.
     """
-    listed = _found(root, "flickr30k", f"{split}.txt").read_text().split()
+    listed = read_text(_found(root, "flickr30k", f"{split}.txt")).split()
     return flickr.read(root, listed, merged, naming(root))
 
 

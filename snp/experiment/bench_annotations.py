@@ -60,7 +60,7 @@ def _make(path: Path, captions: int) -> None:
     rng = np.random.default_rng(0)
     parts = np.array(["ba", "cor", "den", "fil", "gu", "ham", "ist", "jo", "ka", "lem", "mo", "ner", "ot", "pri"])
     words = ["".join(rng.choice(parts, rng.integers(1, 5))) for _ in range(20_000)]
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write('{"info": [], "licenses": [], "images": [')
         for i in range(captions):
             caption = " ".join(words[k % len(words)] for k in rng.zipf(1.3, WORDS).tolist()) + "."

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
+from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import read_image
@@ -25,7 +25,6 @@ from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, TABLES, Row, rows
 from snp.experiment.wanted import check_folder, check_models
-from snp.files import write_atomic
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
@@ -174,19 +173,17 @@ def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
 
 def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
     """Panels side by side: title, picture, text, and what a model says of them; written as one PNG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     columns = min(len(pages), 4)
     rows = -(-len(pages) // columns)
     below = [_below(text, said) for _, _, text, said in pages]
     inches = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
-        figure = Figure(figsize=(3.3 * columns, inches), dpi=100, facecolor="#16181d", layout="constrained")
+    with drawing.picture(png, (3.3 * columns, inches), changes={"text.parse_math": False}) as figure:
+        from matplotlib.patches import Rectangle
+
+        figure.set_facecolor("#16181d")
         panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (title, picture, _, said), lines in zip(panels, pages, below, strict=False):
-            with Image.open(picture) as image:
+        for axes, (title, photo, _, said), lines in zip(panels, pages, below, strict=False):
+            with Image.open(photo) as image:
                 width, height = image.size
                 axes.imshow(image.convert("RGB"), interpolation="nearest", extent=(0, width, height, 0))
             for number, seen in enumerate(said.seen):
@@ -202,9 +199,7 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_frame_on(False)
-        page = BytesIO()
-        figure.savefig(page, format="png", metadata={"Software": None})
-    return write_atomic(png, page.getvalue())
+    return png
 
 
 def _below(text: str, said: Prediction) -> list[str]:

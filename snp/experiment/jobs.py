@@ -283,7 +283,8 @@ def array_limit() -> int:
 def slurm_command(program: str, *arguments: str, unless: str | None = None) -> str:
     """What one of SLURM's programs says; nothing where there is no SLURM."""
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, errors="replace", check=False)
+        command = [program, *arguments]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except FileNotFoundError:
         return ""
     if done.returncode and (unless is None or unless not in done.stderr):

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from snp.checkout import CODE
 from snp.experiment.setup import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.files import read_json
@@ -16,7 +17,6 @@ PACKAGES = (
     "torch", "torchvision", "timm", "open_clip_torch", "transformers",
     "numpy", "scipy", "pillow", "safetensors", "pydantic",
 )  # fmt: skip
-REPOSITORY = Path(__file__).resolve().parents[2]
 STATE_FILE = "code.json"
 """In a snapshot of the code: what git said of it."""
 
@@ -65,21 +65,27 @@ def code_state() -> dict[str, Any]:
 
     Of a snapshot it is that of the checkout when the snapshot was taken.
     """
-    frozen = REPOSITORY / STATE_FILE
-    return read_json(frozen) if frozen.exists() else git_state(REPOSITORY)
+    frozen = CODE / STATE_FILE
+    return read_json(frozen) if frozen.exists() else git_state(CODE)
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """`commit` and `dirty` (changes outside results/, where runs write); None outside a checkout."""
+    """`commit` and `dirty` (changes outside results/, where runs write); None where `folder` is no repository's top.
+
+    Code that is installed below somebody's repository is not of that repository.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
             command = ["git", "-C", str(folder), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder.resolve():
+        return {"commit": None, "dirty": None}
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!results")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
@@ -87,7 +93,7 @@ def git_state(folder: Path) -> dict[str, Any]:
 def cpu_name() -> str:
     """The model name of the processor, as the system gives it."""
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
+    for line in info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -15,14 +15,15 @@ from pydantic import (
     field_validator,
 )
 
+from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
 from snp.experiment.spec import Compress, Finetune, Pretrain, explain
 
 
 def data_home() -> Path:
-    """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository."""
-    return Path(os.environ.get("SNP_DATA") or Path(__file__).resolve().parents[2] / ".data")
+    """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository, or of the working folder."""
+    return Path(os.environ.get("SNP_DATA") or home() / ".data")
 
 
 class Trial(BaseModel):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.metrics import check
 from snp.experiment.owner import Owner
@@ -73,8 +74,13 @@ class Store:
 
     @classmethod
     def at(cls, scale: Scale) -> "Store":
-        """The committed results of a scale: `results/<scale>` of this repository."""
-        return cls(Path(__file__).resolve().parents[2] / "results" / scale)
+        """The committed results of a scale: `results/<scale>` of this repository, or of the working folder."""
+        return cls(home() / "results" / scale)
+
+    def options(self, scale: Scale) -> str:
+        """What leads a command of this scale here, as ` --scale smoke --out runs`; nothing where its defaults do."""
+        size = "" if scale == "desk" else f" --scale {scale}"
+        return size + ("" if self.root == Store.at(scale).root else f" --out {self.root}")
 
     def folder(self, run: AnyRun) -> Path:
         """The folder of a run: in the base store where the run is done there and not here."""
@@ -243,7 +249,7 @@ class Store:
         """
         path = self.folder(run) / "log.jsonl"
         records: dict[object, dict[str, Any]] = {}
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else []):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:

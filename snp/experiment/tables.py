@@ -248,6 +248,19 @@ def rows(name: str, scale: Scale) -> list[Row]:
     return TABLES[name](scale)
 
 
+def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
+    """The rows of a table on one data set, or on all.
+
+    Raises:
+        InputError: no such table, or none of its rows is on this data set.
+    """
+    known = rows(name, scale)
+    if not (chosen := [row for row in known if data in (None, row.data)]):
+        others = " and ".join(dict.fromkeys(row.data for row in known))
+        raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")
+    return chosen
+
+
 def find(label: str, scale: Scale, keep: float | None = None) -> Row:
     """The row with this label in any table; `keep` replaces its size: `scenes/snp` with 0.5 is a row too.
 

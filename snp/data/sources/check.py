@@ -13,6 +13,7 @@ from snp.data.annotations import Entry
 from snp.data.sources import coco, flickr, gqa, refer
 from snp.data.sources.images import FOLDERS, Images, drawn, naming, unreadable
 from snp.errors import InputError
+from snp.files import read_text
 
 Level = Literal["ok", "warning", "error"]
 SHOWN = 3
@@ -172,7 +173,7 @@ def _refer(benchmark: str, root: Path, folder: Path) -> Iterator[_Split]:
 def _flickr(root: Path, folder: Path) -> Iterator[_Split]:
     for path in (root / f"{split}.txt" for split in PUBLISHED["flickr30k"]):
         if path.exists():
-            pictures = path.read_text().split()
+            pictures = read_text(path).split()
             yield _Split(
                 path.stem,
                 path,

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from snp.data.annotations import Box, Entry, Span
 from snp.data.sources.images import jpg
 from snp.errors import InputError
+from snp.files import read_text
 
 _PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]+)\]")
 UNSEEN = "0"
@@ -58,10 +59,7 @@ def sentence(line: str, where: str) -> Sentence:
 
 def sentences(path: Path) -> list[Sentence]:
     """All sentences of a ``Sentences/<id>.txt``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(path, "file not found", "fetch the annotations of Flickr30k Entities") from None
+    lines = read_text(path, "fetch the annotations of Flickr30k Entities").splitlines()
     return [sentence(line, f"{path}: line {i + 1}") for i, line in enumerate(lines) if line.strip()]
 
 
