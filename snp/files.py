@@ -97,12 +97,14 @@ def write_json(path: str | Path, value: Any, indent: int | None = 2) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; an InputError names the file when it is missing or cut."""
+    """Read a JSON file, UTF-8 with or without a byte order mark; an InputError names it when it is missing or cut."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number or brackets without end
         raise InputError(path, f"not valid JSON: {error}", "delete it or write it again") from None
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snp.data.dataset import read_image
+from snp.data.pixels import read_image
 from snp.data.sources.images import Images
 
 
