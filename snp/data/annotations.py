@@ -59,8 +59,8 @@ class Entry:
 def read(path: str | Path, boxless: bool = False, faults: list[InputError] | None = None) -> list[Entry]:
     """Read an annotation file, in the order of its images.
 
-    Boxes may pass the edge of the picture by a pixel (COCO rounds). Unknown keys are ignored; of the known ones that not
-    every file has, null is as good as none.
+    Boxes may pass the edge of the picture by a pixel (COCO rounds). Unknown keys are ignored; of those that not every
+    file has, null is as good as none.
 
     Args:
         boxless: captions may have no box, as questions have.

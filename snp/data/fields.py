@@ -14,7 +14,7 @@ MOST = 2**63 - 1
 SIDE = 2**31 - 1
 """Of the sides of a picture: what 32 bits hold."""
 EDGE = 1
-"""Pixels by which a box may pass the edge of its picture: COCO rounds, Flickr30k counts from 1, Visual Genome from -1."""
+"""Pixels by which a box may pass the edge of its picture: COCO rounds, and some count from 1."""
 _NUMBER = (int, float)
 _SHOWN = 80
 

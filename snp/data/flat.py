@@ -138,7 +138,9 @@ class Flat:
         })  # fmt: skip
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries") -> "Flat":
+    def of(
+        cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries"
+    ) -> "Flat":
         """Entries as arrays.
 
         Args:
@@ -195,7 +197,8 @@ class Flat:
         if not path.exists():
             raise InputError(path, "file not found")
         stat = path.stat()
-        key = hashlib.sha256(f"{VERSION} {tokens.VERSION} {stat.st_size} {stat.st_mtime_ns} {context} {boxless}".encode())
+        made_of = VERSION, tokens.VERSION, stat.st_size, stat.st_mtime_ns, context, boxless
+        key = hashlib.sha256(str(made_of).encode())
         key.update(np.array(vocabulary.clip_ids, np.int64).tobytes())
         store = root / "cache" / f"{name}-{key.hexdigest()[:12]}.safetensors"
         if store.exists():
@@ -246,7 +249,10 @@ class Flat:
                 yield f.name
         for name, (owners, values) in _AT.items():
             at, end = getattr(self, name), len(getattr(self, values))
-            if not len(at) or len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end or (np.diff(at) < 0).any():
+            if (
+                not len(at) or len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end
+                or (np.diff(at) < 0).any()
+            ):  # fmt: skip
                 yield name
         for column in _NAMED.values():
             row = getattr(self, column)

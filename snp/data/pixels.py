@@ -1,4 +1,4 @@
-"""Picture files as people see them: turned as their EXIF says, and eight bits of red, green and blue, whatever is in them."""
+"""Picture files as people see them: upright as EXIF says, eight bits of red, green and blue, whatever they hold."""
 
 from pathlib import Path
 
@@ -86,8 +86,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _bytes(values: np.ndarray, bits: int | None = None) -> np.ndarray:
     """Grey values of more than eight bits as uint8.
 
-    White is what the file says, 16 bits; a file that does not say it holds shares, bytes, 16 bits or 32, whichever is the
-    first that its largest value fits in.
+    White is the largest number of 16 bits where the file says that it has so many; else of the first kind that its
+    largest value fits in: shares, bytes, 16 bits, 32 bits.
     """
     values = np.nan_to_num(values.astype(np.float64), posinf=np.finfo(np.float32).max).clip(0)
     if bits is not None:
