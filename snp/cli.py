@@ -412,10 +412,11 @@ def data(
     if action == "check":
         _check(name, data_root, decode)
         return
+    from snp.data.build import is_made
     from snp.experiment import prepare
 
     root = root or prepare.data_folder(scale, name)
-    if source or not prepare.is_made(root):
+    if source or not is_made(root):
         prepare.make(root, scale, name, workers, **({} if source is None else {"source": source}))
     if action == "make":
         print(root)

@@ -129,26 +129,30 @@ def not_finite(value: Any) -> str | None:
 
 
 def read_text(path: str | Path, mend: str = "") -> str:
-    """The text of a file in UTF-8; an InputError names one that is missing, no file, or of another encoding."""
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is in another encoding.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(path, "file not found", mend) from None
-    except IsADirectoryError:
-        raise InputError(path, "is a folder", mend) from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", mend) from None
     except UnicodeDecodeError as error:
-        raise InputError(path, f"not in UTF-8: {error}", mend or "write it in UTF-8") from None
+        raise InputError(path, f"is not UTF-8: {error}", mend or "write it in UTF-8") from None
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; an InputError names the file when it is missing, cut, or cannot be read."""
+    """Read a JSON file, UTF-8 with or without a byte order mark; an InputError names one that cannot be read."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number or brackets without end
         raise InputError(path, f"not valid JSON: {error}", "delete it or write it again") from None
 
 

@@ -47,7 +47,7 @@ def good(root: Path, benchmark: str) -> Path:
         picture(root / "flickr30k-images/36979.jpg")
     elif benchmark == "gqa":
         write(root / "val_balanced_questions.json", QUESTIONS)
-        write(root / "gqa_answer2id.json", {"yes": 0})
+        write(root / "gqa_answer2id_by_type.json", {"answer_rel": {"yes": 0}})
         write(root / "sceneGraphs/val_sceneGraphs.json", GRAPHS)
         picture(root / "images/2405722.jpg")
     else:
@@ -98,7 +98,7 @@ def test_a_picture_that_is_cut_is_named(capsys: pytest.CaptureFixture[str], tmp_
     (path,) = root.rglob("*.jpg")
     path.write_bytes(path.read_bytes()[:700])
     code, text = check(capsys, benchmark, root)
-    assert code == 2 and f"{path}: cannot be read" in text
+    assert code == 2 and f"{path}: image cannot be read" in text
 
 
 def test_mdetrs_own_files_of_refcoco_are_taken_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_all_faults_of_a_file_are_counted_and_the_first_are_told(
     ("coco", "annotations/instances_val2017.json", '"bbox": [4,', '"bbox": [-9,', "annotations[0].bbox"),
     ("flickr30k", "Annotations/36979.xml", "<xmax>10<", "<xmax>99<", "36979.xml: object[0].bndbox"),
     ("flickr30k", "Sentences/36979.txt", "Two young men]", "Two young men", "36979.txt: line 1"),
-    ("gqa", "gqa_answer2id.json", "yes", "no", "answer 'yes' of 1 questions is not in"),
+    ("gqa", "gqa_answer2id_by_type.json", "0", "1", "gqa_answer2id_by_type.json: answer_rel: its numbers are not"),
     ("gqa", "val_balanced_questions.json", '"imageId"', '"image"', "05515938.imageId: missing"),
 ])  # fmt: skip
 def test_a_broken_file_of_every_format_is_named(

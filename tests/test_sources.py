@@ -80,8 +80,12 @@ class TestRefer:
     @pytest.mark.parametrize(("change", "field"), [
         ({"ann_id": 71}, r"\[0\].ann_id: 71 is not in"),
         ({"image_id": 8}, r"\[0\].image_id: 8 is not in"),
-        ({"split": 3}, r"\[0\].split: missing or not str"),
-        ({"sentences": [{"sent": " "}]}, r"\[0\].sentences\[0\].sent: missing or empty"),
+        ({"image_id": None}, r"\[0\].image_id: missing"),
+        ({"ann_id": True}, r"\[0\].ann_id: True is not int"),
+        ({"split": 3}, r"\[0\].split: 3 is not str"),
+        ({"sentences": [{"sent": " "}]}, r"\[0\].sentences\[0\].sent: is empty"),
+        ({"sentences": [{}]}, r"\[0\].sentences\[0\].sent: missing"),
+        ({"sentences": ["the dog"]}, r"\[0\].sentences\[0\]: 'the dog' is not an object"),
     ])  # fmt: skip
     def test_a_reference_that_is_broken_is_named(self, files: tuple[Path, Path], change: dict, field: str) -> None:
         files[0].write_bytes(pickle.dumps([REFS[0] | change]))
@@ -93,7 +97,7 @@ class TestCOCO:
     def test_images_boxes_and_categories_are_read(self, tmp_path: Path) -> None:
         found = coco.read(write(tmp_path / "i.json", INSTANCES))
         assert found.images[7].height == 48 and found.categories == {3: "dog"}
-        assert found.annotations[70] == coco.Instance(7, 3, (4.0, 6.0, 10.5, 20.0), False)
+        assert found.annotations[70] == coco.Instance(7, 3, (4.0, 6.0, 10.5, 20.0), 210.0, False)
 
     @pytest.mark.parametrize(("change", "field"), [
         ({"image_id": 8}, r"annotations\[0\].image_id: 8 names no image"),
@@ -132,9 +136,9 @@ class TestFlickr:
             ("the sun", "0", ("notvisual",)),
         ]
 
-    def test_phrases_with_boxes_become_an_entry_the_corners_are_inclusive(self, root: Path) -> None:
+    def test_phrases_with_boxes_become_an_entry_a_box_is_as_wide_as_its_corners_are_apart(self, root: Path) -> None:
         (entry,) = flickr.read(root, ["36979"])  # the second sentence names nothing that has a box
-        assert entry.boxes == ((1, 2, 10, 19), (12, 4, 9, 27), (5, 30, 41, 10))
+        assert entry.boxes == ((1, 2, 9, 18), (12, 4, 8, 26), (5, 30, 40, 9))
         assert [entry.caption[slice(*spans[0])] for spans in entry.spans] == ["Two young men"] * 2 + ["a cart"]
         assert entry.evaluated == (((0, 13),), ((17, 23),))
         assert entry.phrase_types == (("people",), ("vehicles", "other"))
@@ -142,7 +146,7 @@ class TestFlickr:
 
     def test_the_merged_protocol_puts_one_box_around_those_of_a_phrase(self, root: Path) -> None:
         (entry,) = flickr.read(root, ["36979"], merged=True)
-        assert entry.boxes == ((1, 2, 20, 29), (5, 30, 41, 10))
+        assert entry.boxes == ((1, 2, 19, 28), (5, 30, 40, 9))
 
     def test_entities_without_a_box_are_known(self, root: Path) -> None:
         assert flickr.boxes(root / "Annotations/36979.xml").boxless == {"3"}
@@ -199,5 +203,5 @@ class TestGQA:
 
     @pytest.mark.parametrize("answers", [{"yes": 0, "no": 2}, {"yes": "0"}, ["yes"]])
     def test_a_vocabulary_numbers_its_answers_from_zero_on(self, tmp_path: Path, answers: Any) -> None:
-        with pytest.raises(InputError, match=r"a\.json: "):
-            gqa.answers(write(tmp_path / "a.json", answers))
+        with pytest.raises(InputError, match=r"a\.json: answer_rel: "):
+            gqa.answers_by_type(write(tmp_path / "a.json", {"answer_rel": answers}))

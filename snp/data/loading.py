@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snp.data.dataset import read_image
+from snp.data.pixels import read_image
 from snp.data.sources.images import Images
 
 
@@ -12,20 +12,20 @@ class Pictures:
     """The pictures below a folder in any usual layout, as rows of an array [N, 3, size, size] that is never made.
 
     Args:
-        root: the folder of a benchmark, or of all of them.
+        roots, flickr: of `Images`.
         size: side in pixels that every picture is brought to.
     """
 
-    def __init__(self, root: Path, size: int) -> None:
-        self.filename, self.size = str(root), size  # arrays of one folder are one, as those of one file
-        self._images, self._rows, self._paths = Images([root]), dict[str, int](), list[Path]()
+    def __init__(self, roots: tuple[Path, ...], flickr: bool, size: int) -> None:
+        self.filename, self.size = f"{roots} {flickr}", size  # arrays of one folder are one, as those of one file
+        self._images, self._rows, self._paths = Images(roots, flickr), dict[str, int](), list[Path]()
 
     def __call__(self, file_name: str) -> tuple["Pictures", int]:
         """These pictures, and the row of one of them; KeyError where there is none of this name."""
         if file_name not in self._rows:
             path = self._images.find(file_name)
             if path is None:
-                raise KeyError(Path(self.filename) / file_name)
+                raise KeyError(file_name)
             self._rows[file_name] = len(self._paths)
             self._paths.append(path)
         return self, self._rows[file_name]

@@ -4,13 +4,11 @@ import random
 import re
 from pathlib import Path
 
-from PIL import Image
-
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry
 from snp.data.expressions import KINDS
-from snp.errors import InputError
+from snp.data.pixels import load
 
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
 COLUMNS = 4
@@ -46,13 +44,7 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
 def _sample(axes, path: Path, entry: Entry) -> None:  # type: ignore[no-untyped-def]
     from matplotlib.patches import Rectangle
 
-    try:
-        with Image.open(path) as image:
-            axes.imshow(
-                image.convert("RGB"), interpolation="nearest", extent=(0, entry.width, entry.height, 0)
-            )
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error}", "make the data set again") from None
+    axes.imshow(load(path), interpolation="nearest", extent=(0, entry.width, entry.height, 0))
     phrases = sorted({span for spans in entry.spans for span in spans})
     colors = {span: COLORS[number % len(COLORS)] for number, span in enumerate(phrases)}
     for (x, y, width, height), spans in zip(entry.boxes, entry.spans, strict=True):

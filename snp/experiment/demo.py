@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
-from snp.data.dataset import read_image
+from snp.data.pixels import load, read_image
 from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.errors import InputError
 from snp.experiment import saved
@@ -183,9 +182,9 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
         figure.set_facecolor("#16181d")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for axes, (title, photo, _, said), lines in zip(panels, pages, below, strict=False):
-            with Image.open(photo) as image:
-                width, height = image.size
-                axes.imshow(image.convert("RGB"), interpolation="nearest", extent=(0, width, height, 0))
+            image = load(photo)
+            width, height = image.size
+            axes.imshow(image, interpolation="nearest", extent=(0, width, height, 0))
             for number, seen in enumerate(said.seen):
                 color = COLORS[number % len(COLORS)]
                 x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))

@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from snp.data.sources import coco
 from snp.errors import InputError
 from snp.tasks.outputs import DIVERGED
 
@@ -32,7 +33,7 @@ def score(
             boxes pycocotools makes an AP of 1.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
-        truth = instances if isinstance(instances, COCO) else COCO(str(instances))
+        truth = instances if isinstance(instances, COCO) else _loaded(instances)
         known, categories = set(truth.getImgIds()), set(truth.getCatIds())
         rows = []
         for image, (boxes, scores, labels) in detections.items():
@@ -51,3 +52,19 @@ def score(
         judge.accumulate()
         judge.summarize()
     return dict(zip(NAMES, map(float, judge.stats), strict=True))
+
+
+def _loaded(path: Path) -> COCO:
+    """A file as `coco.read` reads it; annotations are numbered from 1 on: pycocotools takes a match of 0 for none."""
+    known, truth = coco.read(path), COCO()
+    truth.dataset = {
+        "images": [{"id": number} for number in known.images],
+        "categories": [{"id": number, "name": name} for number, name in known.categories.items()],
+        "annotations": [
+            {"id": number, "image_id": a.image, "category_id": a.category, "bbox": [*a.box], "area": a.area,
+             "iscrowd": int(a.crowd)}
+            for number, a in enumerate(known.annotations.values(), 1)
+        ],
+    }  # fmt: skip
+    truth.createIndex()
+    return truth
