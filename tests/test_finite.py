@@ -1,6 +1,7 @@
 """What is no finite number ends a run by name, and becomes neither a weight, nor a box, nor a figure."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import test_task_evaluation as tasks
 import test_vqa
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from synthetic import MANIFEST, cost, finetuned
 from test_evaluators import TestDetection, TestPhrases
@@ -183,6 +185,16 @@ def test_a_model_that_is_no_number_is_not_saved(kind: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"text\.ln_final\.bias: is not finite"):
         saved.save(tmp_path, network, Plan.dense(towers_of(network, TOWERS)), Vocabulary.of(["a star"]))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_model_that_is_no_number_is_not_loaded(smoke_dense: Store, tmp_path: Path) -> None:
+    shutil.copytree(smoke_dense.folder(Pretrain(scale="smoke", data="scenes")), tmp_path / "run")
+    with safe_open(tmp_path / "run" / "weights.safetensors", "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["box_head.0.weight"][1, 2] = NAN
+    save_file(tensors, tmp_path / "run" / "weights.safetensors", about)
+    with pytest.raises(InputError, match=r"weights\.safetensors: box_head\.0\.weight: .*not finite"):
+        saved.load(tmp_path / "run")
 
 
 # -- evaluators ----------------------------------------------------------------------------------------------------
