@@ -12,7 +12,8 @@ from test_sources import GRAPHS, INSTANCES, QUESTIONS, REFS, SENTENCE, XML, writ
 from snp.cli import main
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.sources.check import NEEDS, PUBLISHED
+from snp.data.sources.check import CAPTION, NEEDS, PROMPT, PUBLISHED
+from snp.models import config as configs
 
 ENTRY = Entry(
     id=0, file_name="COCO_train2014_000000000007.jpg", height=48, width=64, caption="the dog", dataset_name="refcoco",
@@ -172,3 +173,7 @@ def test_a_benchmark_that_is_none_is_refused(capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit):
         main(["data", "check", "scenes", "--data-root", str(tmp_path)])
     assert "choose one of refcoco" in capsys.readouterr().err
+
+
+def test_texts_are_as_long_as_the_models_of_paper_scale_read() -> None:
+    assert (configs.PAPER.context, configs.GLIP_PAPER.context) == (CAPTION, PROMPT)

@@ -101,9 +101,9 @@ def test_files_are_read_and_written_in_utf_8_in_a_locale_that_is_not(tmp_path: P
 def test_a_text_in_another_encoding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_bytes("Übung".encode("latin-1"))
-    with pytest.raises(InputError, match=r"README.md: not in UTF-8: .* \(write it in UTF-8\)"):
+    with pytest.raises(InputError, match=r"README.md: is not UTF-8: .* \(write it in UTF-8\)"):
         read_text(path)
-    for other, problem in ((tmp_path, "is a folder"), (tmp_path / "none.md", "file not found")):
+    for other, problem in ((tmp_path, "cannot be read: Is a directory"), (tmp_path / "none.md", "file not found")):
         assert printed("utf-8", "readme", str(other)) == (2, f"snp: {other}: {problem}\n")
 
 

@@ -17,11 +17,12 @@ from snp.data.sources.images import FOLDERS, Images, looked_at, places
 from snp.data.sources.layout import NEEDS, PUBLISHED, find, home, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.models.config import GLIP_PAPER, PAPER
 
 Level = Literal["ok", "warning", "error"]
 SHOWN = 3
 """Problems of one file that are told one by one; the others are counted."""
+CAPTION, PROMPT = 77, 256
+"""Tokens that the models of paper scale read: MDETR of a caption, GLIP of a prompt of class names."""
 MIXED = ("train", "val")
 """Splits of MDETR's mixture, whose sizes nobody tells."""
 
@@ -62,7 +63,7 @@ class _Split:
             if entry.width:  # questions alone do not know it
                 sizes.add((entry.width, entry.height))
         lengths = Vocabulary.full().encode_all([entry.caption for entry in entries])[2]
-        self.faults += unfit(lengths, PAPER.context, lambda i: called(entries[i]))
+        self.faults += unfit(lengths, CAPTION, lambda i: called(entries[i]))
 
     def findings(self, benchmark: str) -> Iterator[Finding]:
         """What there is to say of its file, and of its size."""
@@ -203,7 +204,7 @@ def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
                 split.pictures.setdefault(picture.file_name, set()).add((picture.width, picture.height))
             lengths = Vocabulary.full().encode_all(list(known.categories.values()))[2]
             called = [f"{path}: category {number}" for number in known.categories]
-            split.faults += unfit(lengths, GLIP_PAPER.context, called.__getitem__)
+            split.faults += unfit(lengths, PROMPT, called.__getitem__)
             yield split
 
 
