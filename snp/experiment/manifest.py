@@ -74,7 +74,8 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            command = ["git", "-C", str(folder), *arguments]
+            # a lock of the repository would be left where this is interrupted
+            command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             return None
