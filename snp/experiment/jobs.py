@@ -275,9 +275,13 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
 
 
 def array_limit() -> int:
-    """How many elements SLURM takes in one array; by default, and where there is no SLURM, `ELEMENTS`."""
-    said = re.findall(r"\b(?:MaxArraySize|max_array_tasks) *= *(\d+)", slurm_command("scontrol", "show", "config"))
-    return max(min(map(int, said), default=ELEMENTS), 1)  # 0: no arrays
+    """How many elements SLURM takes in one array; by default, and where there is none that answers, `ELEMENTS`."""
+    try:
+        said = slurm_command("scontrol", "show", "config")
+    except InputError:  # sbatch will say it, and a dry run needs no SLURM
+        return ELEMENTS
+    limits = map(int, re.findall(r"\b(?:MaxArraySize|max_array_tasks) *= *(\d+)", said))
+    return max(min(limits, default=ELEMENTS), 1)  # 0: no arrays
 
 
 def slurm_command(program: str, *arguments: str, unless: str | None = None) -> str:

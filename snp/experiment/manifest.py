@@ -77,7 +77,8 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            command = ["git", "-C", str(folder), *arguments]
+            # a lock of the repository would be left where this is interrupted
+            command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
             done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         except FileNotFoundError:
             return None

@@ -3,16 +3,21 @@
 SLURM sends the first ahead of a time limit, the second before it preempts or cancels; the third is a terminal's Ctrl-C.
 """
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AGAIN = 75
 """Exit code (EX_TEMPFAIL of sysexits.h) of a command that was stopped and wants to be started again."""
+
+_SOON = 0.05
+"""Seconds until a signal is looked at again that came while a module was imported."""
 
 _held = 0
 _asked: int | None = None
@@ -68,9 +73,17 @@ def ending() -> Iterator[None]:
     with catching():
         try:
             yield
+        except Exception:
+            if not asked():
+                raise
+            _end(Stopped(_signal()))  # a library made another error of it
         except Stopped as stopped:
-            print("snp: stopped; the same command goes on from what is saved", file=sys.stderr)
-            sys.exit(stopped.exit_code)
+            _end(stopped)
+
+
+def _end(stopped: Stopped) -> NoReturn:
+    print("snp: stopped; the same command goes on from what is saved", file=sys.stderr)
+    sys.exit(stopped.exit_code)
 
 
 @contextmanager
@@ -93,11 +106,33 @@ def asked() -> bool:
 
 def stop() -> None:
     """Raise `Stopped`. Without a signal in this process another one had it: then it was SIGUSR1 or is taken for it."""
-    raise Stopped(signal.SIGUSR1 if _asked is None else _asked)
+    raise Stopped(_signal())
+
+
+def _signal() -> int:
+    return signal.SIGUSR1 if _asked is None else _asked
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _asked
     _asked = signum if _asked is None else _asked
-    if not _held:
+    if _held:
+        return
+    if _loads(frame):  # what is raised there may vanish, or abort the process
+        threading.Timer(_SOON, _ask_again, (signum,)).start()
+    else:
         stop()
+
+
+def _loads(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _ask_again(signum: int) -> None:
+    if asked():
+        os.kill(os.getpid(), signum)
