@@ -9,6 +9,7 @@ import pandas as pd
 
 from snp import drawing
 from snp.checkout import home
+from snp.errors import InputError
 from snp.experiment.recipes import RECIPES, Phase
 from snp.files import read_json
 
@@ -134,7 +135,7 @@ def checked(found: dict[str, Any]) -> str:
 
 def markdown(path: Path, cluster: Cluster = Cluster()) -> str:
     """Tables of costs and of throughput, from the measurements in a file."""
-    found = read_json(path)
+    found = _read(path)
     costs = rows(found, cluster).to_markdown(index=False, disable_numparse=True)
     growth = pd.DataFrame(
         {
@@ -148,6 +149,12 @@ def markdown(path: Path, cluster: Cluster = Cluster()) -> str:
     )
     parts = [assumed(found, cluster), costs, growth.to_markdown(index=False, disable_numparse=True), checked(found)]
     return "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(path, "file not found", "`snp bench scaling` measures what it holds; it comes with a checkout")
+    return read_json(path)
 
 
 def assumed(found: dict[str, Any], cluster: Cluster) -> str:
@@ -181,7 +188,7 @@ def _growth(found: dict[str, Any], cluster: Cluster) -> list[tuple[int, Point, f
 
 def figure(measured: Path, path: Path, cluster: Cluster = Cluster()) -> Path:
     """Draw throughput over GPUs: one run, whose batch ends it, and rows beside each other; equal input, equal bytes."""
-    found = read_json(measured)
+    found = _read(measured)
     with drawing.picture(path, (10, 4.2), dpi=150) as canvas:
         for axes, name in zip(canvas.subplots(1, 2), ("mdetr", "glip"), strict=True):
             points = curve(found, name, cluster)
