@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
-from snp.compression.tower import COMPONENTS, Shape, Tower, iterate
+from snp.compression.tower import COMPONENTS, Shape, Tower, alike, iterate
 from snp.errors import InputError
 
 Key = tuple[str, int, str]  # tower, layer, component
@@ -132,6 +132,8 @@ class Plan:
             raise InputError(
                 "plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}"
             )
+        if self.shares:
+            alike(towers.values())
         blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
         touched = (
             {key[:2] for key in self.keep}
@@ -139,7 +141,7 @@ class Plan:
             | {s.donor for s in self.shares}
         )
         busy = set().union(*(blocks[layer].parameter_names for layer in touched))
-        parameters = dict(model.named_parameters())
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, mask in self.masks.items():
             if name not in parameters:
                 raise InputError(f"plan: mask {name}", "the model has no such parameter")
@@ -230,7 +232,7 @@ class Plan:
             for name, donors in value["shares"].items():
                 key = _key(name)
                 for donor, units in donors.items():
-                    tower, layer = donor.split("/")
+                    tower, layer = donor.rsplit("/", 1)
                     decoded = decode_units(units, towers[key[0]].units(key[2], "share"))
                     shares.append(Share(key, (tower, int(layer)), decoded))
             masks = {name: decode_mask(bits, tuple(shape)) for name, (shape, bits) in value["masks"].items()}
@@ -263,7 +265,7 @@ def _name(key: tuple[str | int, ...]) -> str:
 
 
 def _key(name: str) -> Key:
-    tower, layer, component = name.split("/")
+    tower, layer, component = name.rsplit("/", 2)  # a tower may have any name
     return tower, int(layer), component
 
 

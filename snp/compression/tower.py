@@ -1,6 +1,6 @@
 """One uniform view of a transformer tower, whoever wrote it: where its q, k, v, o, fc1, fc2 live."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -208,6 +208,17 @@ def towers_of(model: nn.Module, paths: dict[str, str]) -> dict[str, Tower]:
             if other != block.layer:
                 raise InputError(block.layer, f"has weights that are those of {other} too", trial.MEND)
     return towers
+
+
+def alike(towers: Iterable[Tower]) -> None:
+    """InputError unless all weights are of one type, on one device: a shared unit has one place."""
+    first, *others = [block for tower in towers for block in tower.blocks]
+    weight = first.weight("q")
+    for block in others:
+        other = block.weight("q")
+        if (other.dtype, other.device) != (weight.dtype, weight.device):
+            problem = f"is of {other.dtype} on {other.device}, and {first.layer} of {weight.dtype} on {weight.device}"
+            raise InputError(block.layer, f"{problem}: they cannot share", "bring the towers to one type and device")
 
 
 def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
