@@ -32,6 +32,7 @@ from snp.experiment.jobs import (
 )
 from snp.experiment.launch import Array, Launch, arrays, resources
 from snp.experiment.manifest import code_state
+from snp.experiment.owner import Owner
 from snp.experiment.resources import Resources
 from snp.experiment.runner import planned
 from snp.experiment.setup import Setup
@@ -429,6 +430,20 @@ def test_a_process_that_has_the_number_of_a_launch_by_now_is_left_alone(tmp_path
             found = statuses([run], store)
             assert found[0].state == "missing" and cancel(found, store) == [] and other.poll() is None
         other.kill()
+
+
+def test_what_goes_on_on_another_machine_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    store, (run, other) = Store(tmp_path), (SNP.pretrain, SNP.compress(0))
+    record = keep(store, "local", "7", Path("code"), {run.slug: "7"})
+    [path] = (launch_folder(store) / "submitted").iterdir()
+    store.begin(run)
+    store.log(run, {"step": 4})
+    assert statuses([run], store)[0][1:] == ("failed", "7", "4/40", "its job ended")
+    path.write_text(record.model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"}).model_dump_json())
+    assert statuses([run], store)[0][1:] == ("incomplete", "7", "4/40", "whether it goes on is known on elsewhere")
+    owner = Owner.here().model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"})
+    (store.begin(other) / "owner.json").write_text(owner.model_dump_json())
+    assert statuses([other], store)[0][1:] == ("incomplete", "", "", "whether it goes on is known on elsewhere")
 
 
 def test_a_job_of_slurm_with_the_number_of_a_process_is_not_taken_for_it(

@@ -466,6 +466,17 @@ def test_several_processes_that_are_not_told_how_to_meet_are_refused(alone: pyte
         ranks.start()
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "LOCAL_RANK", "RANK", "MASTER_PORT"])
+def test_what_should_be_a_number_and_is_none_is_named(alone: pytest.MonkeyPatch, name: str) -> None:
+    if name not in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        for known in ("RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
+            alone.setenv(known, "1")
+        alone.setenv("WORLD_SIZE", "2")
+    alone.setenv(name, "two")
+    with pytest.raises(InputError, match=f"{name}: must be a number, got 'two'"):
+        ranks.start()
+
+
 # -- the command -------------------------------------------------------------------------------------------------
 
 

@@ -158,8 +158,8 @@ def test_a_log_line_cut_by_a_kill_is_left_out_and_repeated_steps_count_once(stor
     store.begin(COMPRESS)
     for step, loss in [(1, 3.0), (2, 2.0), (2, 1.5)]:
         store.log(COMPRESS, {"step": step, "loss": loss})
-    with open(store.folder(COMPRESS) / "log.jsonl", "a") as file:
-        file.write('{"step": 3, "lo')
+    with open(store.folder(COMPRESS) / "log.jsonl", "ab") as file:
+        file.write(b'[1]\n\xff\n{"step": 3, "lo')
     assert store.read_log(COMPRESS) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.5}]
 
 

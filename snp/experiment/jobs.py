@@ -186,7 +186,8 @@ def _status(
     job = seen.get(number) if record is None or record.cluster == "slurm" else None
     progress = _progress(run, store)
     lives = owner is not None and owner.lives
-    if record is not None and record.cluster == "local" and record.lives:
+    local = record if record is not None and record.cluster == "local" else None
+    if local is not None and local.lives:
         return Status(run, "running" if lives else "queued", number, progress)
     if job is not None and job.state in RUNNING:
         return Status(run, "running", number, progress)
@@ -204,9 +205,13 @@ def _status(
         if job.state == "CANCELLED" and lost and not progress:
             reason = f"not begun: {lost[0]} did not end well"
         return Status(run, "failed", number, progress, reason)
-    if failure is not None or job is not None or (record is not None and record.cluster == "local" and progress):
+    hosts = [owner.host for owner in (local, owner if not script else None) if owner is not None]
+    elsewhere = [host for host in hosts if host != socket.gethostname()]
+    if failure is not None or job is not None or (local is not None and progress and not elsewhere):
         return Status(run, "failed", number, progress, _ended(job, log_file(store, number), failure))
-    reason = "SLURM does not know its job" if record is not None and record.cluster == "slurm" else ""
+    reason = "SLURM does not know its job" if record is not None and local is None else ""
+    if elsewhere:
+        reason = f"whether it goes on is known on {elsewhere[0]}"
     return Status(run, "missing" if store.state(run) == "missing" else "incomplete", number, progress, reason)
 
 

@@ -245,16 +245,13 @@ class Store:
     def read_log(self, run: AnyRun) -> list[dict[str, Any]]:
         """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
 
-        A last line cut by a kill is left out.
+        Lines cut by a kill are left out.
         """
         path = self.folder(run) / "log.jsonl"
         records: dict[object, dict[str, Any]] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[(record.get("stage"), record.get("step", f"line {number}"))] = record
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else []):
+            if record := json_object(line):
+                records[(record.get("stage"), str(record.get("step", f"line {number}")))] = record
         return list(records.values())
 
 
