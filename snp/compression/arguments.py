@@ -19,7 +19,10 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def sound(model: Any) -> nn.Module:
     """A module whose parameters all hold numbers; InputError names one that does not."""
     if not isinstance(model, nn.Module):
-        raise InputError("model", f"is a {type(model).__name__}, not a torch.nn.Module", "give the module itself")
+        raise InputError("model", f"{type(model).__name__} is no torch.nn.Module", "give the module itself")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(name or "model", "is TorchScript, which cannot be changed", "build it as a plain module")
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise InputError(name, "has no shape yet: its module is lazy", "pass a batch through the model first")
@@ -32,7 +35,7 @@ def sound(model: Any) -> nn.Module:
 def finite(model: nn.Module, mend: str) -> None:
     """InputError names a parameter that holds a value which is not finite."""
     for name, parameter in model.named_parameters():
-        if parameter.dtype in FLOATS and not parameter.isfinite().all():
+        if parameter.dtype in FLOATS and parameter.layout == torch.strided and not parameter.isfinite().all():
             raise InputError(name, "holds values that are not finite", mend)
 
 
@@ -57,19 +60,19 @@ def whole(name: str, value: Any) -> int:
 
 
 def function(name: str, value: Any) -> None:
-    """Something to be called, or None."""
-    if value is not None and not callable(value):
-        raise InputError(name, f"is a {type(value).__name__}, which cannot be called", "give a function")
+    """InputError unless it can be called."""
+    if not callable(value):
+        raise InputError(name, f"{value!r} cannot be called", "give a function")
 
 
 def batches(value: Any) -> Iterable[Any]:
     """What can be passed over again and again, as methods do."""
     if not isinstance(value, Iterable):
-        raise InputError("calibration", f"is a {type(value).__name__}, no batches", "give a list of batches")
+        raise InputError("calibration", f"{value!r} holds no batches", "give a list of batches")
     if isinstance(value, Iterator):
         raise InputError(
             "calibration",
-            f"is a {type(value).__name__}, which gives its batches once; methods pass over them several times",
+            f"a {type(value).__name__} gives its batches once, and methods pass over them several times",
             "give a list, or a DataLoader",
         )
     return value
@@ -100,8 +103,8 @@ def groups(model: nn.Module, given: Any) -> dict[str, list[str]]:
     for group, names in found.items():
         for name in names:
             parameter, problem = model.get_parameter(name), ""
-            if parameter.dtype not in FLOATS:
-                problem = f"is of {parameter.dtype}, and weights are of a floating type"
+            if parameter.dtype not in FLOATS or parameter.layout != torch.strided:
+                problem = f"is of {parameter.dtype} and {parameter.layout}, and weights are dense and floating"
             elif parameter.dim() < 2:
                 problem = f"is of shape {list(parameter.shape)}, and weights of a map have two dimensions or more"
             elif id(parameter) not in maps:

@@ -51,8 +51,9 @@ def save(
     tensors[joined] = torch.cat([torch.empty(0, dtype=torch.float32, device="cpu"), *vectors.values()])
     try:
         data = _in_order(to_bytes(tensors, metadata))
-    except Exception as error:  # of many kinds: sparse tensors, types that the format does not have
-        raise InputError(folder / WEIGHTS, f"the model cannot be stored: {error}", "store dense tensors") from None
+        json.dumps(extra)
+    except Exception as error:  # of many kinds: a type that the format does not have, an `extra` that is no JSON
+        raise InputError(folder, f"cannot be stored: {' '.join(str(error).split())}", "leave out what is odd") from None
     # the weights name the plan that they belong to, so that a crash between the files cannot go unnoticed
     write_atomic(folder / PLAN, plan.to_json() + "\n")
     if extra is not None:
@@ -106,6 +107,7 @@ def read_extra(folder: str | Path) -> Any:
 def _split(model: nn.Module, plan: Plan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """State as it is stored: (tensors, float32 vectors), by name; of a masked weight the kept values [n]."""
     tensors, vectors = {}, {}
+    memories: set[int] = set()
     trained = dict(model.named_parameters(remove_duplicate=False))  # buffers may well be infinite: attention masks
     for name, tensor in _state(model).items():
         if tensor.is_meta:
@@ -113,6 +115,9 @@ def _split(model: nn.Module, plan: Plan) -> tuple[dict[str, Tensor], dict[str, T
         if name in trained and not tensor.isfinite().all():
             raise InputError(name, "holds values that are not finite", "see where training went wrong")
         tensor = tensor.cpu().contiguous()
+        if (memory := tensor.untyped_storage().data_ptr()) in memories:
+            tensor = tensor.clone()  # a view of another tensor; safetensors wants them apart
+        memories.add(memory)
         if name in plan.masks:
             tensors[name] = tensor[plan.masks[name]]
         elif tensor.dim() == 1 and tensor.dtype == torch.float32:
@@ -153,6 +158,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     first: dict[Any, str] = {}
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
+        if name == "__metadata__":
+            raise InputError(name, "is a name that safetensors keeps for itself", "give the tensor another")
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise InputError(name, "is no plain tensor, and a checkpoint holds no others", "keep it out of the state")
         # load_state_dict(assign=True) makes two parameters of a tied one, with one memory; an empty tensor has none

@@ -66,7 +66,8 @@ def compress(
     steps, seed = arguments.whole("steps", steps), arguments.whole("seed", seed)
     calibration, paths = arguments.batches(calibration), arguments.paths(towers)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
-        arguments.function(name, given)
+        if given is not None or name == "optimizer":
+            arguments.function(name, given)
     chosen = get(method, **options)
     weights = arguments.groups(arguments.sound(model), groups)
     if not paths and not weights:
@@ -95,7 +96,8 @@ def compress(
         calibration=calibration,
     )
     session = chosen.start(problem)
-    _train(problem, session, optimizer)
+    if session.apply_at:
+        _train(problem, session, optimizer)
     plan = settle(session, model)
     compressed = apply(model, plan, paths)
     return (compressed, plan, session.scores()) if scores else (compressed, plan)
@@ -138,6 +140,8 @@ def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | Non
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise InputError("loss", "depends on no weight", "leave weights to be trained, and do not detach them")
         return value if value.dim() == 0 else value.reshape(())
 
     return functional
@@ -162,9 +166,6 @@ def _train(given: Problem, session: Session, make: Callable[..., torch.optim.Opt
         if not total.isfinite():
             problem = f"is not finite at step {step}: {float(total.detach())}"
             raise InputError("loss", problem, "check its batch and the learning rate")
-        if not total.requires_grad:
-            mend = "leave weights to be trained, and do not detach them"
-            raise InputError("loss", f"depends on no weight at step {step}", mend)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

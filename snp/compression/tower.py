@@ -202,11 +202,12 @@ def towers_of(model: nn.Module, paths: dict[str, str]) -> dict[str, Tower]:
     """
     towers = {name: view(model, path, name) for name, path in paths.items()}
     holder: dict[int, str] = {}
-    for _, _, block in iterate(towers):
+    for tower, _, block in iterate(towers):
+        here = f"tower {tower}: {block.layer}"
         for name in block.parameter_names:
-            other = holder.setdefault(id(model.get_parameter(name)), block.layer)
-            if other != block.layer:
-                raise InputError(block.layer, f"has weights that are those of {other} too", trial.MEND)
+            there = holder.setdefault(id(model.get_parameter(name)), here)
+            if there != here:
+                raise InputError(here, f"has the weights of {there} too", trial.MEND)
     return towers
 
 
