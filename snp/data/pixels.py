@@ -79,20 +79,22 @@ def _orientation(image: Image.Image) -> int:
 def _rgb(image: Image.Image) -> Image.Image:
     """Eight bits of red, green and blue; what is transparent shows its colours."""
     if image.mode == "F" or image.mode.startswith("I"):  # Pillow itself cuts off all that is over 255
-        return Image.fromarray(_bytes(np.asarray(image), bits=16 if ";" in image.mode else None)).convert("RGB")
+        return Image.fromarray(_bytes(np.asarray(image), 65535.0 if ";" in image.mode else None)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _bytes(values: np.ndarray, bits: int | None = None) -> np.ndarray:
-    """Grey values of more than eight bits as uint8.
+def _bytes(values: np.ndarray, white: float | None = None) -> np.ndarray:
+    """Grey values of more than eight bits as uint8; what is no number is black.
 
-    White is the largest number of 16 bits where the file says that it has so many; else of the first kind that its
-    largest value fits in: shares, bytes, 16 bits, 32 bits.
+    Args:
+        white: the largest value of the file's kind; by default of the first kind that its own largest one fits in:
+            shares (of floats alone), 8, 16 or 31 bits.
     """
-    values = np.nan_to_num(values.astype(np.float64), posinf=np.finfo(np.float32).max).clip(0)
-    if bits is not None:
-        white = 2.0**bits - 1
-    else:
-        most, shares = values.max(initial=0), (values % 1).any()
-        white = 1.0 if shares and most <= 1 else next(w for w in (255.0, 65535.0, 2.0**32 - 1, most) if most <= w)
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    known = values[np.isfinite(values)]
+    if white is None:
+        most, whites = float(known.max(initial=0)), (1.0, 255.0, 65535.0, 2.0**31 - 1)
+        white = next((w for w in whites[values.dtype.kind != "f" :] if most <= w), most)
+    shares = np.nan_to_num(values.astype(np.float64), posinf=white).clip(0, white) / white
+    return np.rint(shares * 255).astype(np.uint8)

@@ -149,20 +149,19 @@ def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
 
 
 def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
-    base = home(root, benchmark)
+    base, missing = home(root, benchmark), list[InputError]()
     known: dict[str, dict[str, int]] | None = None
+    with noted(missing):
+        known = tasks.answers(base)
     for name in PUBLISHED[benchmark]:
         try:
             split = _Split(name, tasks.asked(base, name))
         except InputError:  # it is missing
             continue
+        split.faults, missing = missing, []
         entries = tasks.questions(base, name, split.faults)
         split.take(entries, lambda entry, path=split.path: f"{path}: {entry.question_id}")  # type: ignore[misc]
-        if known is None:
-            with noted(split.faults):
-                known = {}
-                known = tasks.answers(base)
-        if known:
+        if known is not None:
             _answers(split, entries, known)
         yield split
 
