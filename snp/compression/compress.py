@@ -10,6 +10,7 @@ from snp.compression import arguments
 from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session, linear_weights, settle
 from snp.compression.registry import get
+from snp.compression.statistics import TokenMask
 from snp.compression.surgery import apply, copied
 from snp.compression.tower import Tower, towers_of
 from snp.errors import InputError
@@ -25,7 +26,7 @@ def compress(
     groups: Mapping[str, Sequence[str]] | None = None,
     calibration: Iterable[Any] = (),
     forward: Callable[[nn.Module, Any], Any] | None = None,
-    token_masks: Mapping[str, Callable[[Any], Tensor]] | None = None,
+    token_masks: Mapping[str, TokenMask] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     steps: int = 0,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
@@ -46,7 +47,8 @@ def compress(
         calibration: a list of batches, a DataLoader, or what else can be passed over again and again, for methods that
             look at data; a training method trains on it too.
         forward: (model, batch) -> anything; by default `model(batch)`.
-        token_masks: modality -> (batch -> bool [B, L], False at padding).
+        token_masks: modality, name of a weight or pattern of names -> (batch -> bool [B, L], False at padding): which
+            of the tokens that these maps see count; the most specific key holds, and it must fit what the map sees.
         loss: (model, batch) -> scalar, for methods that need gradients.
         steps, optimizer: weight steps of methods that decide while the model trains.
         seed: of everything random in the method.
@@ -84,7 +86,7 @@ def compress(
     problem = Problem(
         model=model,
         towers=views,
-        budget=_budget(model, views, named, keep, sparsity),
+        budget=_budget(model, views, named, keep, sparsity, chosen.official),
         steps=steps,
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
@@ -109,14 +111,16 @@ def _budget(
     groups: dict[str, list[str]],
     keep: float | None,
     sparsity: float | None,
+    may_empty: bool,
 ) -> Budget:
     if sparsity is not None:
-        return Budget.of_weights(model, groups, sparsity)
+        return Budget.of_weights(model, groups, sparsity, may_empty)
     if towers:
         return Budget.of(model, towers, keep)  # type: ignore[arg-type]
     sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
     total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
-    return Budget(keep, total, total - size, total - size + len(sizes))  # type: ignore[arg-type]
+    kept = 0 if may_empty else len(sizes)
+    return Budget(keep, total, total - size, total - size + kept)  # type: ignore[arg-type]
 
 
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:

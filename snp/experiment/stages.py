@@ -140,7 +140,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         budget = Budget.of(dense, towers, run.keep)
     else:
         groups["fusion"] = dense.fusion_weights()
-        budget = Budget.of_weights(dense, groups, run.sparsity)
+        budget = Budget.of_weights(dense, groups, run.sparsity, method.official)
     problem = Problem(
         model=dense,
         towers=towers,
@@ -151,7 +151,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         seed=run.seed,
         groups=groups,
         sparsity=run.sparsity,
-        token_masks={"text": lambda batch: batch.text_BL, "fusion": lambda batch: dense.fused_tokens(batch.text_BL)},
+        token_masks=dense.token_masks(),
         across=lambda tensor: ranks.across(tensor)[0],
     )
     session = method.start(problem)

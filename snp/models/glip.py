@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from snp.compression.statistics import TokenMask
 from snp.models.checkpointing import Checkpointing
 from snp.models.config import GLIPConfig
 from snp.models.pyramid import DynamicBlock, Pyramid
@@ -119,9 +121,17 @@ class GLIP(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("fuse.", "read."))
         ]
 
-    def fused_tokens(self, text_BL: Tensor) -> Tensor:
-        """Which text tokens are no padding, [B, L]; places of the image always count."""
-        return text_BL
+    def token_masks(self) -> dict[str, TokenMask]:
+        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see places."""
+
+        def words(batch: Any) -> Tensor:
+            return batch.text_BL
+
+        def prompts(batch: Any) -> Tensor:  # the tower reads a prompt that several images share once
+            return batch.text_BL[_prompts(batch.tokens_BL)[0]]
+
+        fused = ("fuse.*.key.*", "fuse.*.value_text.*", "fuse.*.to_text.*", "read.*")
+        return {"text.*": prompts, **dict.fromkeys(fused, words)}
 
     def forward(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Detection:
         """Look for every word of B prompts in the images they belong to. Inputs as in `snp.data.dataset.Batch`."""
@@ -165,10 +175,7 @@ class GLIP(Checkpointing):
 
     def _read_once(self, tokens_BL: Tensor, text_BL: Tensor) -> Tensor:
         """States of the text tower [B, L, width]; a prompt that several images share passes it once."""
-        prompts, index_B = tokens_BL.unique(dim=0, return_inverse=True)
-        first = torch.zeros(len(prompts), dtype=torch.long, device=index_B.device).scatter_(
-            0, index_B, torch.arange(len(index_B), device=index_B.device)
-        )
+        first, index_B = _prompts(tokens_BL)
         return encode_text(self.text, tokens_BL[first], text_BL[first], self.config.heads)[index_B]
 
     @staticmethod
@@ -185,3 +192,12 @@ class GLIP(Checkpointing):
             found.append(torch.cat([centre - half, centre + half], 1))
             places.append(torch.full((height * width,), level, device=like.device))
         return torch.cat(found), torch.cat(places)
+
+
+def _prompts(tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """(a caption of every different prompt [P], the prompt of every caption [B])."""
+    prompts, index_B = tokens_BL.unique(dim=0, return_inverse=True)
+    first_P = torch.zeros(len(prompts), dtype=torch.long, device=index_B.device).scatter_(
+        0, index_B, torch.arange(len(index_B), device=index_B.device)
+    )
+    return first_P, index_B

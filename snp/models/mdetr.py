@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from snp.compression.statistics import TokenMask
 from snp.errors import InputError
 from snp.models.checkpointing import Checkpointing
 from snp.models.config import ModelConfig
@@ -122,9 +124,16 @@ class MDETR(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("encoder.", "decoder."))
         ]
 
-    def fused_tokens(self, text_BL: Tensor) -> Tensor:
-        """Which tokens of fusion's input are no padding, [B, N + L]."""
-        return F.pad(text_BL, (self.config.image_tokens, 0), value=True)
+    def token_masks(self) -> dict[str, TokenMask]:
+        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding.
+
+        In the decoder these are the keys and values of image and text; all else of it sees queries.
+        """
+
+        def fused(batch: Any) -> Tensor:
+            return F.pad(batch.text_BL, (self.config.image_tokens, 0), value=True)
+
+        return {"text.*": lambda batch: batch.text_BL, "encoder.*": fused, "decoder.*.across.[kv].*": fused}
 
     def _initialise(self) -> None:
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
