@@ -412,12 +412,10 @@ def data(
     if action == "check":
         _check(name, data_root, decode)
         return
-    from snp.data.build import is_made
     from snp.experiment import prepare
 
-    root = root or prepare.data_folder(scale, name)
-    if source or not is_made(root):
-        prepare.make(root, scale, name, workers, **({} if source is None else {"source": source}))
+    options = {} if source is None else {"source": source}
+    root = prepare.ready(root or prepare.data_folder(scale, name), scale, name, workers, **options)
     if action == "make":
         print(root)
         return

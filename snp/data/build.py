@@ -166,15 +166,7 @@ def tasks_hash(root: str | Path) -> str:
 
 
 def _hash(root: str | Path, *parts: str) -> str:
-    made = folder.about(Path(root))
-    if made is None:
-        raise InputError(root, "holds no complete data set", "make it with `snp data make`")
-    hashes = []
-    for name in parts:
-        if name not in made:
-            where = f"{Path(root) / folder.ABOUT}: {name}"
-            raise InputError(where, "missing", "make it again with `snp data make`")
-        hashes.append(made[name])
+    hashes = [folder.said(Path(root), name) for name in parts]
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from snp.data.annotations import Entry
@@ -114,16 +115,17 @@ class PixelCache:
         self.rows = {file.name: row for row, file in enumerate(files)}
         path = store / f"{folder.name}-{size}-{key.hexdigest()[:12]}.npy"
         shape = len(files), 3, size, size
-        self.pixels_NCHW = self._mapped(path, shape)
-        if self.pixels_NCHW is None:
+        pixels = self._mapped(path, shape)
+        if pixels is None:
             self._decode([Path(f.path) for f in files], shape, path)
-            self.pixels_NCHW = np.load(path, mmap_mode="r")
+            pixels = open_memmap(path, "r")
+        self.pixels_NCHW: np.ndarray = pixels
 
     @staticmethod
     def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         """The decoded array, if it is there and whole."""
         try:
-            found = np.load(path, mmap_mode="r")
+            found = open_memmap(path, "r")
         except (OSError, ValueError):
             return None
         return found if (found.shape, found.dtype) == (shape, np.uint8) else None
@@ -131,7 +133,7 @@ class PixelCache:
     @staticmethod
     def _decode(files: list[Path], shape: tuple[int, ...], path: Path) -> None:
         with replacing(path) as part:
-            pixels = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+            pixels = open_memmap(part, "w+", np.uint8, shape)
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
                 for row, image in enumerate(pool.map(lambda f: read_image(f, shape[-1]), files)):
                     pixels[row] = image

@@ -48,6 +48,20 @@ def about(root: Path) -> dict[str, Any] | None:
     return found
 
 
+def said(root: Path, key: str) -> Any:
+    """One thing that a whole data set says of itself.
+
+    Raises:
+        InputError: no whole data set is there, or one of the time before this was said.
+    """
+    found = about(root)
+    if found is None:
+        raise InputError(root, "holds no complete data set", "make it with `snp data make`")
+    if key not in found:
+        raise InputError(f"{root / ABOUT}: {key}", "missing", "make it again with `snp data make`")
+    return found[key]
+
+
 def ours(root: Path) -> bool:
     """Whether a folder was made here; one of the time before the mark is told by a whole description."""
     try:
@@ -83,17 +97,15 @@ def clear(root: Path) -> None:
     Raises:
         InputError: one of its folders is a link, or none.
     """
-    for folder in NAMES:
-        for path in (root / folder, (root / folder).parent):
-            if path != root and (path.is_symlink() or (path.exists() and not path.is_dir())):
-                raise InputError(path, "is a link, or no folder: it was not made by snp", "move it away")
+    for name in NAMES:
+        for folder in (root / name, (root / name).parent):
+            if folder != root and (folder.is_symlink() or (folder.exists() and not folder.is_dir())):
+                raise InputError(folder, "is a link, or no folder: it was not made by snp", "move it away")
     (root / ABOUT).unlink(missing_ok=True)
-    for folder, names in NAMES.items():
-        if (root / folder).is_dir():
-            with os.scandir(root / folder) as files:
-                made = [file.path for file in files if re.fullmatch(names, file.name) and not file.is_dir()]
-            for path in made:
-                os.unlink(path)
+    for name, files in NAMES.items():
+        for path in (root / name).glob("*"):
+            if re.fullmatch(files, path.name) and not path.is_dir():
+                path.unlink()
 
 
 def _own(root: Path) -> None:

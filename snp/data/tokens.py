@@ -9,6 +9,9 @@ import numpy as np
 import regex
 from open_clip.tokenizer import SimpleTokenizer, basic_clean, whitespace_clean
 
+from snp.data.fields import shown
+from snp.errors import InputError
+
 PAD, START, END, UNKNOWN = range(4)
 """Ids of a reduced vocabulary that are not byte pairs."""
 VERSION = 2
@@ -120,10 +123,17 @@ class Vocabulary:
 
     Args:
         clip_ids: in the order of their numbers.
+
+    Raises:
+        InputError: one of them is no number of a token.
     """
 
     def __init__(self, clip_ids: Iterable[int]) -> None:
-        self.clip_ids = list(dict.fromkeys(clip_ids))
+        self.clip_ids = list(clip_ids)
+        for i in self.clip_ids:
+            if type(i) is not int or i < 0:
+                raise InputError("vocabulary", f"{shown(i)} is not the number of a token", "make it again")
+        self.clip_ids = list(dict.fromkeys(self.clip_ids))
         self._index = {clip: index for index, clip in enumerate(self.clip_ids, start=4)}
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -11,6 +12,7 @@ from snp import ranks
 from snp.data import annotations, build, folder, tasks, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
+from snp.data.fields import checked
 from snp.data.loading import Pictures
 from snp.data.sources import layout
 from snp.data.sources.images import places
@@ -39,6 +41,18 @@ def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:
         return root if build.is_made(root) else make(root, scale, data, workers)
 
 
+def ready(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
+    """A data set in a folder that a user names: as it is there, or, with options of its own or where none is, made.
+
+    Raises:
+        InputError: another data set, or anything else, is there.
+    """
+    there = build.is_made(root)
+    if there and (name := folder.said(root, "name")) != data:
+        raise InputError(root, f"holds the data set {name}", f"choose another folder for {data}")
+    return root if there and not options else make(root, scale, data, workers, **options)
+
+
 def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
     """Make a desk data set at the size of a scale; `options` are the data set's own (`source` of stamps)."""
     if data == "real":
@@ -52,10 +66,9 @@ def vocabulary(root: Path) -> Vocabulary:
     """The tokens that occur in the training captions of a data set; worked out once and kept beside the pixels."""
     path = root / "cache" / f"vocabulary-{build.data_hash(root)[:12]}-{tokens.VERSION}.json"
     if path.exists():
-        kept = read_json(path)
-        if isinstance(kept, list) and {*map(type, kept)} == {int}:
-            return Vocabulary(kept)
-    names = [name for name in folder.about(root)["captions"] if name.endswith("_train")]
+        with suppress(InputError):  # it is damaged
+            return Vocabulary(checked(read_json(path), list, path))
+    names = [name for name in folder.said(root, "captions") if name.endswith("_train")]
     captions = (entry.caption for name in names for entry in annotations.read(root / "annotations" / f"{name}.json"))
     found = Vocabulary.of(set(captions))
     write_json(path, found.clip_ids, indent=None)
