@@ -208,3 +208,35 @@ class _waited:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_that_is_there_is_shown_and_nothing_in_it_changes(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(root, MINE)
+    before = contents(root)
+    main(["data", "show", "scenes", "--root", str(root), "--png", str(tmp_path / "page.png")])
+    assert contents(root) == before and (tmp_path / "page.png").exists()
+
+
+def test_another_data_set_than_the_one_that_is_asked_for_is_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    line = fails(capsys, "data", "show", "stamps", "--root", str(root), "--png", str(tmp_path / "page.png"))
+    assert f"{root}: holds the data set scenes (choose another folder for stamps)" in line
+    assert contents(root) == before and not (tmp_path / "page.png").exists()
+
+
+def test_a_vocabulary_that_was_kept_and_is_damaged_is_worked_out_again(root: Path) -> None:
+    from snp.experiment import prepare
+
+    whole = prepare.vocabulary(root)
+    (kept,) = (root / "cache").iterdir()
+    for content in ("", "[", "{}", '["a"]', "[1.5]", "[true]", "[-1]"):
+        kept.write_text(content)
+        assert prepare.vocabulary(root) == whole
+    assert [path.name for path in (root / "cache").iterdir()] == [kept.name]
