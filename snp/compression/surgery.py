@@ -166,13 +166,13 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of many kinds: whatever a model holds may not be copied
-        where, problem = "model", f"cannot be copied: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        mend = "make it a plain model first: remove its pruning, norms or hooks"
         for name, module in model.named_modules():
             for attribute, value in vars(module).items():
-                if isinstance(value, Tensor) and not value.is_leaf:  # torch.nn.utils.prune, weight_norm
+                if isinstance(value, Tensor) and not value.is_leaf:  # of torch.nn.utils.prune and weight_norm
                     where = ".".join(filter(None, (name, attribute)))
-                    problem = f"is made of other parameters by {type(module).__name__}'s hooks, and cannot be copied"
-        raise InputError(where, problem, "make it a plain model first: remove its pruning, norms or hooks") from None
+                    raise InputError(where, "is made of other parameters, and cannot be copied", mend) from None
+        raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", mend) from None
 
 
 def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:

@@ -170,7 +170,7 @@ def view(model: nn.Module, path: str, name: str) -> Tower:
 
     Raises:
         InputError: no such submodule, or layers of another kind (norms in the attention, gated FFN, no
-            biases).
+            biases): each is tried on random weights (see `trial`), so that none is taken for what it is not.
     """
     try:
         module = model.get_submodule(path)
