@@ -20,7 +20,7 @@ from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.registry import register
 
 GAIN = 1e-6
-"""By which part a step must lower the objective: float32 tells no less."""
+"""By which part a step must lower the objective: gradients in float32 tell no less."""
 LENGTHS = 10
 """How many lengths of a step of hard thresholding are tried before the search ends."""
 
@@ -91,24 +91,28 @@ class CHITAPlusPlus(Method):
 def _stages(problem: Problem, options: Options, rounds: int) -> Session:
     official = options.mode == "official"
     values = weights(problem)
-    for step in (official_shares if official else schedule)(problem, values, rounds):
-        sizes = (options.gradients, options.samples, official, options.ridge, options.block)
-        with quadratic(problem, values, *sizes) as model:
-            if official:
-                flat, kept, scores = _officially(model, int((1.0 - step) * len(model.dense_P)))
-            else:
-                flat, kept, scores = _search(model, values, int(step), options.iterations)
-        values, masks, found = (_shaped(tensor, values) for tensor in (flat, kept, scores))
-    return Decided(plan_of(problem, masks, official), lambda: found, values)
+    size = sum(value.numel() for value in values.values())
+    if official:
+        stages = [int((1.0 - share) * size) for share in official_shares(problem, values, rounds)]
+    else:
+        stages = [size - fallen for fallen in schedule(problem, values, rounds)]
+    for kept in stages:
+        with quadratic(
+            problem, values, options.gradients, options.samples, official, options.ridge, options.block
+        ) as model:
+            found = _officially(model, kept) if official else _search(model, values, kept, options.iterations)
+        values, masks, scores = (_shaped(tensor_P, values) for tensor_P in found)
+    return Decided(plan_of(problem, masks, official), lambda: scores, values)
 
 
-def _search(model: Quadratic, like: Scores, count: int, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+def _search(model: Quadratic, like: Scores, kept: int, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
     """(weights, mask, scores), each [P], where no step of hard thresholding lowers the objective any more."""
     fallen_P = model.dense_P == 0
 
     def largest(w_P: Tensor) -> Tensor:
         ranked_P = w_P.abs().masked_fill(fallen_P, -1.0)  # what is zero already falls first
-        return torch.cat([mask.flatten() for mask in lowest(list(_shaped(ranked_P, like).values()), count)])
+        masks = lowest(list(_shaped(ranked_P, like).values()), len(w_P) - kept)
+        return torch.cat([mask.flatten() for mask in masks])
 
     support = model.support(largest(model.dense_P))
     wanted_P = model.dense_P - model.pull(support.u_N)
@@ -161,7 +165,7 @@ def _step(model: Quadratic, w_P: Tensor, kept: int) -> Tensor:
     Where a step of that length would leave the largest weight of all outside, it is halved until it does not, and then
     doubled as long as the objective of the largest weights falls, ten times at most.
     """
-    if float(model.pull(model.linear_N).double().norm()) <= 1e-8:
+    if not kept or float(model.pull(model.linear_N).double().norm()) <= 1e-8:
         return w_P
     support_P = _top(w_P, kept)
     d_P = w_P - model.dense_P

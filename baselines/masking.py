@@ -21,7 +21,10 @@ Mode = Literal["corrected", "official"]
 
 
 class ModeOptions(MethodOptions):
-    """Whether to follow the public code in its rounding and ties."""
+    """Whether to follow the public code of MULTIFLOW and its family in its rounding and ties.
+
+    Corrected [ours]: rows of one table shall have one size, and a matrix that loses everything cuts the model in two.
+    """
 
     mode: Mode = Field(
         "corrected",
@@ -175,12 +178,6 @@ def schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> li
     return [*(round((1 - (1 - whole / size) ** (t / rounds)) * size) for t in range(1, rounds)), whole]
 
 
-def stand_ins(problem: Problem, values: Mapping[str, Tensor]) -> Scores:
-    """Name -> a copy of the kind and device of the weight of the model that it stands in for, to have a gradient."""
-    like = {name: problem.model.get_parameter(name) for name in values}
-    return {name: value.detach().to(like[name], copy=True).requires_grad_() for name, value in values.items()}
-
-
 def official_shares(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> list[float]:
     """The same as shares, before any rounding: the exponential schedule of the public code."""
     share = share_of(problem, tensors)
@@ -191,6 +188,12 @@ def official_schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: i
     """The same in weights, rounded as in the public code."""
     size = sum(tensor.numel() for tensor in tensors.values())
     return [int(share * size) for share in official_shares(problem, tensors, rounds)]
+
+
+def stand_ins(problem: Problem, values: Mapping[str, Tensor]) -> Scores:
+    """Name -> a copy of the kind and device of the weight of the model that it stands in for, to have a gradient."""
+    like = {name: problem.model.get_parameter(name) for name in values}
+    return {name: value.detach().to(like[name], copy=True).requires_grad_() for name, value in values.items()}
 
 
 def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Scores:
@@ -213,7 +216,8 @@ def impossible(problem: Problem, size: int, tensors: int) -> InputError:
 def plan_of(problem: Problem, masks: Mapping[str, Tensor], official: bool = False) -> Plan:
     """The Plan of these masks; where those of an official mode leave no weight of a matrix, its note says so."""
     empty = [name for name, mask in masks.items() if not mask.any()] if official else []
-    note = f"as in the public code, nothing is left of {', '.join(empty)}" if empty else ""
+    named = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+    note = f"as in the public code, nothing is left of {named}" if empty else ""
     return Plan(shapes(problem.towers), masks=masks, note=note, may_empty=official)
 
 
