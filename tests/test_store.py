@@ -16,7 +16,7 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment.jobs import statuses
-from snp.experiment.manifest import manifest
+from snp.experiment.manifest import git_state, manifest
 from snp.experiment.owner import Owner
 from snp.experiment.store import CURVE_POINTS, Busy, Store
 from snp.experiment.tables import find
@@ -297,6 +297,22 @@ def test_a_manifest_says_how_a_result_came_about() -> None:
     assert {"torch", "timm", "open_clip_torch", "transformers"} <= found["packages"].keys()
     assert found["cpu"] and found["python"].startswith("3.")
     assert json.loads(json.dumps(found)) == found
+
+
+def test_asking_for_the_commit_changes_nothing_in_the_repository(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        about = ("-c", "user.name=x", "-c", "user.email=x")
+        subprocess.run(["git", *about, *arguments], cwd=tmp_path, capture_output=True, check=True)
+
+    (tmp_path / "file").write_text("text")
+    for command in (("init",), ("add", "file"), ("commit", "-m", "first")):
+        git(*command)
+    os.utime(tmp_path / "file", (0, 0))  # git would note that it is as it was, under a lock that a Ctrl-C leaves behind
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert git_state(tmp_path)["dirty"] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
+    git("status")
+    assert (tmp_path / ".git" / "index").read_bytes() != before
 
 
 def test_every_committed_result_is_valid_and_small() -> None:
