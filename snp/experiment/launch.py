@@ -212,8 +212,9 @@ class Launch:
         code = freeze(self._code)
         executor = LocalExecutor(self._folder)
         executor.update_parameters(timeout_min=366 * 24 * 60)  # there is no limit here
-        with stopping.held(), sheltered(), chdir(code):  # jobs import from where they were started
-            job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
+        with stopping.held(), sheltered():
+            with chdir(code):  # jobs import from where they were started
+                job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
             try:
                 return keep(self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo})
             except BaseException:
