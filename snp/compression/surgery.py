@@ -106,10 +106,8 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
         _install(model, block, plan, place, new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
-        masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
-        # a tied parameter has several places, and stays tied
-        StayMasked(masked, [(module, a) for module, a in holders if module._parameters[a] is parameter])
+        StayMasked(mask, [(module, a) for module, a in holders if module._parameters[a] is parameter])
     if plan.keep or plan.shares:
         for module in model.modules():
             if hasattr(module, "save_pretrained"):
