@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 import snp
+from snp.compression.plan import Plan, shapes
 from snp.compression.surgery import apply, substitute
 from snp.compression.tower import towers_of, view
 from snp.errors import InputError
@@ -234,7 +235,14 @@ def test_a_hook_that_would_be_lost_is_named(kind, name):
     model = of_timm()
     getattr(model.get_submodule(name), kind)(lambda *_: None)
     with pytest.raises(InputError, match=rf"^{name}: has a hook"):
-        view(model, "", "t")
+        snp.compress(model, "upop", keep=0.9, towers={"t": ""}, steps=20, loss=lambda m, b: None)
+    towers = towers_of(model, {"t": ""})
+    touched = int(name.split(".")[1])
+    plans = [Plan(shapes(towers), {("t", layer, "ffn"): torch.arange(128) < 50}) for layer in (0, 1)]
+    with pytest.raises(InputError, match=rf"^{name}: has a hook"):
+        apply(model, plans[touched], {"t": ""})
+    assert apply(model, plans[1 - touched], {"t": ""}), "the layer stays as it is, and so does its hook"
+    assert snp.compress(model, "omp", sparsity=0.5, towers={"t": ""})
 
 
 def test_hooks_of_what_stays_are_kept_and_see_no_trial():
@@ -278,8 +286,9 @@ def test_weights_of_a_layer_are_of_one_type_and_frozen_alike():
         view(model, "", "t")
     model = of_transformers("CLIPText", **WORDS)
     model.encoder.layers[1].self_attn.v_proj.weight.requires_grad_(False)
-    with pytest.raises(InputError, match=r"layers\.1\.self_attn: some of its weights of q, k and v are frozen"):
-        view(model, "", "t")
+    with pytest.raises(InputError, match=r"layers\.1\.self_attn: some of its weight parts of q, k and v are frozen"):
+        snp.compress(model, "random-structured", keep=0.9, towers={"t": ""})
+    assert snp.compress(model, "omp", sparsity=0.5, towers={"t": ""})
 
 
 def test_biases_may_be_trained_alone():

@@ -140,6 +140,24 @@ def test_another_type_keeps_zeros_and_ties(kind, dtype):
     assert torch.equal(copied(images.to(dtype), words), model(images.to(dtype), words))
 
 
+@pytest.mark.parametrize("kind", plans())
+def test_a_model_without_values_takes_up_those_of_another(kind):
+    original, plan = compressed(kind, Tied)
+    with torch.device("meta"):
+        built = Tied(seed=9)
+    for empty in (apply(built, plan, PATHS), compressed(kind, Tied, seed=9)[0].to("meta")):
+        copied = filled(empty, original.state_dict(), assign=True)
+        copied.text.attn_mask = original.text.attn_mask  # open_clip keeps it out of the state
+        assert torch.equal(copied(*example()), original(*example()))
+        assert_zero_where_masked(train(copied), plan)
+        original, _ = compressed(kind, Tied)  # assigned weights are shared
+    spread = compressed(kind, Tied, seed=9)[0].to_empty(device="cpu")
+    spread.load_state_dict(original.state_dict())
+    spread.text.attn_mask = original.text.attn_mask
+    assert torch.equal(spread(*example()), original(*example()))
+    assert_zero_where_masked(train(spread), plan)
+
+
 @pytest.mark.parametrize("assign", [False, True])
 def test_weights_that_are_not_zero_become_so_where_they_are_loaded_into_a_masked_model(assign):
     model, plan = compressed("masked")

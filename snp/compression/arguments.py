@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from snp.compression.block import FLOATS
 from snp.compression.method import prunable
 from snp.errors import InputError
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sound(model: Any) -> nn.Module:

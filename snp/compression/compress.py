@@ -11,8 +11,8 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session, linear_weights, settle
 from snp.compression.registry import get
 from snp.compression.statistics import TokenMask
-from snp.compression.surgery import apply, copied
-from snp.compression.tower import Tower, towers_of
+from snp.compression.surgery import apply, copied, replaceable
+from snp.compression.tower import Tower, iterate, towers_of
 from snp.errors import InputError
 
 
@@ -82,6 +82,8 @@ def compress(
         raise InputError("steps, loss", f"{chosen.name} decides while the model trains", mend)
     model = copied(model)
     views = towers_of(model, paths)
+    if chosen.kind not in ("unstructured", "dense"):
+        replaceable(block for _, _, block in iterate(views))
     named = weights or linear_weights(views)
     problem = Problem(
         model=model,

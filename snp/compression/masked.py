@@ -49,15 +49,18 @@ class _Zeroing:
 
 
 class StayMasked:
-    """What keeps one masked parameter so, at all of its places, when weights are loaded into its modules.
+    """What masks one parameter, at all of its places, and does so again when weights are loaded into its modules.
 
     load_state_dict puts plain parameters in the place of masked ones (assign=True), or any values into them.
+
+    Args:
+        mask: bool, False = zero; on the CPU, whatever the device of the weights, which may have no values yet.
+        places: modules and the names of the parameter there: a tied one has several, and stays tied.
     """
 
-    def __init__(self, parameter: MaskedParameter, places: list[tuple[nn.Module, str]]) -> None:
-        self.mask, self.places = parameter.mask, places
-        for module, name in places:
-            setattr(module, name, parameter)
+    def __init__(self, mask: Tensor, places: list[tuple[nn.Module, str]]) -> None:
+        self.mask, self.places = mask, places
+        self._put(getattr(*places[0]))
         for module in {id(module): module for module, _ in places}.values():
             module.register_load_state_dict_post_hook(self)
 
@@ -65,10 +68,12 @@ class StayMasked:
         """Called by `loaded`, one of the modules, after its weights were loaded."""
         for name in [name for module, name in self.places if module is loaded]:
             found: Any = getattr(loaded, name)
-            mask = self.mask.to(found.device)
             if isinstance(found, MaskedParameter):
-                found.data.masked_fill_(~mask, 0)
-                continue
-            masked = MaskedParameter(found.data, mask, found.requires_grad)
-            for module, attribute in self.places:
-                setattr(module, attribute, masked)
+                found.data.masked_fill_(~self.mask.to(found.device), 0)
+            else:
+                self._put(found)
+
+    def _put(self, plain: nn.Parameter) -> None:
+        masked = MaskedParameter(plain.data, self.mask.to(plain.device), plain.requires_grad)
+        for module, name in self.places:
+            setattr(module, name, masked)

@@ -23,14 +23,12 @@ class TiedLinear(nn.Module):
         donors: modules with `weight` and `bias`.
     """
 
-    index: Tensor
-
     def __init__(
         self, weight: Tensor, bias: Tensor, index: Tensor, donors: tuple[nn.Module, ...], dim: int
     ) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.register_buffer("index", index.to(weight.device), persistent=False)
+        self.index = index  # no buffer: weights that are loaded into a model on the meta device would not bring it
         self.donors = donors  # a tuple, so that nn.Module does not register its members
         self.dim = dim
         sizes = (len(index), weight.shape[1]) if dim == 0 else (weight.shape[0], len(index))
@@ -38,6 +36,8 @@ class TiedLinear(nn.Module):
 
     def effective(self) -> tuple[Tensor, Tensor]:
         """The whole weight [out, in] and bias [out], differentiable with respect to every stored part."""
+        if self.index.device != self.weight.device and not self.weight.is_meta:
+            self.index = self.index.to(self.weight.device)
         parts: tuple[Any, ...] = (self, *self.donors)
         # embedding is the row gather with the fastest gradient on a CPU
         stored = torch.cat([part.weight.transpose(0, self.dim) for part in parts])

@@ -1,26 +1,18 @@
 """Surgery: a model and a Plan make a smaller model, with units cut or stored once and weights masked."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention, TiedLinear
 from snp.compression.plan import Plan
-from snp.compression.tower import (
-    UNIT_DIMS,
-    Block,
-    Tower,
-    attention_name,
-    iterate,
-    linear_names,
-    packed,
-    towers_of,
-)
+from snp.compression.tower import Tower, iterate, packed, towers_of
 from snp.errors import InputError
 
 Place = tuple[str, int]  # tower, layer
@@ -87,6 +79,7 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     touched = {c: _touched(plan, c) for c in UNIT_DIMS}
+    replaceable([blocks[place] for place in sorted(set().union(*touched.values()))])
     maps: dict[tuple[Place, str], nn.Module] = {}
     links = {}
     for place, block in blocks.items():
@@ -106,10 +99,8 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
         _install(model, block, plan, place, new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
-        masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
-        # a tied parameter has several places, and stays tied
-        StayMasked(masked, [(module, a) for module, a in holders if module._parameters[a] is parameter])
+        StayMasked(mask, [(module, a) for module, a in holders if module._parameters[a] is parameter])
     if plan.keep or plan.shares:
         for module in model.modules():
             if hasattr(module, "save_pretrained"):
@@ -173,6 +164,29 @@ def copied(model: nn.Module) -> nn.Module:
                     where = ".".join(filter(None, (name, attribute)))
                     raise InputError(where, "is made of other parameters, and cannot be copied", mend) from None
         raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", mend) from None
+
+
+def replaceable(blocks: Iterable[Block]) -> None:
+    """InputError where modules cannot be replaced, as cutting or sharing units does, without losing something.
+
+    That is a hook, or which of the weights of queries, keys and values are frozen: they become one.
+    """
+    for block in blocks:
+        layer: Any = block.model.get_submodule(block.layer)
+        attention = attention_name(layer)
+        names = [attention, *(f"{attention}.{name}" for name, _ in getattr(layer, attention).named_modules() if name)]
+        for name in [*names, *(f"mlp.{name}" for name in linear_names(layer.mlp))]:
+            for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+                for hook in getattr(layer.get_submodule(name), kind).values():
+                    # transformers' own record attentions: the cut module refuses to be asked for them
+                    if not getattr(hook, "__module__", "").startswith("transformers."):
+                        problem = "has a hook, which a compressed module would not have"
+                        raise InputError(f"{block.layer}.{name}", problem, "remove it before")
+        for kind in ("weight", "bias"):
+            parts = [block.model.get_parameter(getattr(block.ref(role), kind)) for role in "qkv"]
+            if len({part.requires_grad for part in parts}) == 2:
+                problem = f"some of its {kind} parts of q, k and v are frozen, some are trained"
+                raise InputError(f"{block.layer}.{attention}", problem, "freeze all of them or none: they become one")
 
 
 def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:

@@ -15,7 +15,7 @@ from snp.compression.statistics import evaluating
 from snp.errors import InputError
 
 if TYPE_CHECKING:
-    from snp.compression.tower import Block
+    from snp.compression.block import Block
 
 MEND = "give no towers, but name its weights in groups, for a method that cuts no units"
 WORDS, UNITS, CLOSE = 5, 64, 1e-3
@@ -79,17 +79,6 @@ def feedforward(mlp: nn.Module, name: str, block: Block) -> None:
         return float((whole - part).abs().max())
 
     _same(gap, mlp, name, f"{type(mlp).__name__} is no plain feed-forward module")
-
-
-def hooks(module: nn.Module, name: str) -> None:
-    """InputError where a module that is to be replaced, or one inside it, has a hook: it would be lost."""
-    for inner, found in module.named_modules():
-        for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
-            for hook in getattr(found, kind).values():
-                # with those of transformers a model records its attention: the successor refuses to be asked for that
-                if not getattr(hook, "__module__", "").startswith("transformers."):
-                    place = ".".join(filter(None, (name, inner)))
-                    raise InputError(place, "has a hook, which a compressed module would not have", "remove it before")
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower, packed
+from snp.compression.block import UNIT_DIMS, Block
+from snp.compression.tower import COMPONENTS, Tower, packed
 from snp.sharing.structure import Geometry, Structure, Vectors
 
 
