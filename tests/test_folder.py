@@ -11,8 +11,10 @@ import pytest
 
 from snp.cli import main
 from snp.data import build, folder, pictures, scenes
+from snp.data.dataset import GroundingSet, pixels_below
 from snp.data.sources.images import naming
 from snp.errors import InputError
+from snp.experiment import prepare
 
 SMALL = {"train": 2, "test": 4, "pretrain_val": 1, "workers": 1}
 MINE = {
@@ -88,8 +90,6 @@ def test_files_of_a_user_in_a_data_set_outlive_its_making_anew(root: Path) -> No
 
 
 def test_a_users_annotations_beside_those_that_were_made_are_not_read(root: Path, monkeypatch) -> None:
-    from snp.experiment import prepare
-
     before = prepare.vocabulary(root)
     shutil.rmtree(root / "cache")
     shutil.copy(root / "annotations/final_mixed_val.json", root / "annotations/mine_train.json")
@@ -111,6 +111,9 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(root: Path, tmp_path: P
 
 
 def test_all_that_is_made_is_known_and_taken_away_whole(root: Path) -> None:
+    words = prepare.vocabulary(root)
+    GroundingSet.read(root, "final_mixed_train", pixels_below(root / "images", 64, root / "cache"), words, 77)
+    assert len(list((root / "cache").iterdir())) == 3
     folder.clear(root)
     assert list(contents(root)) == [folder.MARK]
 
@@ -232,8 +235,6 @@ def test_another_data_set_than_the_one_that_is_asked_for_is_named(
 
 
 def test_a_vocabulary_that_was_kept_and_is_damaged_is_worked_out_again(root: Path) -> None:
-    from snp.experiment import prepare
-
     whole = prepare.vocabulary(root)
     (kept,) = (root / "cache").iterdir()
     for content in ("", "[", "{}", '["a"]', "[1.5]", "[true]", "[-1]"):

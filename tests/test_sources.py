@@ -325,6 +325,11 @@ class TestGQA:
         with pytest.raises(InputError, match=rf"q\.json: 1\.{field}"):
             gqa.questions(path, graphs)
 
+    def test_two_types_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.json", {"answer_rel": {"yes": 0}, "rel": {"no": 0}})
+        with pytest.raises(InputError, match=r"a\.json: rel: is the second type called rel"):
+            gqa.answers_by_type(path)
+
     def test_what_is_null_is_not_there(self, tmp_path: Path) -> None:
         nothing = {"answer": None, "types": None, "annotations": None}
         (entry,) = gqa.questions(write(tmp_path / "q.json", {"1": QUESTIONS["05515938"] | nothing}))

@@ -230,20 +230,22 @@ def _check_image(image: Any) -> None:
     sound = (
         type(number) is type(height) is type(width) is int and type(name) is type(caption) is str
         and -fields.MOST <= number <= fields.MOST and 1 <= height <= fields.SIDE and 1 <= width <= fields.SIDE
-        and whole(name) and whole(caption) and not caption.isspace() and caption
+        and (name.isascii() or whole(name)) and (caption.isascii() or whole(caption))
+        and caption and not caption.isspace()
     )  # fmt: skip
     if not sound:
         for key, kind in _NEEDED.items():
             need(image, key, kind, "")
         fields.words(image, "caption", "")
         fields.size(image, "")
-    for key in _OPTIONAL.keys() & image.keys():
-        if image[key] is not None:
-            _check_optional(image, key)
+    for key, value in image.items():
+        if key in _OPTIONAL and value is not None:
+            _check_optional(image, key, value)
 
 
-def _check_optional(image: dict[str, Any], key: str) -> None:
-    value = image[key]
+def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
+    if type(value) is str and str in _OPTIONAL[key] and value.isascii():
+        return
     if type(value) not in _OPTIONAL[key]:
         raise InputError(f".{key}", f"{shown(value)} is not {' or '.join(kind.__name__ for kind in _OPTIONAL[key])}")
     fields.checked(value, type(value), f".{key}")

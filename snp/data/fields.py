@@ -87,8 +87,8 @@ def check_box(box: Any, width: int, height: int, where: object, empty: bool = Fa
     Raises:
         InputError: it is no box, has no area, or lies outside.
     """
-    if isinstance(box, list | tuple) and len(box) == 4 and all([type(value) in _NUMBER for value in box]):
-        x, y, w, h = box
+    x, y, w, h = box if isinstance(box, (list, tuple)) and len(box) == 4 else (None,) * 4
+    if type(x) in _NUMBER and type(y) in _NUMBER and type(w) in _NUMBER and type(h) in _NUMBER:
         # what is not a number fails every comparison, and what is too large for a sum fails the first ones
         if (
             -EDGE <= x <= width and -EDGE <= y <= height and 0 < w <= width + 2 * EDGE and 0 < h <= height + 2 * EDGE

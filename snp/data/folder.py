@@ -27,6 +27,7 @@ NAMES = {
     "flickr30k/Sentences": r"\d+\.txt",
     "flickr30k/Annotations": r"\d+\.xml",
     "coco/annotations": r"instances_(train|val)2017\.json",
+    "cache": r"vocabulary-[0-9a-f]{12}(-\d+)?\.json|[\w+-]+-[0-9a-f]{12}\.(npy|safetensors)",
 }
 """Folder -> the names of all files that are made in it; nothing else is ever replaced or removed."""
 _WHOLE = {"name", "version", "seed", "pictures", "annotations_sha256", "pixels_sha256"}

@@ -88,10 +88,12 @@ def scene_graphs(path: Path, faults: list[InputError] | None = None) -> dict[str
 
 def answers_by_type(path: Path) -> dict[str, dict[str, int]]:
     """The vocabularies of MDETR's ``gqa_answer2id_by_type.json``: type, without its ``answer_`` -> answer -> number."""
-    return {
-        kind.removeprefix("answer_"): _numbered(f"{path}: {kind}", known)
-        for kind, known in _document(path, "answers by type", None).items()
-    }
+    found: dict[str, dict[str, int]] = {}
+    for name, known in _document(path, "answers by type", None).items():
+        if (kind := name.removeprefix("answer_")) in found:
+            raise InputError(f"{path}: {name}", f"is the second type called {kind}")
+        found[kind] = _numbered(f"{path}: {name}", known)
+    return found
 
 
 def _document(path: Path, what: str, faults: list[InputError] | None) -> dict[str, Any]:
