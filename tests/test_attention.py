@@ -195,6 +195,16 @@ def test_a_sample_without_batch_dimension(sizes):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+def test_a_batch_may_be_empty(sizes):
+    for kind in ("timm", "torch", "sdpa"):
+        dense, cut = pair(kind, *sizes)
+        x = states(0, L, D)
+        arguments = (x, x, x) if kind == "torch" else (x,)
+        expected, got = dense(*arguments), cut(*arguments)
+        assert (got if kind == "timm" else got[0]).shape == (expected if kind == "timm" else expected[0]).shape
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("hidden", [False, -torch.inf])
 def test_a_row_that_sees_nothing_gives_the_bias_of_the_projection(hidden, sizes):
     """As torch's fused attention does, whose rows without a key are zero."""

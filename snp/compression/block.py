@@ -16,7 +16,6 @@ from snp.compression.modules import (
 )
 from snp.errors import InputError
 
-ROLES = ("q", "k", "v", "o", "fc1", "fc2")
 #: The weights of a component, with the dimension along which its units lie (0 = rows with bias, 1 = columns).
 UNIT_DIMS: dict[str, tuple[tuple[str, int], ...]] = {
     "qk": (("q", 0), ("k", 0)),

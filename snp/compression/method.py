@@ -10,11 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from snp.compression.block import ROLES
 from snp.compression.budget import Budget
 from snp.compression.plan import Plan
 from snp.compression.statistics import TokenMask
-from snp.compression.tower import Tower, iterate
+from snp.compression.tower import ROLES, Tower, iterate
 from snp.errors import InputError
 
 Kind = Literal["dense", "structured", "unstructured", "shared", "joint"]

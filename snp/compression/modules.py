@@ -103,10 +103,9 @@ class Attention(nn.Module):
                 [B, h, L, L]. A row that may attend to nothing gives zeros before `proj`, as it does there.
             is_causal: no word sees a later one; with a mask, both hold.
         """
-        B, L, _ = x_BLD.shape
         h = self.num_heads
         parts = self.qkv(x_BLD).split((h * self.d_qk, h * self.d_qk, h * self.d_vo), dim=-1)
-        q, k, v = (part.view(B, L, h, -1).transpose(1, 2) for part in parts)
+        q, k, v = (part.unflatten(-1, (h, -1)).transpose(1, 2) for part in parts)
         if mask is not None:
             mask, is_causal = _mask(mask, q, is_causal), False
         dropout = self.dropout if self.training else 0.0
@@ -115,7 +114,7 @@ class Attention(nn.Module):
             x_BHLE = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=self.scale)
         else:  # torch has no fused CPU kernel for unequal sizes; plain products beat its fallback
             x_BHLE, found = _attend_plainly(q * self.scale, k, v, mask, dropout, is_causal)
-        x_BLD = self.proj_drop(self.proj(x_BHLE.transpose(1, 2).reshape(B, L, h * self.d_vo)))
+        x_BLD = self.proj_drop(self.proj(x_BHLE.transpose(1, 2).flatten(2)))
         return x_BLD, found if weights else None
 
     @staticmethod
@@ -259,13 +258,13 @@ class TorchAttention(Attention):
     def _mask(self, mask: Tensor | None, padding_BL: Tensor | None, x: Tensor) -> Tensor | None:
         """MultiheadAttention's masks (True = do not attend; [L, L] or [B*h, L, L]) as one additive mask."""
         total: Tensor | None = None
-        for part in (mask, None if padding_BL is None else padding_BL.view(len(x), 1, 1, -1)):
+        for part in (mask, None if padding_BL is None else padding_BL.reshape(len(x), 1, 1, x.shape[1])):
             if part is None:
                 continue
             if part.dtype == torch.bool:
                 part = torch.zeros_like(part, dtype=x.dtype).masked_fill_(part, -torch.inf)
             if part.dim() == 3:
-                part = part.view(len(x), self.num_heads, *part.shape[1:])
+                part = part.reshape(len(x), self.num_heads, *part.shape[1:])
             total = part if total is None else total + part
         return total
 

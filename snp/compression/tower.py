@@ -12,6 +12,7 @@ from snp.compression.trial import MEND
 from snp.errors import InputError
 
 COMPONENTS = ("qk", "vo", "ffn")
+ROLES = ("q", "k", "v", "o", "fc1", "fc2")
 Space = Literal["prune", "share"]
 
 
