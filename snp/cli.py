@@ -364,10 +364,10 @@ def figure(
         if out or data or scale != "desk":
             raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
-        print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
+        print(scaling.figure(scaling.MEASURED, png or _new("scaling.png")))
         return
     store, data = _results(scale, out), data or rows_of(name, scale)[0].data
-    print(draw(name, store, scale, data, png or Path(f"{name}.png")))
+    print(draw(name, store, scale, data, png or _new(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
 
@@ -412,16 +412,17 @@ def data(
     if action == "check":
         _check(name, data_root, decode)
         return
+    page = (png or _new(f"{name}.png")) if action == "show" else None
     from snp.experiment import prepare
 
     options = {} if source is None else {"source": source}
     root = prepare.ready(root or prepare.data_folder(scale, name), scale, name, workers, **options)
-    if action == "make":
+    if page is None:
         print(root)
         return
     from snp.data.show import sample_page
 
-    print(sample_page(root, png or Path(f"{name}.png")))
+    print(sample_page(root, page))
 
 
 def _check(name: Published, root: Path | None, decode: bool) -> None:
@@ -443,11 +444,12 @@ def demo(
     checkpoint: Annotated[
         tuple[Path, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
     ] = (),
-    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("demo.png"),
+    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
 
+    png = png or _new("demo.png")
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
     checkpoints = [Checkpoint.of(folder) for folder in folders]
@@ -460,7 +462,7 @@ def demo(
 
 @app.command
 def predictions(
-    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("predictions.png"),
+    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
     scale: Scale = "desk",
     data: Data = "scenes",
@@ -469,7 +471,7 @@ def predictions(
     """Draw one sample of every task as the dense and as the compressed model see it."""
     from snp.experiment.demo import page
 
-    print(page(_results(scale, out), scale, data, png, number))
+    print(page(_results(scale, out), scale, data, png or _new("predictions.png"), number))
 
 
 @app.command
@@ -495,6 +497,13 @@ def bench(
         print(import_module("snp.experiment.bench_plan").planning())
     else:
         print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
+
+
+def _new(name: str) -> Path:
+    """A picture in the working folder that nobody named: it takes the place of none that is there."""
+    if (path := Path(name)).exists():
+        raise InputError(path, "is there already", f"--png {name} replaces it, --png FILE leaves it")
+    return path
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:
@@ -529,6 +538,8 @@ def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # 
 
     Trials are apart from both, each in a folder of its own.
     """
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}", "is no folder", "name one, or a new one")
     if setup.trial is not None:
         return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial)
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))

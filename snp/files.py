@@ -59,7 +59,14 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+b")  # noqa: SIM115 - held open: it is the lock
+        try:
+            # what a link leads to may be anybody's
+            number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InputError(path, "is a link, where a lock shall be", "move it away") from None
+            raise
+        file = os.fdopen(number, "a+b")  # held open: it is the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

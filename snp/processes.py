@@ -66,7 +66,7 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
         try:
             yield executor
         except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
+            # what waits to be done is given up with the workers: to cancel it first would make their executor stumble
             for process in set(active_children()) - others:
                 process.terminate()
             raise

@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def spoilt(how: str) -> nn.Module:
     ({"groups": {"v": "f.weight"}}, "groups.v: 'f.weight' is no list of names"),
     ({"groups": {"v": [1]}}, "groups.v: 1: the model has no such"), ({"groups": {"v": []}}, "groups: name no weight"),
     ({"groups": {"v": ["f.bias"]}}, r"groups.v: f.bias: is of shape \[4\]"),
-    ({"calibration": 3}, "calibration: 3 holds no batches"), ({"calibration": None}, "calibration: None holds no"),
+    ({"calibration": 3}, "calibration: of type int holds"), ({"calibration": None}, "calibration: of type NoneType"),
     ({"calibration": iter(batches(0))}, "calibration: a list_iterator gives its batches once"),
     ({"calibration": (batch for batch in batches(0))}, "calibration: a generator gives its batches once"),
     ({"loss": 3}, "loss: 3 cannot be called"), ({"forward": "model"}, "forward: 'model' cannot be called"),
@@ -321,3 +322,34 @@ def test_counts_of_a_model_that_has_a_tower_under_two_names():
     by_first, _ = snp.compress(two_towers(), "cross-modal", keep=0.7, towers=PATHS)
     assert torch.equal(small(*example()), by_first(*example()))
     assert plan.cost()["towers"]["vision"]["stored"] == views(two_towers())["vision"].shape.cost
+
+
+@pytest.mark.parametrize("method", ["omp", "snip", "itersnip", "chita", "tamt", "lottery", "multiflow"])
+def test_a_module_that_stands_in_several_places_is_one(method: str) -> None:
+    """As layers that ALBERT runs again and again; torch itself sets its weights wrongly back."""
+    net = Net(0)
+    path, _, name = GROUPS["vision"][0].rpartition(".")[0].rpartition(".")
+    net.get_submodule(path).again = net.get_submodule(path).get_submodule(name)
+    small, plan = compress(net, method=method, **TRAINED | {"steps": 8})
+    own = small.get_submodule(path)
+    assert own.again is own.get_submodule(name)
+    assert all(bool((small.get_parameter(weight)[~mask] == 0).all()) for weight, mask in plan.masks.items())
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"seed": 2**70}, "seed: .* is too large"),
+    ({"calibration": "abc"}, "calibration: of type str"),
+    ({"calibration": {1: batches(0)[0]}}, "calibration: of type dict"),
+    ({"method": "lottery", **TRAINED, "steps": 8, "optimizer": lambda parameters: None}, "optimizer: made a NoneType"),
+    ({"method": "lottery", **TRAINED, "steps": 8, "optimizer": torch.optim.LBFGS}, "optimizer: made a LBFGS"),
+])  # fmt: skip
+def test_what_no_method_can_use_is_named(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        compress(**changes)
+
+
+def test_a_model_in_place_of_what_makes_one_is_named(tmp_path: Path) -> None:
+    small, plan = compress()
+    checkpoint.save(tmp_path, small, plan)
+    with pytest.raises(InputError, match="build: is a Net"):
+        checkpoint.load(tmp_path, Net(0))

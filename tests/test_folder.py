@@ -241,3 +241,35 @@ def test_a_vocabulary_that_was_kept_and_is_damaged_is_worked_out_again(root: Pat
         kept.write_text(content)
         assert prepare.vocabulary(root) == whole
     assert [path.name for path in (root / "cache").iterdir()] == [kept.name]
+
+
+def test_what_stands_where_the_lock_shall_be_is_left_alone(root: Path, tmp_path: Path) -> None:
+    (root / folder.ABOUT).unlink()  # so that it is to be made again
+    mine, lock = tmp_path / "mine.txt", root / folder.LOCK
+    mine.write_bytes(b"mine")
+    lock.symlink_to(mine)
+    with pytest.raises(InputError, match="was not made by snp"):
+        scenes.make(root, 3, **SMALL)
+    lock.unlink()
+    lock.write_bytes(b"mine")
+    with pytest.raises(InputError, match="was not made by snp"):
+        scenes.make(root, 3, **SMALL)
+    assert mine.read_bytes() == lock.read_bytes() == b"mine"
+
+
+def test_a_page_that_nobody_named_takes_the_place_of_no_picture(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, command in {
+        "scenes.png": ["data", "show", "scenes", "--root", str(made)],
+        "figure1.png": ["figure", "figure1"],
+        "scaling.png": ["figure", "scaling"],
+        "demo.png": ["demo", "picture.png", "the dog"],
+        "predictions.png": ["predictions"],
+    }.items():
+        (tmp_path / name).write_bytes(b"mine")
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 2 and f"{name}: is there already" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == b"mine"

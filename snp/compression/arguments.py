@@ -58,6 +58,21 @@ def whole(name: str, value: Any) -> int:
     return number
 
 
+def seed(value: Any) -> int:
+    """What generators of random numbers begin with."""
+    if (number := whole("seed", value)) >= 2**32:
+        raise InputError("seed", f"{number} is too large", f"at most {2**32 - 1}")
+    return number
+
+
+def optimizer(made: Any) -> torch.optim.Optimizer:
+    """What takes a weight step after each pass."""
+    if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
+        problem = f"made a {type(made).__name__}, not what steps after one pass"
+        raise InputError("optimizer", problem, "for example torch.optim.AdamW")
+    return made
+
+
 def function(name: str, value: Any) -> None:
     """InputError unless it can be called."""
     if not callable(value):
@@ -66,8 +81,9 @@ def function(name: str, value: Any) -> None:
 
 def batches(value: Any) -> Iterable[Any]:
     """What can be passed over again and again, as methods do."""
-    if not isinstance(value, Iterable):
-        raise InputError("calibration", f"{value!r} holds no batches", "give a list of batches")
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        problem = f"of type {type(value).__name__} holds no batches one after the other"
+        raise InputError("calibration", problem, "give a list of batches")
     if isinstance(value, Iterator):
         raise InputError(
             "calibration",

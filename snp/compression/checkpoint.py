@@ -75,6 +75,8 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module,
         InputError: names the file and the tensor that is missing, cut, unexpected, not finite, or of another shape
             or type.
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise InputError("build", f"is a {type(build).__name__}", "give what makes the dense model: lambda: Model()")
     folder = Path(folder)
     file = folder / WEIGHTS
     for needed in (folder / PLAN, file):

@@ -65,7 +65,7 @@ def compress(
     keep, sparsity = arguments.share("keep", keep), arguments.share("sparsity", sparsity)
     if (keep is None) == (sparsity is None):
         raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
-    steps, seed = arguments.whole("steps", steps), arguments.whole("seed", seed)
+    steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
     calibration, paths = arguments.batches(calibration), arguments.paths(towers)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
         if given is not None or name == "optimizer":
@@ -139,10 +139,16 @@ def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | Non
             return loss(self.model, batch)
 
     module = Loss()
+    # torch sets the ties of a module that stands in several places wrongly back: each place of a weight is named here
+    places: dict[int, list[str]] = {}
+    for path, owner in module.named_modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            places.setdefault(id(parameter), []).append(f"{path}.{name}")
 
     def functional(batch: Any, overrides: dict[str, Tensor] | None) -> Tensor:
-        named = {f"model.{name}": tensor for name, tensor in (overrides or {}).items()}
-        value: Any = torch.func.functional_call(module, named, (batch,))
+        given = (overrides or {}).items()
+        named = {place: tensor for name, tensor in given for place in places[id(model.get_parameter(name))]}
+        value: Any = torch.func.functional_call(module, named, (batch,), tie_weights=False)
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")
@@ -165,7 +171,7 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
 
 def _train(given: Problem, session: Session, make: Callable[..., torch.optim.Optimizer]) -> None:
     """The weight steps before the plan is applied."""
-    optimizer = make(given.model.parameters())
+    optimizer = arguments.optimizer(make(given.model.parameters()))
     for step in range(session.apply_at):
         loss, penalty = given.loss(given.heldout(), session.overrides()), session.penalty()
         total = loss if penalty is None else loss + penalty

@@ -12,7 +12,7 @@ from typing import Any
 
 from snp.data.pictures import SPLITS
 from snp.errors import InputError
-from snp.files import alone, read_json
+from snp.files import alone, json_object, read_json
 
 ABOUT = "dataset.json"
 """Says what a data set is; written last, so that a folder without it was interrupted and is made again."""
@@ -79,6 +79,7 @@ def making(root: Path) -> Iterator[bool]:
         InputError: the folder holds something else, or cannot be written.
     """
     _own(root)
+    _no_users_file(root / LOCK)
     waited = False
     while True:
         with alone(root / LOCK, {"host": socket.gethostname(), "process": os.getpid()}) as other:
@@ -90,6 +91,12 @@ def making(root: Path) -> Iterator[bool]:
             print(f"snp: {root} is being made ({who or 'just begun'}); waiting", file=sys.stderr)
         waited = True
         time.sleep(_POLL)
+
+
+def _no_users_file(lock: Path) -> None:
+    """Whether what stands where the lock shall be is a lock, or nothing."""
+    if lock.is_symlink() or (lock.is_file() and (text := lock.read_bytes()) and not json_object(text)):
+        raise InputError(lock, "was not made by snp", "move it away")
 
 
 def clear(root: Path) -> None:
