@@ -19,9 +19,10 @@ def mark(number: int) -> str | None:
     theirs alone, and clocks are set back.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         # the name of its program, in parentheses, may hold anything
-        state, *others = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        stat = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].decode("ascii")
+        state, *others = stat.split()
     except OSError:
         return None
     return None if state in "ZX" else f"{boot}/{number}/{others[18]}"

@@ -122,7 +122,9 @@ def _opens_text(call: ast.Call) -> bool:
         modes = [argument.value for argument in call.args[1:2] if isinstance(argument, ast.Constant)]
         return "b" not in (*modes, "r")[0]
     method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    return method in ("read_text", "write_text") or not _named(call).isdisjoint(("text", "universal_newlines"))
+    starts = method in ("run", "Popen", "check_output")  # of subprocess
+    as_text = not _named(call).isdisjoint(("text", "universal_newlines"))
+    return method in ("read_text", "write_text") or (starts and as_text)
 
 
 def _named(call: ast.Call) -> set[str | None]:

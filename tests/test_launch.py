@@ -434,13 +434,15 @@ def test_a_process_that_has_the_number_of_a_launch_by_now_is_left_alone(tmp_path
 
 def test_what_goes_on_on_another_machine_is_not_said_to_have_failed(tmp_path: Path) -> None:
     store, (run, other) = Store(tmp_path), (SNP.pretrain, SNP.compress(0))
-    record = keep(store, "local", "7", Path("code"), {run.slug: "7"})
+    with subprocess.Popen(["true"]) as ended:  # whose number is no process's now
+        number = str(ended.pid)
+    record = keep(store, "local", number, Path("code"), {run.slug: number})
     [path] = (launch_folder(store) / "submitted").iterdir()
     store.begin(run)
     store.log(run, {"step": 4})
-    assert statuses([run], store)[0][1:] == ("failed", "7", "4/40", "its job ended")
+    assert statuses([run], store)[0][1:] == ("failed", number, "4/40", "its job ended")
     path.write_text(record.model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"}).model_dump_json())
-    assert statuses([run], store)[0][1:] == ("incomplete", "7", "4/40", "whether it goes on is known on elsewhere")
+    assert statuses([run], store)[0][1:] == ("incomplete", number, "4/40", "whether it goes on is known on elsewhere")
     owner = Owner.here().model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"})
     (store.begin(other) / "owner.json").write_text(owner.model_dump_json())
     assert statuses([other], store)[0][1:] == ("incomplete", "", "", "whether it goes on is known on elsewhere")

@@ -40,7 +40,7 @@ def test_two_steps_of_every_phase_run_on_a_cpu(row: str, batch: str, real: Path,
                "--workers", "1", "--data-root", str(real), "--out", str(tmp_path)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list(tmp_path.glob("*/result.json"))) == 3  # dense, compressed, fine-tuned
+    assert len(list(tmp_path.glob("trial-*/*/result.json"))) == 3  # dense, compressed, fine-tuned
     peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"{row}: peak memory {peak / 2**30:.1f} GiB")
     assert peak < LIMIT

@@ -64,11 +64,13 @@ def test_its_folder_given_for_real_runs_is_an_error_and_nothing_in_it_changes(
 
 
 def test_what_is_shown_leaves_it_out_and_says_so(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["rows", "table1"], ["table", "table1"]):
-        main([*command, "--scale", "smoke", "--out", str(out)])
-        said = capsys.readouterr()
-        assert said.err == f"snp: left out, as trials say nothing: trial-steps2-batch8 in {out}\n"
-        assert "done" not in said.out
+    note = f"snp: left out, as trials say nothing: trial-steps2-batch8 in {out}\n"
+    main(["rows", "table1", "--scale", "smoke", "--out", str(out)])
+    said = capsys.readouterr()
+    assert said.err == note and "done" not in said.out
+    with pytest.raises(SystemExit):
+        main(["table", "table1", "--scale", "smoke", "--out", str(out)])
+    assert capsys.readouterr().err.startswith(f"{note}snp: {out}: holds no results of table1")
 
 
 def test_it_may_start_from_a_real_parent(

@@ -73,10 +73,10 @@ def ending() -> Iterator[None]:
     with catching():
         try:
             yield
-        except Exception:
+        except (Exception, SystemExit):
             if not asked():
                 raise
-            _end(Stopped(_signal()))  # a library made another error of it
+            _end(Stopped(_signal()))  # a library made another error of it, or it is not answered yet
         except Stopped as stopped:
             _end(stopped)
 

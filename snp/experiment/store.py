@@ -276,7 +276,7 @@ def mendable(error: OSError, where: object = "") -> InputError | None:
     """What the system says, with the mend, where a user can mend it, as a full disk; else None."""
     if error.errno not in _MENDS:
         return None
-    return InputError(error.filename or where, error.strerror or str(error), _MENDS[error.errno])
+    return InputError(error.filename2 or error.filename or where, error.strerror or str(error), _MENDS[error.errno])
 
 
 def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
