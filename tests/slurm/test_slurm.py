@@ -204,8 +204,8 @@ def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -
     assert [line.split()[1] for line in lines][:3] == ["snp-pretrain", "snp-compress", "snp-compress"]
     sizes = [int(line.split()[2]) for line in lines]
     assert sum(sizes) == len(runs) and max(sizes) == ELEMENTS == array_limit(), "more were split"
-    assert f"nothing to submit: {len(runs)} runs are queued or running" in snp(*launch)
-    assert "afterok" in slurm.run("squeue", "--format=%E")
+    assert any("afterok" in line for line in lines)
+    assert "nothing to submit: " in snp(*launch)  # the first may be done by now
 
     for run in runs:
         wait(store, run, lambda now: now.state == "done", seconds=900)  # the first may be queued behind all others
