@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from snp.data.dataset import read_image
 from snp.data.sources.images import Images
+from snp.data.views import Fit, View
 
 
 class Pictures:
@@ -14,10 +16,11 @@ class Pictures:
     Args:
         root: the folder of a benchmark, or of all of them.
         size: side in pixels that every picture is brought to.
+        fit: what it is brought to in place of a square, its sides' ratio kept.
     """
 
-    def __init__(self, root: Path, size: int) -> None:
-        self.filename, self.size = str(root), size  # arrays of one folder are one, as those of one file
+    def __init__(self, root: Path, size: int, fit: Fit | None = None) -> None:
+        self.filename, self._side, self.fit = str(root), size, fit  # arrays of one folder are one, as those of one file
         self._images, self._rows, self._paths = Images([root]), dict[str, int](), list[Path]()
 
     def __call__(self, file_name: str) -> tuple["Pictures", int]:
@@ -31,5 +34,14 @@ class Pictures:
         return self, self._rows[file_name]
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """One picture, uint8 [3, size, size]."""
-        return read_image(self._paths[row], self.size)
+        """One picture as a square, uint8 [3, size, size]."""
+        return read_image(self._paths[row], self._side)
+
+    def view(self, row: int, view: View) -> np.ndarray:
+        """What is shown of one picture, uint8 [3, height, width]."""
+        return read_image(self._paths[row], view)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Height and width of one picture in its file."""
+        with Image.open(self._paths[row]) as image:
+            return image.height, image.width
