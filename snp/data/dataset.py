@@ -69,6 +69,11 @@ class Batch:
         return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL, *sizes
 
     @property
+    def sizes_B2(self) -> Tensor | None:
+        """Height and width of the image of each caption, where images have sizes of their own."""
+        return None if self.sizes_I2 is None else self.sizes_I2[self.image_index_B]
+
+    @property
     def divisor(self) -> "Batch":
         """The batch that losses are divided by: the whole one of which this is a part."""
         return self if self.whole is None else self.whole

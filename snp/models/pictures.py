@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -17,13 +18,11 @@ Grid = tuple[int, int]
 class Seen:
     """What the vision tower says of I pictures; N is the most patches of one.
 
-    x_IND: a state for every patch, row by row. grids: of each picture. patches_IN: False at padding, behind the patches
-    of smaller pictures; None where there is none.
+    x_IND: a state for every patch, row by row, and padding behind those of smaller pictures. grids: of each picture.
     """
 
     x_IND: Tensor
     grids: Sequence[Grid]
-    patches_IN: Tensor | None = None
 
 
 def grid(size: Sequence[int], patch: int) -> Grid:
@@ -40,6 +39,12 @@ def patches(sizes_I2: Tensor | None, patch: int) -> Tensor | None:
     if len({*counts}) == 1:
         return None
     return torch.arange(max(counts), device=sizes_I2.device) < sizes_I2.new_tensor(counts)[:, None]
+
+
+def attended(sizes_I2: Tensor | None, patch: int, first: int) -> Tensor | None:
+    """Which tokens of the tower are no padding, [I, first + N], with so many before the patches; None where all are."""
+    own_IN = patches(sizes_I2, patch)
+    return None if own_IN is None else F.pad(own_IN, (first, 0), value=True)
 
 
 def see(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) -> Seen:
@@ -60,15 +65,14 @@ def see(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) 
     # a patch that reaches beyond its picture sees the mean colour there
     sequences = [tower._pos_embed(tower.patch_embed(picture)) for picture in cut]
     x_IND = tower.norm_pre(pad_sequence([sequence[0] for sequence in sequences], batch_first=True))
-    own_IN, mask = patches(sizes_I2, patch), None
-    if own_IN is not None:
-        mask = torch.nn.functional.pad(own_IN, (first, 0), value=True)[:, None, None]
+    keys = attended(sizes_I2, patch, first)
+    mask = None if keys is None else keys[:, None, None]
     for block in tower.blocks:
         if tower.grad_checkpointing and torch.is_grad_enabled():
             x_IND = checkpoint(block, x_IND, attn_mask=mask, use_reentrant=False)
         else:
             x_IND = block(x_IND, attn_mask=mask)
-    return Seen(tower.norm(x_IND)[:, first:], [grid(size, patch) for size in sizes], own_IN)
+    return Seen(tower.norm(x_IND)[:, first:], [grid(size, patch) for size in sizes])
 
 
 def centres(grids: Sequence[Grid], like: Tensor) -> Tensor:
