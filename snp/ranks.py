@@ -188,9 +188,13 @@ def stacked(tensor: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def spread(items: Iterable[S], work: Callable[[S], T]) -> list[T]:
-    """work(item) of every item, in order and in every process; each is done by one of them, in turn."""
-    own = [work(item) for item in islice(items, rank(), None, size())]
+def spread(items: Iterable[S], work: Callable[[Any], T], ready: Callable[[Iterable[S]], Iterable[Any]] = iter) -> list[T]:
+    """work(item) of every item, in order and in every process; each is done by one of them, in turn.
+
+    Args:
+        ready: what `work` is given for the items that are this process's own, in their order.
+    """
+    own = [work(item) for item in ready(islice(items, rank(), None, size()))]
     if size() == 1:
         return own
     found: list[Any] = [None] * size()

@@ -37,7 +37,7 @@ LISTS = {
 }
 LISTS |= {"proposals": LISTS["plain"], "warm-up": ("model.vision.blocks", "model.text.transformer.resblocks")}
 ALL = PHASE.model_copy(update=dict(
-    vision_lr=1e-4, text_lr=5e-4, drop=0.6, accumulate=4, precision="bfloat16", checkpointing=True
+    vision_lr=1e-4, text_lr=5e-4, drop=(0.6,), accumulate=4, precision="bfloat16", checkpointing=True
 ))  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_the_towers_of_a_wrapped_and_of_a_cut_model_keep_their_rates(tmp_path):
     assert run.plan is not None and after < before
     groups = dict(zip(run.rates, run.optimizer.param_groups, strict=True))
     text = [p for name, p in cut.named_parameters() if name.startswith("text.")]
-    assert {id(p) for p in groups[5e-4]["params"]} == {id(p) for p in text}
+    assert {id(p) for p in groups[5e-4, False]["params"]} == {id(p) for p in text}
 
 
 def test_without_rates_of_their_own_all_parameters_are_one_group_in_their_order(tmp_path):

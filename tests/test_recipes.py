@@ -31,7 +31,7 @@ def test_every_committed_result_was_made_by_todays_recipe(scale):
 
 
 def test_a_drop_takes_all_rates_to_a_tenth():
-    phase = Phase(steps=40, batch=1, lr=1e-4, vision_lr=1e-5, warm_up=0, decay=0, drop=35 / 40)
+    phase = Phase(steps=40, batch=1, lr=1e-4, vision_lr=1e-5, warm_up=0, decay=0, drop=(35 / 40,))
     assert phase.rate(34) == 1e-4 and phase.rate(35) == phase.rate(39) == pytest.approx(1e-5)
     assert phase.rate(35, phase.held("vision.pos_embed")) == pytest.approx(1e-6)
 

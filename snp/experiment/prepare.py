@@ -13,6 +13,7 @@ from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
 from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary, encode
+from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
 from snp.experiment.setup import data_home
@@ -69,20 +70,22 @@ class Source:
     Args:
         root: a made data set, or the user's folder with the published benchmarks.
         real: it is the user's: words are all of CLIP's, and nothing is counted on but what was published.
+        loaders: processes that decode real pictures ahead of time.
     """
 
     root: Path
     real: bool = False
+    loaders: int = 0
 
     @classmethod
-    def of(cls, scale: Scale, data: Data, root: Path | None = None) -> "Source":
+    def of(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for real ones."""
         if data != "real":
             return cls(data_root(scale, data))
         if root is None or not root.is_dir():
             mend = "give the folder that `snp data check` finds sound with --data-root"
             raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", mend)
-        return cls(root, real=True)
+        return cls(root, real=True, loaders=loaders)
 
     @property
     def hash(self) -> str | None:
@@ -115,12 +118,15 @@ class Source:
     ) -> GroundingSet:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
         where = f"{self.root}: {entries[0].dataset_name if entries else 'entries'}"
-        return GroundingSet(entries, self._images(config), vocabulary, config.context, where, answers, strict)
+        found = GroundingSet(entries, self._images(config), vocabulary, config.context, where, answers, strict)
+        found.loaders = self.loaders
+        return found
 
     def _images(self, config: TowerConfig) -> Resolve:
         """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
         if self.real:
-            return _pictures(self.root, config.image_size)
+            fit = None if config.shortest is None or config.longest is None else Fit(config.shortest, config.longest)
+            return _pictures(self.root, config.image_size, fit)
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:
@@ -159,10 +165,12 @@ class Source:
 
 @cache
 def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
-    return GroundingSet.read(source.root, name, source._images(config), vocabulary, config.context)
+    found = GroundingSet.read(source.root, name, source._images(config), vocabulary, config.context)
+    found.loaders = source.loaders
+    return found
 
 
 @cache
-def _pictures(root: Path, size: int) -> Pictures:
+def _pictures(root: Path, size: int, fit: Fit | None) -> Pictures:
     """One for a folder: listing it takes long."""
-    return Pictures(root, size)
+    return Pictures(root, size, fit)

@@ -4,15 +4,20 @@ import os
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
+from snp.models.config import TowerConfig
 
 
 def data_home() -> Path:
     """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository."""
     return Path(os.environ.get("SNP_DATA") or Path(__file__).resolve().parents[2] / ".data")
+
+
+MOST_LOADERS = 8
+"""More would hold too many batches: each has two of them ahead."""
 
 
 class Setup(BaseModel):
@@ -25,6 +30,10 @@ class Setup(BaseModel):
     text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(None, description="captions in a step of a trial; default: those of the recipe")
+    shortest: PositiveInt | None = Field(None, description="shorter side of the pictures of a trial, in pixels; default: "
+                                         "those of the recipe, up to 800")
+    loaders: NonNegativeInt | None = Field(None, description="processes that decode pictures ahead of each that trains; "
+                                           "default: at paper scale one less than its processors, at most 8; else 0")
     device: str = Field("", description="cpu or cuda; default: a GPU where there is one, at paper scale")
 
     def absolute(self) -> "Setup":
@@ -43,13 +52,32 @@ class Setup(BaseModel):
         batch = self.batch or phase.batch
         parts = phase.accumulate if batch % phase.accumulate == 0 else batch
         short = {"steps": min(self.steps, phase.steps), "batch": batch, "accumulate": parts, "log_every": 1}
+        if self.shortest is not None and phase.sides is not None:
+            short["sides"] = (self.shortest,)
         return phase.model_copy(update=short)
+
+    def sized(self, config: TowerConfig) -> TowerConfig:
+        """A model's configuration, for the pictures of a trial."""
+        if self.shortest is None or config.shortest is None or config.longest is None:
+            return config
+        longest = round(self.shortest * config.longest / config.shortest)
+        return config.model_copy(update={"shortest": self.shortest, "longest": longest})
 
     @model_validator(mode="after")
     def _trial(self) -> Self:
-        if self.batch is not None and self.steps is None:
-            raise ValueError("batch goes with steps: the batch of a recipe is part of it")
+        for name in ("batch", "shortest"):
+            if getattr(self, name) is not None and self.steps is None:
+                raise ValueError(f"{name} goes with steps: that of a recipe is part of it")
         return self
+
+    def ahead(self, scale: Scale) -> int:
+        """Processes that decode pictures ahead of one that trains; drawn ones are decoded once for all."""
+        if self.loaders is not None:
+            return self.loaders
+        if scale != "paper":
+            return 0
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: all of them see all processors
+        return min(max(0, len(os.sched_getaffinity(0)) // beside - 1), MOST_LOADERS)
 
     def on(self, run: Pretrain | Compress | Finetune) -> str:
         """The device of a run: desk results are those of a CPU, whatever the machine has."""
