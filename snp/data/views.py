@@ -42,7 +42,7 @@ class Fit:
         wanted = shortest or self.shortest
         if high / low * wanted > self.longest:
             wanted = round(self.longest * low / high)
-        other = int(wanted * high / low)
+        other = min(int(wanted * high / low), self.longest)
         height, width = (wanted, other) if size[0] <= size[1] else (other, wanted)
         return max(height, 1), max(width, 1)
 
@@ -56,8 +56,8 @@ class Draws:
     Args:
         sides: shorter sides of which one is drawn for every picture.
         crop: share of the pictures of which a part is shown. It holds every box whole [ours; MDETR draws until none is
-            lost, whole or in part, a hundred times at most], and is cut out of the picture as it is [ours; MDETR
-            resizes twice].
+            lost, a hundred times at most], so that a picture without a box is shown whole; and it is cut out of the
+            picture as it is [ours; MDETR resizes twice].
     """
 
     sides: tuple[int, ...]
