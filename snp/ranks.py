@@ -188,7 +188,9 @@ def stacked(tensor: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def spread(items: Iterable[S], work: Callable[[Any], T], ready: Callable[[Iterable[S]], Iterable[Any]] = iter) -> list[T]:
+def spread(
+    items: Iterable[S], work: Callable[[Any], T], ready: Callable[[Iterable[S]], Iterable[Any]] = iter
+) -> list[T]:
     """work(item) of every item, in order and in every process; each is done by one of them, in turn.
 
     Args:

@@ -35,8 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data(folder: Path, loaders: int, names: range = range(6)) -> GroundingSet:
     entries = [
-        Entry(i, f"{i % 6}.png", 30 + 10 * (i % 6), 70, "a thing " * (1 + i % 3), "toy", ((5, 5, 20, 20),), (((0, 7),),))
+        Entry(i, f"{k}.png", 30 + 10 * k, 70, "a thing " * (1 + i % 3), "toy", ((5, 5, 20, 20),), (((0, 7),),))
         for i in names
+        for k in (i % 6,)
     ]
     found = GroundingSet(entries, Pictures(folder, 32, Fit(40, 64)), Vocabulary.of(["a thing"]), 12)
     found.loaders = loaders
@@ -148,4 +149,4 @@ def test_real_pictures_are_decoded_ahead_by_default_and_drawn_ones_are_not(monke
     assert [here(*asked) for asked in ((1,), (4,), (64,), (16, 4))] == [
         (0, 0, 0), (3, 0, 0), (MOST_LOADERS, 0, 0), (3, 0, 0),
     ]  # fmt: skip
-    assert Setup(loaders=5).ahead("paper") == Setup(loaders=5).ahead("desk") == 5 and Setup(loaders=0).ahead("paper") == 0
+    assert [Setup(loaders=n).ahead("paper") for n in (0, 5)] == [0, 5]

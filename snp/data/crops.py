@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import resized_crop
 

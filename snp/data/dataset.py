@@ -19,7 +19,7 @@ from snp.data.ahead import ahead
 from snp.data.annotations import Entry
 from snp.data.flat import Flat
 from snp.data.tokens import PAD, Vocabulary, cover
-from snp.data.views import WHOLE, Draws, View, padded, views_of
+from snp.data.views import Draws, View, padded, views_of
 from snp.errors import InputError
 
 MEND = "make the data set again with `snp data make`"
@@ -36,14 +36,14 @@ Pixels of pictures that keep their sides' ratio (`snp.data.loading.Pictures`) ha
 class Batch:
     """B captions over I images; M is the largest number of boxes of a caption, at least 1, L the longest caption.
 
-    images_ICHW: uint8; sizes_I2: height and width of each image, which stands at the upper left of its pixels with padding
-    on its right and below, None where all are squares without any; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
-    token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image's own side;
-    valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
-    category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
-    the answer among those of its type; both -1 where the vocabulary of answers does not have it. whole: the batch
-    that this one is a part of: losses are divided by its boxes and tokens, so that those of its parts add up; its
-    pixels may not have been made.
+    images_ICHW: uint8; sizes_I2: height and width of each image, which stands at the upper left of its pixels, padding
+    on its right and below; None where all are squares without any; image_index_B: the image of each caption; tokens_BL:
+    vocabulary ids; text_BL: True where a token stands, False where padding; boxes_BM4: (centre x, centre y, width,
+    height), each a share of the image's own side; valid_BM: True where a box stands; positive_BML: True where a token
+    belongs to the phrase of a box; category_BM: the category id of a box, 0 where none stands. Of questions alone, else
+    None: type_B: id of the type; answer_B: id of the answer among those of its type; both -1 where the vocabulary of
+    answers does not have it. whole: the batch that this one is a part of: losses are divided by its boxes and tokens,
+    so that those of its parts add up; its pixels may not have been made.
     """
 
     images_ICHW: Tensor
@@ -153,17 +153,19 @@ class PixelCache:
             part.unlink(missing_ok=True)
 
 
-def read_image(path: Path, size: int | View) -> np.ndarray:
-    """One image as uint8 CHW, brought to size x size pixels; or what a view shows of it."""
-    view = View((size, size)) if isinstance(size, int) else size
+def read_image(path: Path, size: int) -> np.ndarray:
+    """One image as uint8 CHW, brought to size x size pixels."""
+    image = load(path)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def load(path: Path) -> Image.Image:
+    """A whole picture, RGB."""
     try:
         with Image.open(path) as image:
-            image = image.convert("RGB")
-            if (image.height, image.width) != view.size or view.region != WHOLE:
-                sides = (image.width, image.height) * 2
-                box = [min(share * side, side) for share, side in zip(view.region, sides, strict=True)]
-                image = image.resize(view.size[::-1], Image.Resampling.BILINEAR, tuple(box))
-            return np.asarray(image).transpose(2, 0, 1)
+            return image.convert("RGB")
     except FileNotFoundError:
         raise InputError(path, "image not found", "fetch or make it again") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from snp.data.dataset import read_image
+from snp.data.dataset import load, read_image
 from snp.data.sources.images import Images
-from snp.data.views import Fit, View
+from snp.data.views import WHOLE, Fit, View
 
 
 class Pictures:
@@ -39,9 +39,18 @@ class Pictures:
 
     def view(self, row: int, view: View) -> np.ndarray:
         """What is shown of one picture, uint8 [3, height, width]."""
-        return read_image(self._paths[row], view)
+        return shown(load(self._paths[row]), view)
 
     def size(self, row: int) -> tuple[int, int]:
-        """Height and width of one picture in its file."""
-        with Image.open(self._paths[row]) as image:
-            return image.height, image.width
+        """Height and width of one picture as it is."""
+        image = load(self._paths[row])
+        return image.height, image.width
+
+
+def shown(image: Image.Image, view: View) -> np.ndarray:
+    """What a view shows of a picture, uint8 [3, height, width]."""
+    if (image.height, image.width) != view.size or view.region != WHOLE:
+        sides = (image.width, image.height) * 2
+        left, top, right, bottom = (min(share * side, side) for share, side in zip(view.region, sides, strict=True))
+        image = image.resize(view.size[::-1], Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return np.asarray(image).transpose(2, 0, 1)

@@ -31,7 +31,7 @@ class View:
 
 @dataclass(frozen=True)
 class Fit:
-    """The shorter side becomes `shortest` pixels, or as many as let the longer one have `longest` [DETR, MDETR, GLIP]."""
+    """The shorter side gets `shortest` pixels, or as many as let the longer one have `longest` [DETR, MDETR, GLIP]."""
 
     shortest: int
     longest: int

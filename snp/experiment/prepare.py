@@ -63,6 +63,11 @@ def vocabulary(root: Path) -> Vocabulary:
     return Vocabulary(read_json(path))
 
 
+def fit_of(config: TowerConfig) -> Fit | None:
+    """How a model's pictures are brought to size with their sides' ratio kept; None where they become squares."""
+    return None if config.shortest is None or config.longest is None else Fit(config.shortest, config.longest)
+
+
 @dataclass(frozen=True)
 class Source:
     """The data that runs are made of: one folder with pictures, captions and benchmarks.
@@ -125,8 +130,7 @@ class Source:
     def _images(self, config: TowerConfig) -> Resolve:
         """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
         if self.real:
-            fit = None if config.shortest is None or config.longest is None else Fit(config.shortest, config.longest)
-            return _pictures(self.root, config.image_size, fit)
+            return _pictures(self.root, config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:

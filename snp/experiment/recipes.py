@@ -18,8 +18,8 @@ class Phase(BaseModel):
         lr: the rate that is held; vision_lr, text_lr: those of the two towers, where they have their own [MDETR].
         warm_up: steps of linear rise. decay: share of the steps spent on the descent.
         drop: shares of the steps after each of which rates are a tenth of what they were [MDETR, GLIP].
-        text_rise: share of the steps in which the text tower's rate rises; it falls in a straight line to zero then, and
-            neither warm_up, decay nor drop touches it [MDETR]. None: it does as all others do.
+        text_rise: share of the steps in which the text tower's rate rises; then it falls in a line to zero, and
+            no warm_up, decay or drop touches it [MDETR]. None: it does as all others do.
         towers_only: steps at the start that train the towers alone, before any fusion. [ours]
         short_only: steps after those that see only the shortest expressions, before the whole mixture. [ours]
         accumulate: parts in which a batch passes the model, for less memory; gradients are those of the whole.

@@ -30,10 +30,14 @@ class Setup(BaseModel):
     text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(None, description="captions in a step of a trial; default: those of the recipe")
-    shortest: PositiveInt | None = Field(None, description="shorter side of the pictures of a trial, in pixels; default: "
-                                         "those of the recipe, up to 800")
-    loaders: NonNegativeInt | None = Field(None, description="processes that decode pictures ahead of each that trains; "
-                                           "default: at paper scale one less than its processors, at most 8; else 0")
+    shortest: PositiveInt | None = Field(
+        None, description="shorter side of a trial's pictures in pixels; default: those of the recipe, up to 800"
+    )
+    loaders: NonNegativeInt | None = Field(
+        None,
+        description="processes that decode real pictures ahead, beside each that trains; default: its processors less "
+        "one, at most 8",
+    )
     device: str = Field("", description="cpu or cuda; default: a GPU where there is one, at paper scale")
 
     def absolute(self) -> "Setup":

@@ -130,7 +130,7 @@ class GLIP(Checkpointing):
         self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
         sizes_I2: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Which text tokens are no padding, [B, L]; places of the image always count, and padding among them is zero."""
+        """Which text tokens are no padding, [B, L]; places of images count, and padding behind them is all zeros."""
         return text_BL
 
     def forward(
