@@ -8,10 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from snp.data import pictures, scenes
+from snp.data.tokens import Vocabulary
+from snp.experiment.prepare import Source
+from snp.experiment.recipes import CAPTIONS
+from snp.experiment.stages import learning
+from snp.models.config import PAPER
 
 LIMIT = 16 * 2**30
 SIDES = ((96, 64), (64, 96))
@@ -78,6 +84,16 @@ def test_two_steps_of_every_phase_run_on_a_cpu(
     peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"{row} with pictures of {shortest or 800} pixels: peak memory {peak / 2**30:.1f} GiB")
     assert peak < LIMIT
+
+
+def test_what_models_learn_from_is_mdetrs_mixture_with_flickr30ks_sentences(real: Path) -> None:
+    source, words = Source.of("paper", "real", real), Vocabulary.full()
+    count = {name: len(source.captions(name, words, PAPER)) for name in (*CAPTIONS, "finetune_refcoco_train")}
+    sets = {task: learning(source, words, PAPER, task) for task in (None, "refcoco")}
+    sizes = {task: sum(map(len, both)) for task, both in sets.items()}
+    assert sizes == {None: sum(count[name] for name in CAPTIONS), "refcoco": count["finetune_refcoco_train"]}
+    batch = sets[None][0].batch(np.arange(4))
+    assert {tuple(size) for size in batch.sizes_I2.tolist()} == {(800, 1200), (1200, 800)}
 
 
 def test_without_a_folder_it_is_said_what_is_needed(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import Source
-from snp.experiment.recipes import Phase, training_of
+from snp.experiment.recipes import CAPTIONS, Phase, training_of
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
 from snp.experiment.store import AnyRun, Result, Store
@@ -270,9 +270,7 @@ def learning(
     With a `task`: the training expressions of this benchmark alone.
     """
     prompted = isinstance(config, configs.GLIPConfig)
-    names = ["final_mixed_train"] if task is None else []
-    if source.real and task is None:
-        names.append("final_flickr_separateGT_train")
+    names = list(CAPTIONS if source.real else CAPTIONS[:1]) if task is None else []
     if (task or not source.real) and not prompted:  # the published mixture has the expressions in it
         names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
     sets = [source.captions(name, vocabulary, config) for name in names]
