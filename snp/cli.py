@@ -428,6 +428,7 @@ def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
     scale: Scale = "desk",
     data: Data = "scenes",
+    keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
@@ -439,7 +440,7 @@ def bench(
     elif what == "annotations":
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
-        print(import_module("snp.experiment.bench_scaling").measure())
+        print(import_module("snp.experiment.bench_scaling").measure(keep=keep))
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
