@@ -211,8 +211,8 @@ def assumed(found: dict[str, Any], cluster: Cluster) -> str:
     varied = np.std(spread(found)) / np.mean(spread(found))
     return (
         f"Counted: {sizes}; a training step is worth {PASSES} forward passes; a picture takes a processor {decoding} "
-        f"from its file to a batch, and {cluster.loaders} decode beside each GPU. What a GPU holds is {COPIES + 1} copies "
-        f"of the weights, and what passes make of as many of the largest pictures as are on it at once. Assumed: GPUs of "
+        f"from its file to a batch, and {cluster.loaders} decode beside each GPU. A GPU holds {COPIES + 1} copies of "
+        f"the weights, and what passes make of as many of the largest pictures as are on it at once. Assumed: GPUs of "
         f"{cluster.peak / 1e12:.0f} TFLOP/s (A100, bfloat16), {cluster.share:.0%} of it reached, half of that with "
         f"{cluster.half:g} sample on a GPU; {cluster.node} GPUs a node; all-reduce at {cluster.within / 1e9:.0f} GB/s "
         f"inside and {cluster.between / 1e9:.0f} GB/s between nodes, {1e6 * cluster.hop:.0f} µs a hop; "
