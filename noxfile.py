@@ -26,20 +26,32 @@ def install(session: nox.Session) -> None:
     content = (HERE / "requirements.lock").read_bytes() + (HERE / "pyproject.toml").read_bytes()
     wanted = hashlib.sha256(content + sys.version.encode()).hexdigest()
     stamp = SHARED / "installed"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     session.log(f"installing the locked environment into {SHARED}")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(SHARED)], check=True)
     pip = [str(BIN / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     session.run(*pip, "--require-hashes", "-r", "requirements.lock", external=True)
     session.run(*pip, "--no-deps", "--no-build-isolation", "-e", ".", external=True)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests; arguments after -- go to pytest."""
     python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Open the notebooks in a browser; arguments after -- go to JupyterLab, as --no-browser or --allow-root."""
+    python(session, "-m", "jupyterlab", *session.posargs, "notebooks/ablations.ipynb")
+
+
+@nox.session(name="run-notebooks")
+def run_notebooks(session: nox.Session) -> None:
+    """Run the notebooks on the committed results, and keep in them what they show."""
+    python(session, "tests/run_notebooks.py")
 
 
 @nox.session(name="paper-trial")

@@ -41,6 +41,9 @@ class CrossModal(OneShot):
     Options = Options
 
     def plan(self, problem: Problem) -> Plan:
+        if len(problem.towers) != 2:
+            found = f"cross-modal ties two towers, got {len(problem.towers)}"
+            raise InputError("towers", found, "give vision, then text")
         (vision, donor), (text, receiver) = problem.towers.items()
         shape = receiver.shape
         if donor.shape != shape:

@@ -28,6 +28,11 @@ class Lottery(Method):
     The phase is cut into `rounds` + 1 equal parts. At the end of all but the last the smallest trained weights fall and
     the others are set back to the pre-trained ones; the last part trains the ticket. Found on the pre-training task it
     is a universal ticket, on a benchmark a task ticket: what it trains on says which.
+
+    In the paper every round is a whole training. Here all of them together have the steps that other methods have, so a
+    round has 1/(rounds + 1) of them; and a rewind sets weights, optimizer and averages back, but does not begin the
+    learning rate's schedule anew, which is one for the whole phase in every row: so the first rounds are trained at its
+    height, and the ticket as it falls. [ours]
     """
 
     name = "lottery"
@@ -73,7 +78,8 @@ class LotterySession(Session):
 
     def _score(self, name: str) -> Tensor:
         if self.options.ticket == "random":
-            return torch.rand(self.alive[name].shape, generator=self.generator)
+            drawn = torch.rand(self.alive[name].shape, generator=self.generator)
+            return drawn.to(self.alive[name].device)
         trained = self.problem.model.get_parameter(name).detach()
         if not trained.isfinite().all():
             raise InputError(name, "is not finite after training", "check the batches and the learning rate")
@@ -86,5 +92,6 @@ class LotterySession(Session):
         return {"alive": dict(self.alive), "pretrained": self.pretrained, "random": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.alive, self.pretrained = dict(state["alive"]), dict(state["pretrained"])
-        self.generator.set_state(state["random"])
+        self.alive = {name: state["alive"][name].to(mask.device) for name, mask in self.alive.items()}
+        self.pretrained = dict(state["pretrained"])
+        self.generator.set_state(state["random"].cpu())

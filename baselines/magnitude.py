@@ -1,12 +1,15 @@
 """Magnitude pruning, unstructured: the smallest |w| fall, of all weights, of every modality, or of every matrix."""
 
-from baselines.masking import Scope, Scored, Scores, weights
+from baselines.masking import ModeOptions, Scope, Scored, Scores, weights
 from snp.compression.method import Problem
 from snp.compression.registry import register
 
 
 class _Magnitude(Scored):
+    """What differs between the modes is said in `ModeOptions`; both see the same scores."""
+
     stage = "one-shot"
+    Options = ModeOptions
 
     def score(self, problem: Problem) -> Scores:
         return {name: weight.abs() for name, weight in weights(problem).items()}

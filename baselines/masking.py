@@ -6,21 +6,41 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan, shapes
+from snp.compression.statistics import wide
 from snp.errors import InputError
 
 Scores = dict[str, Tensor]
 Scope = Literal["all", "group", "layer"]
+Mode = Literal["corrected", "official"]
+
+
+class ModeOptions(MethodOptions):
+    """Whether to follow the public code of MULTIFLOW and its family in its rounding and ties.
+
+    Corrected [ours]: rows of one table shall have one size, and a matrix that loses everything cuts the model in two.
+    """
+
+    mode: Mode = Field(
+        "corrected",
+        description="corrected: exactly the budget, ties broken by place, one weight of each matrix stays; "
+        "official: rounded as in the public code, equal scores fall together, a matrix may lose everything",
+    )
 
 
 def weights(problem: Problem) -> Scores:
-    """Name -> weight (detached) of everything prunable; InputError where one is not finite, or there is none."""
+    """Name -> weight (detached) of everything prunable; InputError where one is not finite, or there is none.
+
+    Weights of half precision are given in float32, so that all that is made of them is too.
+    """
     found = {}
     for name in (name for names in problem.groups.values() for name in names):
-        found[name] = problem.model.get_parameter(name).detach()
+        found[name] = wide(problem.model.get_parameter(name).detach())
         if not found[name].isfinite().all():
             raise InputError(name, "holds values that are not finite", "check the checkpoint")
     if not found:
@@ -55,7 +75,8 @@ def lowest(
     ends = np.cumsum([0, *(tensor.numel() for tensor in tensors)])
     if count > ends[-1] - len(tensors):
         raise ValueError(count)
-    everything = key(tensors[0][:0]).new_empty(int(ends[-1]))
+    kind = torch.promote_types(key(tensors[0][:0]).dtype, torch.float32)  # numpy knows no bfloat16
+    everything = torch.empty(int(ends[-1]), dtype=kind, device="cpu")  # and is where nothing else is
     best = []
     for tensor, start, end in zip(tensors, ends, ends[1:], strict=False):
         everything[start:end] = key(tensor).flatten()
@@ -87,21 +108,60 @@ def masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> di
     Raises:
         InputError: the budget leaves not one weight of each tensor; a score that is not finite.
     """
-    groups = problem.groups
-    names = [name for members in groups.values() for name in members]
-    sets = {"all": [names], "group": [m for m in groups.values() if m], "layer": [[name] for name in names]}[scope]
-    for name in names:
-        if not scores[name].isfinite().all():
-            raise InputError(name, "has a score that is not finite", "check the weights and the calibration batches")
+    sets = _sets(problem, scores, scope)
     sizes = [sum(scores[name].numel() for name in members) for members in sets]
     masks: dict[str, Tensor] = {}
     for members, count in zip(sets, split(removals(problem, scores), sizes), strict=True):
         try:
             found = lowest([scores[name] for name in members], count)
         except ValueError:
-            raise impossible(problem, sum(sizes), len(names)) from None
+            raise impossible(problem, sum(sizes), len(scores)) from None
         masks |= dict(zip(members, found, strict=True))
     return masks
+
+
+def official_masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
+    """The masks of the public code: int(s * n) of every set that competes, and what equals the last of them, fall.
+
+    Args:
+        scope: as in `masks_of`.
+    """
+    share, masks = share_of(problem, scores), {}
+    for members in _sets(problem, scores, scope):
+        found = above([scores[name] for name in members], int(share * sum(scores[name].numel() for name in members)))
+        masks |= dict(zip(members, found, strict=True))
+    return masks
+
+
+def above(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Bool masks, True where strictly above the `count`-th smallest score of all tensors, as in the public code.
+
+    So equal scores fall together, and a tensor may lose everything.
+    """
+    if count < 1:
+        return [torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors]
+    threshold = torch.cat([tensor.flatten() for tensor in tensors]).kthvalue(count).values
+    return [tensor > threshold for tensor in tensors]
+
+
+def share_of(problem: Problem, tensors: Mapping[str, Tensor]) -> float:
+    """The share of these weights that is to fall, before any rounding."""
+    if problem.sparsity is not None:
+        return problem.sparsity
+    size = sum(tensor.numel() for tensor in tensors.values())
+    if problem.removals > size:
+        raise impossible(problem, size, 0)
+    return problem.removals / size
+
+
+def _sets(problem: Problem, scores: Mapping[str, Tensor], scope: Scope) -> list[list[str]]:
+    """The names that compete with each other; InputError where a score is not finite."""
+    for name, score in scores.items():
+        if not score.isfinite().all():
+            raise InputError(name, "has a score that is not finite", "check the weights and the calibration batches")
+    members = [names for names in problem.groups.values() if names]
+    names = [name for group in members for name in group]
+    return {"all": [names], "group": members, "layer": [[name] for name in names]}[scope]
 
 
 def removals(problem: Problem, tensors: Mapping[str, Tensor]) -> int:
@@ -118,15 +178,33 @@ def schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> li
     return [*(round((1 - (1 - whole / size) ** (t / rounds)) * size) for t in range(1, rounds)), whole]
 
 
+def official_shares(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> list[float]:
+    """The same as shares, before any rounding: the exponential schedule of the public code."""
+    share = share_of(problem, tensors)
+    return [1.0 - (1.0 - share) ** (t / rounds) for t in range(1, rounds + 1)]
+
+
+def official_schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> list[int]:
+    """The same in weights, rounded as in the public code."""
+    size = sum(tensor.numel() for tensor in tensors.values())
+    return [int(share * size) for share in official_shares(problem, tensors, rounds)]
+
+
+def stand_ins(problem: Problem, values: Mapping[str, Tensor]) -> Scores:
+    """Name -> a copy of the kind and device of the weight of the model that it stands in for, to have a gradient."""
+    like = {name: problem.model.get_parameter(name) for name in values}
+    return {name: value.detach().to(like[name], copy=True).requires_grad_() for name, value in values.items()}
+
+
 def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Scores:
-    """Name -> gradient; InputError where none arrives or one is not finite."""
+    """Name -> gradient, in float32 or wider; InputError where none arrives or one is not finite."""
     found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for name, gradient in zip(leaves, found, strict=True):
         if gradient is None:
             raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
         if not gradient.isfinite().all():
             raise InputError(name, "its gradient is not finite", "check the calibration batches")
-    return dict(zip(leaves, found, strict=True))
+    return {name: wide(gradient) for name, gradient in zip(leaves, found, strict=True)}
 
 
 def impossible(problem: Problem, size: int, tensors: int) -> InputError:
@@ -135,9 +213,12 @@ def impossible(problem: Problem, size: int, tensors: int) -> InputError:
     return InputError("keep", f"{problem.budget.keep:g} is too small", f"choose at least {least:.4f}")
 
 
-def plan_of(problem: Problem, masks: Mapping[str, Tensor]) -> Plan:
-    """The Plan of these masks."""
-    return Plan(shapes(problem.towers), masks=masks)
+def plan_of(problem: Problem, masks: Mapping[str, Tensor], official: bool = False) -> Plan:
+    """The Plan of these masks; where those of an official mode leave no weight of a matrix, its note says so."""
+    empty = [name for name, mask in masks.items() if not mask.any()] if official else []
+    named = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+    note = f"as in the public code, nothing is left of {named}" if empty else ""
+    return Plan(shapes(problem.towers), masks=masks, note=note, may_empty=official)
 
 
 class Scored(Method):
@@ -152,4 +233,5 @@ class Scored(Method):
 
     def start(self, problem: Problem) -> Session:
         scores = self.score(problem)
-        return Decided(plan_of(problem, masks_of(problem, scores, self.scope)), lambda: scores)
+        masks = (official_masks_of if self.official else masks_of)(problem, scores, self.scope)
+        return Decided(plan_of(problem, masks, self.official), lambda: scores)

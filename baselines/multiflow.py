@@ -1,27 +1,25 @@
 """MULTIFLOW: how much signal flows through a weight's two neurons; magnitudes share the budget out."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import Scores, impossible, lowest, plan_of, removals, split, weights
+from baselines.masking import (
+    ModeOptions,
+    Scores,
+    above,
+    impossible,
+    lowest,
+    plan_of,
+    removals,
+    share_of,
+    split,
+    weights,
+)
 from snp.compression.method import Decided, Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import input_energy
-from snp.errors import InputError
-
-
-class Options(MethodOptions):
-    """Whether to follow the public code in its rounding and ties."""
-
-    mode: Literal["corrected", "official"] = Field(
-        "corrected",
-        description="corrected: exactly the budget, ties broken by place; official: rounded as in the public code",
-    )
 
 
 @register
@@ -31,7 +29,10 @@ class MULTIFLOW(Method):
     I_out(i) = mean over j of |W_ij| a_j, the saliency of output neuron i; I_in(j) = mean over i of |W_ij| a_j.
 
     Budget: in every modality the smallest |w| say which share of each weight matrix goes; the scores, which weights.
-    In `official` mode shares are cut to whole numbers on the way, and equal weights fall together.
+    In `official` mode shares are cut to whole numbers on the way, equal weights fall together, and a matrix whose every
+    weight falls is pruned whole, as the plan's note says; several passes of one batch (captions and regions) are one
+    input of all their samples. Corrected [ours]: exactly the budget, one weight of each matrix stays. In both modes
+    every map has the token mask of what it sees; the public code takes that of the text wherever its length fits.
     """
 
     name = "multiflow"
@@ -39,20 +40,19 @@ class MULTIFLOW(Method):
     stage = "calibration"
     source = "MULTIFLOW: Shifting Towards Task-Agnostic Vision-Language Pruning (Farina et al., CVPR 2024)"
     summary = "zero the weights that carry least information flow, by modality"
-    Options = Options
+    Options = ModeOptions
 
     def start(self, problem: Problem) -> Session:
-        official = self.options.mode == "official"
         energy = input_energy(
-            problem.model, problem.groups, problem.batches(), problem.run, problem.token_masks, official
+            problem.model, problem.groups, problem.batches(), problem.run, problem.token_masks, self.official
         )
         dense = weights(problem)
 
         def score(name: str) -> Tensor:
             return flow(dense[name], energy[name])
 
-        masks = (official_masks if official else exact_masks)(problem, dense, score)
-        return Decided(plan_of(problem, masks), lambda: {name: score(name) for name in dense})
+        masks = (official_masks if self.official else exact_masks)(problem, dense, score)
+        return Decided(plan_of(problem, masks, self.official), lambda: {name: score(name) for name in dense})
 
 
 def flow(weight_OI: Tensor, energy_I: Tensor) -> Tensor:
@@ -79,22 +79,12 @@ def exact_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor])
 
 def official_masks(problem: Problem, dense: Scores, score: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
-    share = problem.sparsity
-    if share is None:
-        share = problem.removals / sum(weight.numel() for weight in dense.values())
-    masks = {}
-    for names in problem.groups.values():
-        count = int(share * sum(dense[name].numel() for name in names))
-        if not count:
-            masks |= {name: torch.ones_like(dense[name], dtype=torch.bool) for name in names}
-            continue
-        threshold = torch.cat([dense[name].abs().flatten() for name in names]).kthvalue(count).values
-        for name in names:
-            size = dense[name].numel()
-            sparsity = 1 - int((dense[name].abs() > threshold).sum()) / size
-            lost = int(sparsity * size)
-            scores = score(name)
-            masks[name] = scores > (scores.flatten().kthvalue(lost).values if lost else -torch.inf)
-            if not masks[name].any():
-                raise InputError(name, "loses every weight, by equal or by small ones", "use mode corrected")
+    share, masks = share_of(problem, dense), {}
+    for names in (names for names in problem.groups.values() if names):
+        by_size = above(
+            [dense[name].abs() for name in names], int(share * sum(dense[name].numel() for name in names))
+        )
+        for name, mask in zip(names, by_size, strict=True):
+            size = mask.numel()
+            (masks[name],) = above([score(name)], int((1 - int(mask.sum()) / size) * size))
     return masks

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from snp.compression.method import Problem
 from snp.compression.plan import Plan, shapes
+from snp.compression.statistics import wide
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 
@@ -29,7 +30,7 @@ def norms(problem: Problem) -> dict[Group, Tensor]:
     found = {}
     for name, layer, c in groups(problem):
         block = problem.towers[name].blocks[layer]
-        square = block.units(c).detach().square().sum(1)
+        square = wide(block.units(c).detach()).square().sum(1).cpu()
         found[name, layer, c] = (square if c == "ffn" else square.view(block.n_heads, -1).sum(0)).sqrt()
     return found
 

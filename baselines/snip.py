@@ -4,21 +4,33 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import Scored, Scores, gradients, lowest, plan_of, schedule, weights
+from baselines.masking import (
+    ModeOptions,
+    Scored,
+    Scores,
+    above,
+    gradients,
+    lowest,
+    official_schedule,
+    plan_of,
+    schedule,
+    stand_ins,
+    weights,
+)
 from snp.compression.method import Decided, Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.errors import InputError
 
 
-def saliency(problem: Problem, values: dict[str, Tensor]) -> Scores:
+def saliency(problem: Problem, values: dict[str, Tensor], official: bool = False) -> Scores:
     """|mean gradient * w| of every weight over the calibration batches, all together summing to one.
 
     Args:
         values: name -> what stands in for the weight.
+        official: in the public code's order of operations, which decides what rounding makes equal.
     """
-    leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+    leaves = stand_ins(problem, values)
     total = {name: torch.zeros_like(value) for name, value in values.items()}
     count = 0
     with evaluating(problem.model):
@@ -28,6 +40,12 @@ def saliency(problem: Problem, values: dict[str, Tensor]) -> Scores:
             count += 1
     if not count:
         raise InputError("calibration", "holds no batch", "give at least one")
+    if official:
+        scores = {name: (gradient / count * values[name]).abs() for name, gradient in total.items()}
+        norm = torch.cat([score.flatten() for score in scores.values()]).sum()
+        if not norm > 0:
+            raise InputError("calibration", "every gradient is zero", "check the loss and the batches")
+        return {name: score / norm for name, score in scores.items()}
     scores = {name: (values[name] * gradient / count).abs() for name, gradient in total.items()}
     whole = sum(float(score.double().sum()) for score in scores.values())
     return {name: score / max(whole, 1e-30) for name, score in scores.items()}
@@ -41,12 +59,13 @@ class SNIP(Scored):
     stage = "calibration"
     source = "SNIP: single-shot network pruning based on connection sensitivity (Lee et al., ICLR 2019)"
     summary = "zero the weights whose removal changes the loss least, to first order"
+    Options = ModeOptions
 
     def score(self, problem: Problem) -> Scores:
-        return saliency(problem, weights(problem))
+        return saliency(problem, weights(problem), self.official)
 
 
-class Options(MethodOptions):
+class Options(ModeOptions):
     """How many steps."""
 
     rounds: int = Field(10, ge=1, description="steps from dense to the target")
@@ -56,8 +75,12 @@ class Options(MethodOptions):
 class IterSNIP(Method):
     """SNIP in T steps: after step t the share 1 - (1 - s)^(t/T) is zero, and gradients are those of the sparse model.
 
-    What has fallen has the score zero from then on, and so stays out. (The public code's linear schedule is said to end
-    at a sparsity of one; this one ends at s.)
+    What has fallen has the score zero from then on, and so stays out.
+
+    Official: int(share * n) weights are out after a step, and with them all whose score is that of the last; one that
+    falls early changes what falls later, and a matrix may lose everything. Of the public code's schedules this is the
+    exponential one, which it advises: its linear one ends at a sparsity of one, whatever s is, and empties the model.
+    Every step sees all calibration batches, where the public code goes on through its loader [ours].
     """
 
     name = "itersnip"
@@ -71,8 +94,10 @@ class IterSNIP(Method):
         dense = weights(problem)
         alive = {name: torch.ones_like(w, dtype=torch.bool) for name, w in dense.items()}
         scores: Scores = {}
-        for count in schedule(problem, dense, self.options.rounds):
-            scores = saliency(problem, {name: w * alive[name] for name, w in dense.items()})
-            scores = {name: score.masked_fill(~alive[name], -1.0) for name, score in scores.items()}
-            alive = dict(zip(scores, lowest(list(scores.values()), count), strict=True))
-        return Decided(plan_of(problem, alive), lambda: scores)
+        for count in (official_schedule if self.official else schedule)(problem, dense, self.options.rounds):
+            scores = saliency(problem, {name: w * alive[name] for name, w in dense.items()}, self.official)
+            if not self.official:
+                scores = {name: score.masked_fill(~alive[name], -1.0) for name, score in scores.items()}
+            found = (above if self.official else lowest)(list(scores.values()), count)
+            alive = dict(zip(scores, found, strict=True))
+        return Decided(plan_of(problem, alive, self.official), lambda: scores)

@@ -35,6 +35,7 @@ class TAMT(Method):
 
     def start(self, problem: Problem) -> Session:
         dense = weights(problem)
+        kinds = {name: problem.model.get_parameter(name).dtype for name in dense}
         count = removals(problem, dense)
         scale = torch.cat([weight.abs().flatten() for weight in dense.values()]).std().clamp(min=1e-30)
         scores = {name: (weight.abs() / scale).requires_grad_() for name, weight in dense.items()}
@@ -44,7 +45,7 @@ class TAMT(Method):
             for batch in problem.batches(self.options.rounds):
                 masks = lowest([score.detach() for score in scores.values()], count)
                 kept = {
-                    name: dense[name] * (mask + (score - score.detach()))
+                    name: (dense[name] * (mask + (score - score.detach()))).to(kinds[name])
                     for (name, score), mask in zip(scores.items(), masks, strict=True)
                 }
                 optimizer.zero_grad()

@@ -1,13 +1,14 @@
 """UPop: masks on attention dimensions and FFN neurons of all towers, lowered together while the model trains."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.masking import impossible
+from baselines.masking import Mode, impossible
 from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan, shapes
@@ -24,8 +25,10 @@ PUBLIC_COST = 36.0
 class Options(MethodOptions):
     """Options of UPop; `mode` official sets what the public code does under mixed precision."""
 
-    mode: Literal["corrected", "official"] = Field(
-        "corrected", description="official: gradients of the last batch alone, attention entries at the cost of 36"
+    mode: Mode = Field(
+        "corrected",
+        description="official: ranked as in the public code, by gradients of the last batch alone, "
+        "attention entries at the cost of 36",
     )
     attention_cost: float | None = Field(
         None, gt=0, description="cost of an attention entry in FFN entries; none: exact (public code: 36, DeiT-S 12)"
@@ -46,6 +49,13 @@ class UPop(Method):
 
     The L1 terms of the paper are left out: the masks are not stepped by the optimizer, a constant gradient falls to the
     z-score, and nothing of them is left. After cutting the dense scale of the logits stays, as it must.
+
+    Official: G is the gradient of the last batch alone, as mixed precision leaves it there; an attention entry costs as
+    much as 36 neurons, whatever the sizes; entries are ranked after steps 0, interval, 2 interval, .. and the last; and
+    the entry whose summed cost comes nearest to p_t is a threshold: what lies above it is lowered, itself not, and of
+    every mask the lowest z neither, although its cost is in the sum. So the size that is left misses the budget.
+    Corrected [ours]: exact costs, only what is lowered is summed, and the last ranking meets the budget from below. In
+    both, cutting keeps the function [ours]; that of the public code of CLIP, BLIP and DeiT does not.
     """
 
     name = "upop"
@@ -82,7 +92,8 @@ class UPopSession(Session):
         least = sum(float(self.exact_E[span.start]) for span in self.spans.values())
         if problem.removals > float(self.exact_E.sum()) - least:
             raise impossible(problem, int(self.exact_E.sum()) - int(least), 0)
-        relative = options.attention_cost or (PUBLIC_COST if options.mode == "official" else None)
+        self.official = options.mode == "official"
+        relative = options.attention_cost or (PUBLIC_COST if self.official else None)
         self.cost_E = (
             self.exact_E if relative is None else torch.where(self.attention_E, relative, 1.0).double()
         )
@@ -91,7 +102,7 @@ class UPopSession(Session):
 
     def overrides(self) -> dict[str, Tensor]:
         """Weights and biases of q, k, v and fc1, every row times its mask entry."""
-        if self.options.mode == "official":  # the last batch alone is ranked
+        if self.official:  # the last batch alone is ranked
             self.mask_E.grad = None
         made: dict[str, Tensor] = {}
         mask_E = self.problem.across(self.mask_E)
@@ -103,23 +114,36 @@ class UPopSession(Session):
                 for parameter in (block.ref(role).weight, block.ref(role).bias):
                     pieces.setdefault(parameter, {})[block.ref(role).start] = row
             for parameter, found in pieces.items():
-                factor = packed(found)
                 dense = self.problem.model.get_parameter(parameter)
-                made[parameter] = dense * (factor[:, None] if dense.dim() == 2 else factor)
+                factor = packed(found).to(dense.device)
+                # made, and so differentiated, in the precision of masks: sums of half precision would overflow
+                made[parameter] = (dense * (factor[:, None] if dense.dim() == 2 else factor)).to(dense.dtype)
         return made
 
     def after_step(self, step: int) -> None:
-        if (step + 1) % self.options.interval == 0 or step + 1 == self.apply_at:
-            done = 1.0 if step + 1 >= self.apply_at else math.sin(math.pi * (step + 1) / (2 * self.apply_at))
-            with torch.no_grad():
-                self.mask_E.copy_(torch.where(self._chosen(done), 1 - done, 1.0))
+        last = step + 1 >= self.apply_at
+        if not last and (step if self.official else step + 1) % self.options.interval:
+            return
+        if self.official:
+            share = self.share * ((1 - math.cos(math.pi * (step + 1) / self.apply_at)) / 2) ** 0.5
+            gone = lowered_officially(self.gradient(), self.attention_E, self.cost_E, self.spans.values(), share)
+            level = 1 - share / (self.share or 1)
+        else:
+            done = 1.0 if last else math.sin(math.pi * (step + 1) / (2 * self.apply_at))
+            gone, level = self._chosen(done), 1 - done
+        with torch.no_grad():
+            self.mask_E.copy_(torch.where(gone, level, 1.0))
 
-    def z(self) -> Tensor:
-        """The z-score of every entry's gradient, [E]: over layers and towers, attention and FFN apart."""
+    def gradient(self) -> Tensor:
+        """The gradient of every entry by now, [E]; InputError where one is not finite."""
         gradient = torch.zeros_like(self.mask_E) if self.mask_E.grad is None else self.mask_E.grad
         if not gradient.isfinite().all():
             raise InputError("upop", "the gradient of a mask is not finite", "check the batches and the learning rate")
-        z = gradient.double()
+        return gradient
+
+    def z(self) -> Tensor:
+        """The z-score of every entry's gradient, [E]: over layers and towers, attention and FFN apart."""
+        z = self.gradient().double()
         for group in (self.attention_E, ~self.attention_E):
             z[group] = (z[group] - z[group].mean()) / z[group].std().clamp(min=1e-30)
         return z
@@ -164,4 +188,27 @@ class UPopSession(Session):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.mask_E.copy_(state["mask"])
-        self.mask_E.grad = None if state["gradient"] is None else state["gradient"].clone()
+        self.mask_E.grad = None if state["gradient"] is None else state["gradient"].clone().to(self.mask_E.device)
+
+
+def lowered_officially(
+    gradient_E: Tensor, attention_E: Tensor, cost_E: Tensor, masks: Iterable[slice], share: float
+) -> Tensor:
+    """Bool [E]: the entries that the public code lowers when `share` of the whole cost is due. In float32, as there.
+
+    Args:
+        attention_E: which entries are of attention; the others are of FFN.
+        masks: the entries of each mask.
+    """
+    z_E = torch.empty_like(gradient_E)
+    for group_E in (attention_E, ~attention_E):
+        z = gradient_E[group_E]
+        z_E[group_E] = (z - z.mean()) / z.std().clamp(min=1e-30)
+    order = torch.cat([attention_E.nonzero(), (~attention_E).nonzero()])[:, 0]
+    descending, place = z_E[order].sort(descending=True)
+    cost = cost_E.float()[order]
+    threshold = descending[(cost[place].cumsum(0) - cost.sum() * share).abs().argmin()]
+    kept_E = z_E <= threshold
+    for mask in masks:
+        kept_E[mask] |= z_E[mask] == z_E[mask].min()
+    return ~kept_E

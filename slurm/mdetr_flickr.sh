@@ -9,7 +9,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.log
 # One seed of one row of Table 3: compression (unless it is there), and fine-tuning on phrases.
-#   sbatch --export=ALL,ROW=scenes/magnitude@60:flickr30k,SEED=1 slurm/mdetr_flickr.sh
+#   sbatch --export=ALL,ROW=scenes/multiflow@60:flickr30k,SEED=1 slurm/mdetr_flickr.sh
 #   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/mdetr_flickr.sh
 . "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
 start run "${ROW:-$DATA/snp@60:flickr30k}" --seed "${SEED:-0}" --workers 1

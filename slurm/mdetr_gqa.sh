@@ -9,7 +9,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.log
 # One seed of one row of Table 2: compression (unless it is there), and fine-tuning on questions.
-#   sbatch --export=ALL,ROW=scenes/magnitude@60:gqa,SEED=1 slurm/mdetr_gqa.sh
+#   sbatch --export=ALL,ROW=scenes/multiflow@60:gqa,SEED=1 slurm/mdetr_gqa.sh
 #   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/mdetr_gqa.sh
 . "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
 start run "${ROW:-$DATA/snp@60:gqa}" --seed "${SEED:-0}" --workers 1

@@ -1,5 +1,20 @@
-"""`python -m snp` is the command `snp`."""
+"""`python -m snp` and the console script: the command `snp`, which Ctrl-C ends in one line also while it is loaded."""
 
-from snp.cli import main
+import signal
 
-main()
+from snp.experiment.stopping import ending
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        with ending():
+            from snp.cli import main as command
+
+            command()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is on its way out
+
+
+if __name__ == "__main__":
+    main()

@@ -4,42 +4,58 @@ Heavy parts are imported by the command that needs them: rendering a table never
 """
 
 import os
+import shlex
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NoReturn, get_args
 
 import tyro
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from tyro.conf import Positional
 
 from snp.errors import InputError
+from snp.experiment import stopping
 from snp.experiment.resources import Resources
 from snp.experiment.setup import Setup
-from snp.experiment.spec import Data, Model, Scale, dense
-from snp.experiment.stopping import Stopped
-from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import TABLES, Row, find
+from snp.experiment.spec import Data, Model, Scale, Seed, dense
+from snp.experiment.store import AnyRun, Store, mendable
+from snp.experiment.tables import TABLES, Row, find, select
 from snp.experiment.tables import rows as rows_of
+from snp.files import read_text
+from snp.flags import App, registry
+from snp.terminal import lenient
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
-app = tyro.extras.SubcommandApp()
+app = App()
 Format = Literal["markdown", "csv", "latex"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 Out = Annotated[Path | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
+Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
+OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; the entry point of the console script."""
-    try:
-        app.cli(prog="snp", description="Joint sharing and pruning of two towers.", args=arguments)
-    except InputError as error:
-        print("snp:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        print("snp: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    lenient()
+    with stopping.ending():
+        try:
+            about = "Joint sharing and pruning of two towers."
+            app.cli(prog="snp", description=about, args=arguments, registry=registry)
+        except InputError as error:
+            _refuse(error)
+        except BrokenPipeError:  # the reader, as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if (mended := mendable(error)) is None and error.filename is None:
+                raise
+            _refuse(mended or InputError(error.filename2 or error.filename, error.strerror or str(error)))
+
+
+def _refuse(error: InputError) -> NoReturn:
+    print("snp:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command
@@ -47,7 +63,7 @@ def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store, chosen = _store(scale, out), _chosen(table, scale, data)
+    store, chosen = _results(scale, out), select(table, scale, data)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -72,28 +88,27 @@ def run(
         tyro.conf.arg(help="labels as `snp rows` prints them, for example scenes/snp@60, or a table: all its rows"),
         Positional,
     ],
-    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
+    seed: Annotated[tuple[Seed, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
     scale: Scale = "desk",
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     out: Out = None,
-    workers: int = 2,
+    workers: PositiveInt = 2,
     dry_run: bool = False,
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning.
 
-    With --steps it is a trial, kept apart in .runs/trial.
+    With --steps it is a trial: it is kept apart, below --out or .runs, in a folder of its own, and counts nowhere.
     """
     if not row:
         raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
-    if min(seed, default=0) < 0:
-        raise InputError("--seed", f"must be 0 or more, got {min(seed)}")
     if keep is not None and (tables := TABLES.keys() & {*row}):
         raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
     chosen = [
         found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
     ]
-    store = _store_of(scale, out, setup)
+    _heeded(setup, {found.data for found in chosen})
+    store = _store(scale, out, setup)
     _run(chosen, seed or None, store, workers, dry_run, setup)
 
 
@@ -101,10 +116,10 @@ def run(
 def reproduce(
     table: Table,
     scale: Scale = "desk",
-    data: Data = "scenes",
-    seed: int = 0,
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
+    seed: Seed = 0,
     out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
-    workers: int = 2,
+    workers: PositiveInt = 2,
     dry_run: bool = False,
     from_results: Annotated[
         bool, tyro.conf.arg(help="run nothing, only render the committed results")
@@ -116,16 +131,19 @@ def reproduce(
 
     committed = Store.at(scale)
     if from_results:
-        print(render(table, committed, scale), end="")
+        if out is not None:
+            raise InputError("--out", "does not go with --from-results", f"`snp table {table} --out {out}` renders it")
+        print(render(table, committed, scale, data), end="")
         return
-    of_data = [row for row in rows_of(table, scale) if row.data == data]
+    if scale == "paper":
+        mend = f"`snp run {table} --scale paper --data-root DIR` runs all rows on published benchmarks"
+        raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+    of_data = select(table, scale, data)
     chosen = [
         row.model_copy(update={"seeds": (seed,)})
         for row in of_data
-        if row.main and row.group == of_data[0].group
+        if row.main and (row.group, row.data) == (of_data[0].group, of_data[0].data)
     ]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
     store = Store(out or Path(".reproduce") / scale, base=committed)
     if dry_run:
         _run(chosen, (seed,), store, workers, dry_run)
@@ -143,15 +161,15 @@ def launch(
     table: Table,
     scale: Scale = "desk",
     cluster: Literal["slurm", "local", "debug"] = "slurm",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
     array_parallelism: Annotated[
-        int | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
+        PositiveInt | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
     ] = None,
     dry_run: Annotated[bool, tyro.conf.arg(help="print every sbatch script; needs no SLURM")] = False,
     wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),  # noqa: B008 - frozen
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Submit what is missing or incomplete of a table, a job for each run, and neither done nor queued.
 
@@ -159,45 +177,55 @@ def launch(
     """
     from tabulate import tabulate
 
-    from snp.experiment.jobs import live, statuses
-    from snp.experiment.launch import Launch, arrays, resources
+    from snp.experiment.jobs import array_limit, launching, live, statuses
+    from snp.experiment.launch import Launch, arrays, look_for_slurm, resources
     from snp.experiment.runner import make_data, planned
     from snp.experiment.work import Place
 
-    chosen, only = _chosen(table, scale, data), _seeds(seeds)
-    store = _store_of(scale, out, setup)
+    chosen, only = select(table, scale, data), _seeds(seeds)
+    _heeded(setup, {row.data for row in chosen})
+    store, slurm = _store(scale, out, setup), cluster == "slurm"
+    jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
-    queued = {} if dry_run and not todo else live(statuses(todo, store))
-    left = [run for run in todo if run.slug not in queued]
-    if not left:
-        print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
-        return
-    here = cluster != "slurm"
-    jobs = Launch(store, Place.of(store, setup), array_parallelism or (2 if here else 256))
-    asked = arrays(resources(chosen, todo, wish), queued)
-    if dry_run:
-        print("\n\n".join(jobs.dry(asked, queued)))
-        return
-    make_data(left, setup)
-    if cluster == "debug":
-        jobs.debug(left)
-    elif cluster == "local":
-        print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}`")
-    else:
-        lines = []
-        for array, record, waits in jobs.slurm(asked, queued):
-            of = array.resources
-            lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
-        print(tabulate(lines, ["job", "name", "runs", "time", "memory", "GPUs", "waits for"], disable_numparse=True))
+    if todo and not dry_run:
+        look_for_slurm(store) if slurm else setup.look_for_device()
+    with nullcontext() if dry_run or not todo else launching(store):
+        queued = live(statuses(todo, store))
+        left = [run for run in todo if run.slug not in queued]
+        if not left:
+            print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
+            return
+        asked = arrays(resources(chosen, todo, wish), queued, array_limit()) if dry_run or slurm else []
+        if dry_run:
+            print("\n\n".join(jobs.dry(asked, queued)))
+            return
+        make_data(left, setup)
+        same = _flags(scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch)
+        if cluster == "debug":
+            jobs.debug(left)
+        elif cluster == "local":
+            print(f"process {jobs.local(chosen, only, left).job}: {len(left)} runs; see `snp status {table}{same}`")
+        else:
+            lines = []
+            head = ["job", "name", "runs", "time", "memory", "GPUs", "waits for"]
+            try:
+                for array, record, waits in jobs.slurm(asked, queued):
+                    of = array.resources
+                    lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
+            finally:
+                if lines:
+                    print(tabulate(lines, head, disable_numparse=True))
+                    print(f"\nsee `snp status {table}{same}`")
 
 
 @app.command
 def status(
     table: Table,
     scale: Scale = "desk",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from tabulate import tabulate
@@ -211,7 +239,7 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    found = statuses(_runs(table, scale, data, seeds), _store(scale, out), ask)
+    found = statuses(_runs(table, scale, data, seeds), _results(scale, out, setup), ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -221,15 +249,16 @@ def status(
 def cancel(
     table: Table,
     scale: Scale = "desk",
-    seeds: Annotated[str, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")] = "",
+    seeds: Seeds = None,
     data: Data | None = None,
     out: Out = None,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """End the queued and running jobs of a table; what runs saves its state first, and goes on when launched again."""
     from snp.experiment.jobs import cancel as end
     from snp.experiment.jobs import statuses
 
-    store = _store(scale, out)
+    store = _results(scale, out, setup)
     ended = end(statuses(_runs(table, scale, data, seeds), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
@@ -240,23 +269,28 @@ def cancel(
 @app.command
 def pretrain(
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: that of the scale's rows")] = None,
     model: Model = "mdetr",
     out: Out = None,
-    threads: Annotated[int, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
-    setup: Annotated[Setup, tyro.conf.OmitArgPrefixes] = Setup(),  # noqa: B008 - frozen
+    threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
+    setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from tqdm import tqdm
 
     from snp import ranks
 
-    spec, store = dense(scale, data, model), _store_of(scale, out, setup)
+    data = data or rows_of("table1", scale)[0].data
+    _heeded(setup, {data})
+    spec, store = dense(scale, data, model), _store(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
+            setup.look_for_device()
             import_module("torch").set_num_threads(threads)
-            total = import_module("snp.experiment.runner").captions(spec, setup)
+            runner = import_module("snp.experiment.runner")
+            runner.make_data([spec], setup)
+            total = runner.captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
             with tqdm(total=total, desc=spec.name, **look) as bar:
                 import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
@@ -272,15 +306,20 @@ def params(scale: Scale = "paper", model: Literal["mdetr", "glip"] = "mdetr") ->
 
 @app.command
 def methods() -> None:
-    """List the compression methods."""
+    """List the compression methods, and the names of rows that are one of them with options."""
     from tabulate import tabulate
 
+    from snp.compression.aliases import ALIASES
     from snp.compression.registry import methods as registered
 
     lines = [
         [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
         for name, cls in registered().items()
     ]
+    for name, (method, options) in ALIASES.items():
+        cls = registered()[method]
+        told = ", ".join([method, *(f"{option}={value}" for option, value in options.items())])
+        lines.append([name, cls.kind, cls.stage, ", ".join(cls.modes()), f"the same as {told}", cls.source])
     print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
 
 
@@ -295,16 +334,15 @@ def table(
     """Print a table from results alone: readable markdown, every metric as csv, or latex."""
     from snp.report.table import table as render
 
-    print(render(table, _store(scale, out), scale, data, format), end="")
+    print(render(table, _results(scale, out), scale, data, format), end="")
 
 
 @app.command
 def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", out: Out = None) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
-    from snp.report.claims import claims_markdown
-    from snp.report.frame import Measured
+    from snp.report.claims import claims_table
 
-    print(claims_markdown(Measured(rows_of(table, scale), _store(scale, out))), end="")
+    print(claims_table(table, _results(scale, out), scale), end="")
 
 
 @app.command
@@ -314,7 +352,7 @@ def figure(
     ],
     png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
-    data: Data = "scenes",
+    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
     out: Out = None,
 ) -> None:
     """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
@@ -323,11 +361,13 @@ def figure(
     from snp.report.table import markdown
 
     if name == "scaling":
+        if out or data or scale != "desk":
+            raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
-        print(scaling.figure(scaling.MEASURED, png or Path("scaling.png")))
+        print(scaling.figure(scaling.MEASURED, png or _new("scaling.png")))
         return
-    store = _store(scale, out)
-    print(draw(name, store, scale, data, png or Path(f"{name}.png")))
+    store, data = _results(scale, out), data or rows_of(name, scale)[0].data
+    print(draw(name, store, scale, data, png or _new(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
 
@@ -339,7 +379,7 @@ def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = 
     store = Store.at("desk")
     if not check:
         print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
-    elif rendered(path.read_text(), store) != path.read_text():
+    elif rendered(text := read_text(path), store, path) != text:
         raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
@@ -355,26 +395,34 @@ def data(
     png: Annotated[Path | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Path | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
     decode: Annotated[bool, tyro.conf.arg(help="check: read every picture to its end")] = True,
-    workers: int = 2,
+    workers: PositiveInt = 2,
 ) -> None:
     """Make a data set from its seed, show a page of its samples, or check the folder of a published benchmark."""
     if (action == "check") != (name in get_args(Published)):
         known = get_args(Published) if action == "check" else get_args(Data)
         raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    unheeded = {
+        "--root": action == "check" and root,
+        "--data-root": action != "check" and data_root,
+        "--png": action != "show" and png,
+        "--source": name != "stamps" and source,
+    }
+    if ignored := [option for option, given in unheeded.items() if given]:
+        raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
     if action == "check":
         _check(name, data_root, decode)
         return
+    page = (png or _new(f"{name}.png")) if action == "show" else None
     from snp.experiment import prepare
 
-    root = root or prepare.data_folder(scale, name)
-    if source or not prepare.is_made(root):
-        prepare.make(root, scale, name, workers, **({} if source is None else {"source": source}))
-    if action == "make":
+    options = {} if source is None else {"source": source}
+    root = prepare.ready(root or prepare.data_folder(scale, name), scale, name, workers, **options)
+    if page is None:
         print(root)
         return
     from snp.data.show import sample_page
 
-    print(sample_page(root, png or Path(f"{name}.png")))
+    print(sample_page(root, page))
 
 
 def _check(name: Published, root: Path | None, decode: bool) -> None:
@@ -396,13 +444,16 @@ def demo(
     checkpoint: Annotated[
         tuple[Path, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
     ] = (),
-    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("demo.png"),
+    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
 
+    png = png or _new("demo.png")
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
-    found = [(one := Checkpoint.of(folder), predict(one, picture, text)) for folder in folders]
+    checkpoints = [Checkpoint.of(folder) for folder in folders]
+    found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
         print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
@@ -411,8 +462,8 @@ def demo(
 
 @app.command
 def predictions(
-    png: Annotated[Path, tyro.conf.arg(help="file to write")] = Path("predictions.png"),
-    number: Annotated[int, tyro.conf.arg(help="which sample of each benchmark")] = 0,
+    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
+    number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
     scale: Scale = "desk",
     data: Data = "scenes",
     out: Out = None,
@@ -420,19 +471,21 @@ def predictions(
     """Draw one sample of every task as the dense and as the compressed model see it."""
     from snp.experiment.demo import page
 
-    print(page(_store(scale, out), scale, data, png, number))
+    print(page(_results(scale, out), scale, data, png or _new("predictions.png"), number))
 
 
 @app.command
 def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
-    scale: Scale = "desk",
-    data: Data = "scenes",
+    scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
+    data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
     keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
     """
+    if what != "train" and (scale or data):
+        raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
     if what == "scoring":
         print(import_module("snp.experiment.bench_scoring").scoring())
     elif what == "eval":
@@ -444,39 +497,66 @@ def bench(
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
-        print(import_module("snp.experiment.bench").train(scale, data))
+        print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
 
 
-def _chosen(table: str, scale: Scale, data: Data | None) -> list[Row]:
-    """The rows of a table, on one data set or on all."""
-    chosen = [row for row in rows_of(table, scale) if data in (None, row.data)]
-    if not chosen:
-        raise InputError(f"{table} --data {data}", f"has no rows at scale {scale}")
-    return chosen
+def _new(name: str) -> Path:
+    """A picture in the working folder that nobody named: it takes the place of none that is there."""
+    if (path := Path(name)).exists():
+        raise InputError(path, "is there already", f"--png {name} replaces it, --png FILE leaves it")
+    return path
 
 
-def _seeds(text: str) -> tuple[int, ...] | None:
+def _seeds(text: str | None) -> tuple[int, ...] | None:
     """`0,1` as numbers; None for all."""
-    if text and not all(part.isdecimal() for part in text.split(",")):
-        raise InputError("--seeds", f"must be numbers of 0 or more, got {text}", "as --seeds 0,1,2")
-    return tuple(map(int, text.split(","))) if text else None
+    try:
+        return None if text is None else TypeAdapter(tuple[Seed, ...]).validate_python(text.split(","))
+    except ValidationError:
+        raise InputError("--seeds", f"must be numbers from 0 to {2**32 - 1}, got {text!r}", "as 0,1,2") from None
 
 
-def _runs(table: str, scale: Scale, data: Data | None, seeds: str) -> list[AnyRun]:
+def _flags(**given: object) -> str:
+    """Flags as they are written behind a command, but for those that were not given."""
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
+def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None) -> list[AnyRun]:
     """All runs of a table's rows, each once, parents first."""
     only = _seeds(seeds)
-    chosen = _chosen(table, scale, data)
+    chosen = select(table, scale, data)
     return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
 
 
-def _store(scale: Scale, out: Path | None) -> Store:
-    """The committed results, or a folder of one's own that borrows their dense checkpoint."""
+def _heeded(setup: Setup, data: set[Data]) -> None:
+    """Refuses an option that no run on these data heeds."""
+    of_real = {"--data-root": setup.data_root, "--shortest": setup.shortest, "--loaders": setup.loaders}
+    for option, given in of_real.items():
+        if given is not None and "real" not in data:
+            problem = f"is of published benchmarks, but {' and '.join(sorted(data))} are drawn"
+            raise InputError(option, problem, "leave it out, or add --scale paper")
+
+
+def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+    """Where the runs are: the committed results, or a folder of one's own that borrows their dense checkpoint.
+
+    Trials are apart from both, each in a folder of its own.
+    """
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}", "is no folder", "name one, or a new one")
+    if setup.trial is not None:
+        return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial)
     return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
 
 
-def _store_of(scale: Scale, out: Path | None, setup: Setup) -> Store:
-    """As `_store`, but trials are kept apart, and from all that is finished."""
-    return Store(out or Path(".runs") / "trial") if setup.steps else _store(scale, out)
+def _results(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+    """As `_store`, for commands that only read: a folder that is named is there, and what is left out is said."""
+    if out is not None and not out.is_dir():
+        problem = "is no folder" if out.exists() else "no such folder"
+        raise InputError(f"--out {out}", problem, f"without --out it is {Store.at(scale).root}")
+    store = _store(scale, out, setup)
+    if trials := sorted(path.name for path in store.root.glob("trial-*/")):
+        print(f"snp: left out, as trials say nothing: {', '.join(trials)} in {store.root}", file=sys.stderr)
+    return store
 
 
 def _run(
@@ -500,7 +580,7 @@ def _states(row: Row, store: Store) -> list[str]:
     """Per seed: missing, done, or how many of the row's runs are done."""
     texts = []
     for seed in row.seeds:
-        states = [store.state(run) for run in row.runs(seed)[1:]]
+        states = [store.state(run) for run in _own(row, seed)]
         done = states.count("done")
         partial = f"incomplete ({done} of {len(states)} runs)"
         texts.append("done" if done == len(states) else partial if {*states} != {"missing"} else "missing")
@@ -518,10 +598,15 @@ def _mean_seconds(store: Store) -> dict[str, float]:
 
 def _left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict[str, float]) -> str:
     """Time that the missing and incomplete runs will take, pre-training left out."""
-    todo = [_sort(run) for row in rows for seed in seeds for run in row.runs(seed)[1:] if not store.find(run)]
+    todo = [_sort(run) for row in rows for seed in seeds for run in _own(row, seed) if not store.find(run)]
     if not all(sort in costs for sort in todo):
         return "?"
     return f"{sum(costs[sort] for sort in todo) / 60:.0f} min" if todo else ""
+
+
+def _own(row: Row, seed: int) -> list[AnyRun]:
+    """The runs of a seed that are its row's own: dense models are shared by all."""
+    return [run for run in row.runs(seed) if run.kind != "pretrain"]
 
 
 def _sort(run: AnyRun) -> str:

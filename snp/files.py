@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from typing import Any
 
 from snp.errors import InputError
 
+PART = ".part"
+"""How the names of files end that are being written."""
 _NO_ROOM = 1 << 16
 """Bytes left on a disk that is full: its last blocks are too few for what was to be written."""
 
@@ -25,7 +28,7 @@ def replacing(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,24 +53,37 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
     """Yields None to the one process that holds the lock of `path` until the end of the block, to others its `about`.
 
     The file is there while it is held. The system gives the lock back when its process ends, however it ends.
+
+    Raises:
+        InputError: the file cannot be locked, as on a file system without locks; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+")  # noqa: SIM115 - held open: it is the lock
+        try:
+            # what a link leads to may be anybody's
+            number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InputError(path, "is a link, where a lock shall be", "move it away") from None
+            raise
+        file = os.fdopen(number, "a+b")  # held open: it is the lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             with file:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                yield _about(file)
-                return
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    yield _about(file)
+                    return
+                if not file.tell():  # nobody wrote in it: it is new
+                    path.unlink(missing_ok=True)
+                mend = "use a folder on a file system with locks: Lustre mounted with -o flock, NFS without nolock"
+                raise InputError(path, f"cannot be locked: {error.strerror}", mend) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # the one before has removed it in the meantime
     with file:
         file.truncate(0)
-        file.write(json.dumps(about))
+        file.write(json.dumps(about).encode())
         file.flush()
         try:
             yield None
@@ -78,10 +94,16 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
 
 def _about(file: Any) -> dict[str, Any]:
     file.seek(0)
+    return json_object(file.read())
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """What a JSON object holds; nothing where it is another value, half written, or no JSON at all."""
     try:
-        return dict(json.load(file))
-    except ValueError:  # it is being written
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> Path:
@@ -92,17 +114,52 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> Path:
-    """Write `value` as JSON with sorted keys, atomically: equal values give equal bytes."""
-    return write_atomic(path, json.dumps(value, indent=indent, sort_keys=True) + "\n")
+    """Write `value` as JSON with sorted keys, atomically: equal values give equal bytes.
+
+    Raises:
+        InputError: a number in it is not finite, which JSON cannot say; the file stays as it was.
+    """
+    if (field := not_finite(value)) is not None:
+        raise InputError(f"{path}: {field}", "is not finite (nan or infinite)", "nothing was written")
+    return write_atomic(path, json.dumps(value, indent=indent, sort_keys=True, allow_nan=False) + "\n")
+
+
+def not_finite(value: Any) -> str | None:
+    """Where in a JSON value the first number stands that is not finite, as ``metrics.splits.val``; else None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, item in items:
+        if (below := not_finite(item)) is not None:
+            return f"{name}.{below}".rstrip(".")
+    return None
+
+
+def read_text(path: str | Path, mend: str = "") -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is in another encoding.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(path, "file not found", mend) from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", mend) from None
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"is not UTF-8: {error}", mend or "write it in UTF-8") from None
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; an InputError names the file when it is missing or cut."""
+    """Read a JSON file, UTF-8 with or without a byte order mark; an InputError names one that cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number or brackets without end
         raise InputError(path, f"not valid JSON: {error}", "delete it or write it again") from None
 
 

@@ -92,26 +92,35 @@ def end() -> None:
 
 def _environment() -> int | None:
     """This process's number on its machine, with all that torch needs in the environment; None for one alone."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if _number("WORLD_SIZE", 1) > 1:
         for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
             if name not in os.environ:
                 raise InputError("WORLD_SIZE", f"is {os.environ['WORLD_SIZE']}, and {name} is not set", "use torchrun")
-        return int(os.environ.get("LOCAL_RANK", 0))
+        for name in ("RANK", "MASTER_PORT"):
+            _number(name, 0)
+        return _number("LOCAL_RANK", 0)
     # of the step, which srun alone makes: a job's own script, which runs once, sees SLURM_NTASKS too
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if int(tasks) < 2:
+    tasks = _number("SLURM_STEP_NUM_TASKS", 1)
+    if tasks < 2:
         return None
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     step = f"{os.environ.get('SLURM_JOB_ID')}.{os.environ.get('SLURM_STEP_ID')}"
     os.environ |= {
         "RANK": os.environ["SLURM_PROCID"],
-        "WORLD_SIZE": tasks,
+        "WORLD_SIZE": str(tasks),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "MASTER_ADDR": os.environ.get("MASTER_ADDR") or SlurmJobEnvironment().hostnames[0],
         "MASTER_PORT": os.environ.get("MASTER_PORT") or str(random.Random(step).randint(20000, 60000)),
     }
-    return int(os.environ["LOCAL_RANK"])
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(name, f"must be a number, got {text!r}", "unset it, or start the processes with torchrun")
+    return int(text)
 
 
 # -- what they agree on ------------------------------------------------------------------------------------------
@@ -193,15 +202,26 @@ def spread(
 ) -> list[T]:
     """work(item) of every item, in order and in every process; each is done by one of them, in turn.
 
+    An error of one is raised in all of them.
+
     Args:
         ready: what `work` is given for the items that are this process's own, in their order.
     """
-    own = [work(item) for item in ready(islice(items, rank(), None, size()))]
     if size() == 1:
-        return own
+        return [work(item) for item in ready(items)]
+    done: list[T] = []
+    failed: Exception | None = None
+    try:
+        done += (work(item) for item in ready(islice(items, rank(), None, size())))
+    except Exception as error:
+        failed = error
     found: list[Any] = [None] * size()
-    dist.all_gather_object(found, own)
-    return [found[i % size()][i // size()] for i in range(sum(map(len, found)))]
+    dist.all_gather_object(found, (done, failed))
+    for _, error in found:
+        if error is not None:
+            raise error
+    own = [part for part, _ in found]
+    return [own[i % size()][i // size()] for i in range(sum(map(len, own)))]
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------

@@ -132,10 +132,13 @@ def itersnip(weights: Arrays, gradient: Gradient, batches: int, count: int, roun
 
 
 def chita(
-    weights: Arrays, gradient: Gradient, batches: int, count: int, rounds: int = 1,
-    ridge: float = 1e-4, iterations: int = 20, block: int = 10_000,
+    weights: Arrays, gradient: Gradient, batches: int, count: int, rounds: int = 1, ridge: float = 1e-4,
+    iterations: int = 20, samples: int = 4,
 ) -> tuple[Arrays, Arrays]:  # fmt: skip
-    """(masks, weights): in d = w - w0 the quadratic is d'Hd/2 + g'd, H = sum of gg' + n lambda I, g the sum of g."""
+    """(masks, weights): in d = w - w0 it is d'Hd/2 + g'd/samples and a constant, g the sum of gradients.
+
+    H = sum of gg' + n lambda I. A step goes down the gradient by t/(n lambda) from the best weights of a support.
+    """
     ends = np.cumsum([w.size for w in weights.values()])
 
     def shaped(flat: np.ndarray) -> Arrays:
@@ -145,18 +148,33 @@ def chita(
     for fallen in stages(len(w0), count, rounds):
         rows = [np.concatenate([g.ravel() for g in gradient(shaped(w0), i).values()]) for i in range(batches)]
         hessian = sum(np.outer(g, g) for g in rows) + batches * ridge * np.eye(len(w0))
-        steepest = np.linalg.svd(rows, compute_uv=False)[0] ** 2 + batches * ridge  # the largest curvature
-        slope, w, alive = sum(rows), w0.copy(), shaped(w0 != 0)
+        slope, alive = sum(rows) / samples, shaped(w0 != 0)
+
+        def largest(w: np.ndarray, alive: Arrays = alive, fallen: int = fallen) -> np.ndarray:
+            return np.concatenate([mask.ravel() for mask in fall(shaped(np.abs(w)), alive, fallen).values()])
+
+        def best(kept: np.ndarray, h: np.ndarray = hessian, slope: np.ndarray = slope, w0: np.ndarray = w0):
+            d = np.where(kept, 0, -w0)
+            d[kept] = np.linalg.solve(h[np.ix_(kept, kept)], -(slope + h @ d)[kept])
+            return d, d @ h @ d / 2 + slope @ d + batches / samples**2 / 2
+
+        kept = largest(w0)
+        d, objective = best(kept)
         for _ in range(iterations):
-            w = w - (hessian @ (w - w0) + slope) / steepest
-            kept = np.concatenate([mask.ravel() for mask in fall(shaped(np.abs(w)), alive, fallen).values()])
-            w = w * kept
-        for start in range(0, len(w), block):
-            own = [i for i in range(start, min(start + block, len(w))) if kept[i]]
-            others = np.setdiff1d(np.arange(len(w)), own)
-            pull = slope[own] + hessian[np.ix_(own, others)] @ (w - w0)[others]
-            w[own] = w0[own] - np.linalg.solve(hessian[np.ix_(own, own)], pull)
-        w0 = w
+            down, near, t, far, moved = hessian @ d + slope, 0.0, 1.0, 1.0, False
+            for _ in range(10):
+                other = largest(w0 + d - t / (batches * ridge) * down)
+                if (other == kept).all():
+                    near = t
+                elif best(other)[1] < objective * (1 - 1e-6):
+                    kept, (d, objective), moved = other, best(other), True
+                    break
+                else:
+                    far = t
+                t = (near + far) / 2
+            if not moved:
+                break
+        w0 = np.where(kept, w0 + d, 0)
     return shaped(kept), shaped(w0)
 
 

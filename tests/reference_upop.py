@@ -75,8 +75,8 @@ def upop(
         with torch.no_grad():
             for name, parameter in dense.named_parameters():
                 parameter -= lr * masked.get_parameter(name).grad * scale.get(name, 1)
-        if (step + 1) % interval == 0 or step + 1 == steps:
-            rank(masks, (step + 1) / steps, removals, official)
+        if (step if official else step + 1) % interval == 0 or step + 1 == steps:
+            (rank_officially if official else rank)(masks, (step + 1) / steps, removals)
     return {mask.place: (mask.value == 1).tolist() for mask in masks}
 
 
@@ -85,13 +85,19 @@ def spread(value: Tensor, parameter: Tensor) -> Tensor:
     return value if parameter.dim() == 1 else value[:, None]
 
 
-def rank(masks: list[Mask], time: float, removals: int, official: bool) -> None:
-    """Lower the entries of highest z until the share of this time has gone; one entry of every mask stays."""
+def z_scores(masks: list[Mask]) -> dict[tuple[str, int, str], np.ndarray]:
+    """Place -> the z of every entry of a mask, among all of attention or all of FFN."""
     z = {}
     for part in ("attention", "ffn"):
         group = [mask for mask in masks if mask.place[2] == part]
         values = np.concatenate([mask.gradient.numpy() for mask in group])
         z |= {mask.place: (mask.gradient.numpy() - values.mean()) / values.std(ddof=1) for mask in group}
+    return z
+
+
+def rank(masks: list[Mask], time: float, removals: int) -> None:
+    """Lower the entries of highest z until the share of this time has gone; one entry of every mask stays."""
+    z = z_scores(masks)
     entries = sorted(
         (-z[mask.place][e], i, e)
         for i, mask in enumerate(masks)
@@ -100,7 +106,7 @@ def rank(masks: list[Mask], time: float, removals: int, official: bool) -> None:
     )
     sizes = [masks[i].cost for _, i, _ in entries]
     whole = sum(mask.cost * len(mask.value) for mask in masks)
-    if time == 1 and not official:  # the least prunable are kept, as long as they fit
+    if time == 1:  # the least prunable are kept, as long as they fit
         gone, left = [], whole - removals - sum(mask.cost for mask in masks)
         for entry, size in reversed(list(zip(entries, sizes, strict=True))):
             if size <= left:
@@ -108,11 +114,23 @@ def rank(masks: list[Mask], time: float, removals: int, official: bool) -> None:
             else:
                 gone.append(entry)
     else:
-        price = {ATTENTION_COST: 36, FFN_COST: 1} if official else {size: size for size in set(sizes)}
-        reached = np.cumsum([0, *(price[size] for size in sizes)])
-        aim = math.sin(math.pi / 2 * time) * removals / whole * sum(price[m.cost] * len(m.value) for m in masks)
-        gone = entries[: int(np.argmin(abs(reached - aim)))]
+        reached = np.cumsum([0, *sizes])
+        gone = entries[: int(np.argmin(abs(reached - math.sin(math.pi / 2 * time) * removals)))]
     for mask in masks:
         mask.value.fill_(1.0)
     for _, i, e in gone:
         masks[i].value[e] = 0.0 if time == 1 else 1 - math.sin(math.pi / 2 * time)
+
+
+def rank_officially(masks: list[Mask], time: float, removals: int) -> None:
+    """Lower what lies above the entry at which the summed price is nearest to the share of this time; 36 or 1 each."""
+    z, price = z_scores(masks), {ATTENTION_COST: 36, FFN_COST: 1}
+    entries = sorted(((value, price[mask.cost]) for mask in masks for value in z[mask.place]), reverse=True)
+    whole = sum(mask.cost * len(mask.value) for mask in masks)
+    aim = math.sin(math.pi / 2 * time) * removals / whole * sum(cost for _, cost in entries)
+    threshold = entries[int(np.argmin(abs(np.cumsum([cost for _, cost in entries]) - aim)))][0]
+    for mask in masks:
+        lowest = min(z[mask.place])
+        for e, value in enumerate(z[mask.place]):
+            lowered = value > threshold and value > lowest
+            mask.value[e] = 1 - math.sin(math.pi / 2 * time) if lowered else 1.0

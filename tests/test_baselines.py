@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from conftest import example, loss_of, views
+from conftest import PATHS, example, loss_of, two_towers, views
 
+import snp
 from baselines.ranking import norms, quantiles
 from snp.compression.budget import Budget
 from snp.compression.method import Problem
@@ -85,7 +86,7 @@ def test_global_scope_prunes_a_weak_layer_more(two_towers):
 def test_norms_of_attention_units_cover_all_heads_rows_columns_and_biases(two_towers):
     _, problem = plan_of(two_towers, "dense")
     block = problem.towers["vision"].blocks[0]
-    dims = torch.arange(block.n_heads) * block.d_head + 3  # dimension 3 of every head
+    dims = torch.arange(block.n_heads) * block.d_qk + 3  # dimension 3 of every head
     square = (
         block.weight("v")[dims].square().sum()
         + block.bias("v")[dims].square().sum()
@@ -132,3 +133,31 @@ def test_cross_modal_says_when_it_ends_at_its_ceiling(two_towers):
 def test_cross_modal_needs_layers_that_exist(two_towers):
     with pytest.raises(InputError, match="no range"):
         plan_of(two_towers, "cross-modal", first=1, last=7)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name, mode", [
+    ("magnitude-structured", {}), ("random-structured", {}), ("cross-modal", {}), ("upop", {}),
+    ("upop", {"mode": "official"}),
+])  # fmt: skip
+def test_models_of_every_precision_are_cut_to_the_budget_and_keep_their_precision(name, mode, kind):
+    small, plan = snp.compress(
+        two_towers().to(kind), name, towers=PATHS, keep=0.6, calibration=[(x.to(kind), ids) for x, ids in [example()]],
+        loss=lambda model, batch: loss_of(model, batch).float(), steps=6,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01), **mode,
+    )  # fmt: skip
+    whole = sum(p.numel() for p in two_towers().parameters())
+    assert {p.dtype for p in small.parameters()} == {kind}
+    assert sum(p.numel() for p in small.parameters()) == whole - plan.cost()["removed"]
+    if not plan.note:
+        assert plan.cost()["removed"] / whole == pytest.approx(0.4, abs=0.1 if mode else 0.01)
+
+
+def test_norms_of_half_precision_are_those_of_float32():
+    """A unit of 65 weights of 200 has a norm of 1,612 but a square of 2.6 million, which float16 cannot hold."""
+    model = two_towers().half()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(200.0)
+    _, problem = plan_of(model, "dense")
+    assert norms(problem)["vision", 0, "ffn"].tolist() == pytest.approx([200 * 65**0.5] * 128)

@@ -9,6 +9,7 @@ import pytest
 from synthetic import fill
 
 from snp.cli import main
+from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
 from snp.experiment.store import Store
 from snp.experiment.tables import find, rows
@@ -135,6 +136,7 @@ def test_a_table_can_be_had_as_csv_and_as_a_figure(
 ) -> None:
     main(["table", "table1", "--format", "csv", "--out", str(results)])
     assert capsys.readouterr().out.startswith("data,method,label,kind,group,target,benchmark,")
+    fill(Store(results), find("scenes/snp@60", "desk"), [0.90])
     main(["figure", "table1", "--png", str(tmp_path / "figure.png"), "--out", str(results)])
     assert (tmp_path / "figure.png").exists()
 
@@ -164,6 +166,7 @@ def _children_seconds() -> float:
 def test_all_methods_are_listed_with_kind_stage_and_modes(capsys: pytest.CaptureFixture[str]) -> None:
     main(["methods"])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
-    assert list(lines) == list(methods())
+    assert list(lines) == [*methods(), *ALIASES]
     assert all(cls.kind in lines[name] and cls.stage in lines[name] for name, cls in methods().items())
     assert "corrected, official" in lines["multiflow"] and "official" not in lines["snp"]
+    assert "omp" in lines["magnitude"] and "prune=False" in lines["snp-cross-only"]

@@ -1,5 +1,8 @@
-"""What every registered method must hold to, whatever it does: budget, exclusiveness, ties, seeds, clear errors."""
+"""What every registered method must hold to, whatever it does: budget, ties, seeds, types, copies, clear errors."""
 
+import copy
+import functools
+import pickle
 import re
 
 import pytest
@@ -16,12 +19,20 @@ from snp.compression.surgery import apply, substitute
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 
+HALF = {torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Types of half precision, and how far two ways to compute the same are apart in them."""
 METHODS = sorted(methods())
 STEPS = 30
 
 
-def problem_of(keep: float, seed: int = 0) -> Problem:
-    model = two_towers()
+def batch_of(model: torch.nn.Module, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch in the type of the model."""
+    images, words = example(seed=seed)
+    return images.to(next(model.parameters()).dtype), words
+
+
+def problem_of(keep: float, seed: int = 0, dtype: torch.dtype = torch.float32) -> Problem:
+    model = two_towers().to(dtype)
     towers = views(model)
     batches = iter(range(10_000))
     return Problem(
@@ -31,41 +42,49 @@ def problem_of(keep: float, seed: int = 0) -> Problem:
         steps=STEPS,
         seed=seed,
         loss=lambda batch, overrides: loss_of(model, batch, overrides),
-        heldout=lambda: example(seed=next(batches)),
+        heldout=lambda: batch_of(model, next(batches)),
     )
 
 
-def decide(name: str, keep: float = 0.6, seed: int = 0) -> tuple[Problem, Plan]:
+def decide(
+    name: str, keep: float = 0.6, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> tuple[Problem, Plan]:
     """The plan of a method after its whole compression phase, with real weight steps."""
-    problem = problem_of(keep, seed)
+    problem = problem_of(keep, seed, dtype)
     session = get(name).start(problem)
-    optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
+    optimizer = optimizer_of(problem.model, lr=1e-3)
     for step in range(session.apply_at):
         penalty = session.penalty()
-        loss = loss_of(problem.model, example(seed=1000 + step), session.overrides()) + (
+        loss = loss_of(problem.model, batch_of(problem.model, 1000 + step), session.overrides()) + (
             0 if penalty is None else penalty
         )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if session.after_step(step):
-            optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
+            optimizer = optimizer_of(problem.model, lr=1e-3)
     return problem, settle(session, problem.model)
 
 
+decided = functools.cache(decide)
+"""The same for tests that change neither problem nor plan."""
+
+
+def optimizer_of(model: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
+    eps = 1e-4 if next(model.parameters()).dtype == torch.float16 else 1e-8  # its own would be zero there
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1, eps=eps)
+
+
 def trained(model: torch.nn.Module, steps: int = 3) -> torch.nn.Module:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    optimizer = optimizer_of(model, lr=1e-2)
     for step in range(steps):
         optimizer.zero_grad()
-        loss_of(model, example(seed=step)).backward()
+        loss_of(model, batch_of(model, step)).backward()
         optimizer.step()
     return model
 
 
-@pytest.mark.parametrize("keep", [0.7, 0.45])
-@pytest.mark.parametrize("name", METHODS)
-def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
-    problem, plan = decide(name, keep)
+def assert_within_budget(problem: Problem, plan: Plan, name: str) -> None:
     compressed = apply(problem.model, plan, PATHS)
     counts = count(compressed, views(compressed))
     remaining = counts.nonzero if methods()[name].kind == "unstructured" else counts.stored
@@ -77,6 +96,57 @@ def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
     else:
         assert abs(problem.budget.error(remaining)) < 0.01
         assert remaining <= problem.budget.target
+
+
+@pytest.mark.parametrize("keep", [0.7, 0.45])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
+    problem, plan = decide(name, keep)
+    assert_within_budget(problem, plan, name)
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float64])
+@pytest.mark.parametrize("name", METHODS)
+def test_models_of_every_floating_type_are_compressed_or_refused_in_one_line(name, dtype):
+    """Float16 may be too small for a method's gradients, never for its arithmetic; the others are never too small."""
+    try:
+        problem, plan = decide(name, dtype=dtype)
+    except InputError as error:
+        assert dtype == torch.float16 and "finite" in str(error) and "\n" not in str(error)
+        return
+    assert_within_budget(problem, plan, name)
+    compressed = apply(problem.model, plan, PATHS)
+    assert {parameter.dtype for parameter in compressed.parameters()} == {dtype}
+    batch, weights = batch_of(compressed, 77), substitute(problem.model, problem.towers, plan)
+    expected = torch.func.functional_call(problem.model, weights, batch)
+    close = HALF.get(dtype, 1e-9)
+    torch.testing.assert_close(compressed(*batch), expected, atol=close, rtol=close)
+    before = count(compressed, views(compressed))
+    after = count(trained(compressed), views(compressed))
+    assert after.stored == before.stored and after.nonzero <= before.nonzero
+
+
+def by_state(model, fresh, **how):
+    fresh.load_state_dict(copy.deepcopy(model.state_dict()), **how)
+    return fresh
+
+
+@pytest.mark.parametrize("way", [
+    lambda model, fresh: copy.deepcopy(model),
+    lambda model, fresh: pickle.loads(pickle.dumps(model)),
+    lambda model, fresh: by_state(model, fresh),
+    lambda model, fresh: by_state(model, fresh, assign=True),
+], ids=["deepcopy", "pickle", "state_dict", "state_dict, assigned"])  # fmt: skip
+@pytest.mark.parametrize("name", METHODS)
+def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
+    problem, plan = decided(name)
+    model = apply(problem.model, plan, PATHS)
+    copied = way(model, apply(two_towers(seed=9), plan, PATHS))
+    batch = example(seed=79)
+    for _ in range(2):
+        assert torch.equal(copied(*batch), model(*batch))
+        assert count(copied, views(copied)) == count(model, views(model))
+        trained(model), trained(copied)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -171,6 +171,17 @@ def test_images_are_decoded_once_and_again_when_one_changes(tmp_path, monkeypatc
     assert changed.pixels_NCHW[changed.rows["a.png"], :, 0, 0].tolist() == [9, 9, 9]
 
 
+@pytest.mark.parametrize("content", [b"", b"not numpy", None])
+def test_decoded_images_that_are_damaged_are_decoded_again(tmp_path, content):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (SIZE, SIZE), (9, 9, 9)).save(tmp_path / "images" / "a.png")
+    whole = np.array(PixelCache(tmp_path / "images", SIZE, tmp_path / "cache").pixels_NCHW)
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:-9] if content is None else content)
+    assert np.array_equal(PixelCache(tmp_path / "images", SIZE, tmp_path / "cache").pixels_NCHW, whole)
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
 # -- batches ----------------------------------------------------------------------------------------------------
 
 

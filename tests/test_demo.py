@@ -1,10 +1,13 @@
-"""What a model sees, drawn: on any picture, with any checkpoint."""
+"""What a model sees, drawn: on any picture, with any checkpoint; and how to come by models that are not there."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from synthetic import fill
 from torchvision.ops import box_iou
 
 from snp.cli import main
@@ -12,6 +15,7 @@ from snp.errors import InputError
 from snp.experiment.demo import OVERLAP, Checkpoint, predict
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
+from snp.experiment.tables import find
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,105 @@ def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture
         predict(checkpoint, picture, "the red circle and " * 20)
 
 
+def test_a_model_that_says_no_number_is_not_drawn(folder: Path, picture: Path) -> None:
+    checkpoint = Checkpoint.of(folder)
+    torch.nn.init.constant_(checkpoint.model.slot_head.bias, float("nan"))
+    with pytest.raises(InputError, match=r"scenes-pretrain-.*any\.jpg: what the model says of it is not finite"):
+        predict(checkpoint, picture, "the red circle")
+
+
+# -- models that are not there -------------------------------------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a command that cannot go on."""
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+def told(line: str, folder: Path) -> list[str]:
+    """The command that a line names, for this folder."""
+    (command,) = re.findall(r"`snp ([^`]+)`", line)
+    return [str(folder) if word == "FOLDER" else word for word in command.split()]
+
+
 def test_a_folder_without_a_model_is_named(picture: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         Checkpoint.of(tmp_path / "nothing")
+    with pytest.raises(InputError, match="holds no model"):
+        Checkpoint.of(tmp_path)
+
+
+def test_every_checkpoint_is_looked_for_before_anything_is_drawn(
+    folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "demo", str(picture), "the red circle", "--checkpoint", str(folder), str(tmp_path / "none"))
+    assert "no such folder" in line and not capsys.readouterr().out
+
+
+def test_a_result_without_its_model_names_a_command_that_makes_it_elsewhere(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a checkout, which has results and no models: there the run counts as done, and is not done again."""
+    store, row = Store(tmp_path / "runs"), find("scenes/snp@60", "smoke")
+    fill(store, row, [0.9])
+    run = row.finetune(0, "refcoco+")
+    line = refused(capsys, "demo", str(picture), "the red star", "--checkpoint", str(store.folder(run)))
+    assert "only its result is there, not its model" in line and f"then name FOLDER/{run.slug}" in line
+    main([*told(line, tmp_path / "new"), "--dry-run"])
+    assert re.search(rf"missing +{re.escape(run.slug)}\n", capsys.readouterr().out)
+    main([*told(line, store.root), "--dry-run"])
+    assert run.slug not in capsys.readouterr().out, "in its own folder nothing would be done"
+
+
+def test_a_run_that_is_not_done_is_gone_on_with_where_it_is(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, run = Store(tmp_path / "runs"), find("scenes/snp@60", "desk").compress(1)
+    store.begin(run)
+    line = refused(capsys, "demo", str(picture), "the red star", "--checkpoint", str(store.folder(run)))
+    assert "its model is not there" in line
+    assert told(line, tmp_path) == ["run", "scenes/snp@60", "--seed", "1", "--out", str(store.root)]
+
+
+def test_the_committed_dense_models_are_pointed_at(tmp_path: Path) -> None:
+    kept, run = Store.at("desk"), Pretrain(scale="desk", data="scenes")
+    (tmp_path / run.slug).mkdir()
+    shutil.copy(kept.folder(run) / "result.json", tmp_path / run.slug)
+    with pytest.raises(InputError, match=f"it is in {re.escape(str(kept.folder(run)))}"):
+        Checkpoint.of(tmp_path / run.slug)
+
+
+def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_and_with_them_is_drawn(
+    smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    store, png = Store(tmp_path / "runs"), tmp_path / "a.png"
+    page = ["predictions", "--scale", "smoke", "--png", str(png), "--out", str(store.root)]
+    monkeypatch.setenv("SNP_DATA", str(tmp_path / "data"))
+    store.root.mkdir()
+    line = refused(capsys, *page)
+    assert "its model is not there, and so it is with 7 more" in line
+    assert not (tmp_path / "data").exists() and not any(store.root.iterdir())
+    fill(store, find("scenes/dense@100", "smoke"), [0.9])  # a result: from here on another folder is needed
+    line, other = refused(capsys, *page), tmp_path / "other"
+    assert "only its result is there" in line and "then this again with --out FOLDER" in line
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setenv("SNP_DATA", str(smoke_data))
+    shutil.copytree(smoke_dense.root, other)
+    main(told(line, other))
+    main([*page[:-1], str(other)])
+    with Image.open(png) as drawn:
+        assert drawn.width == 1320, "four panels side by side, in two rows"
+    line = refused(capsys, *page[:-1], str(other), "--number", "100000")
+    assert re.search(r"--number 100000: refcoco has \d+ samples", line)
+
+
+def test_what_a_page_cannot_be_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--data real: this page is of data that are made here" in refused(
+        capsys, "predictions", "--scale", "paper", "--data", "real")  # fmt: skip
+    assert "--scale paper --data scenes: no row dense" in refused(capsys, "predictions", "--scale", "paper")
+    assert "there are scenes at scales smoke and desk" in refused(
+        capsys, "predictions", "--scale", "smoke", "--data", "stamps")  # fmt: skip

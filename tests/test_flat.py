@@ -144,7 +144,9 @@ def test_a_cache_is_used_until_the_file_the_vocabulary_or_the_context_changes(ro
     assert "mated" in Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True).names
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "no header", "offsets", "missing", "rows", "codes"])
+@pytest.mark.parametrize("damage", [
+    "cut", "empty", "no header", "offsets", "missing", "rows", "codes", "kind", "shape", "nothing", "scalar",
+])
 def test_a_damaged_cache_is_named_and_made_again(root, damage):
     made = Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
     (cache,) = (root / "cache").iterdir()
@@ -162,12 +164,39 @@ def test_a_damaged_cache_is_named_and_made_again(root, damage):
             "offsets": {"box_at": made.box_at[::-1].copy()},
             "rows": {"id_N": made.id_N[1:]},
             "codes": {"type_N": made.type_N + 99},
+            "kind": {"token_T": made.token_T.astype(np.int64)},
+            "shape": {"box_M4": made.box_M4[:, :3].copy()},
+            "nothing": {"name_at": made.name_at[:0], "name": made.name[:0]},
+            "scalar": {"id_N": np.array(3)},
         }[damage]
         replace(made, **change).save(cache)
     with pytest.raises(InputError, match=rf"{cache.name}.*delete it"):
         Flat.load(cache)
     assert_equal(Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True), made)
     assert cache.read_bytes() == whole and [cache] == list((root / "cache").iterdir())
+
+
+def test_a_folder_where_no_cache_can_be_kept_is_read_all_the_same(root):
+    (root / "cache").write_text("a file of a user")
+    flat = Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
+    assert_equal(flat, Flat.of(ENTRIES, VOCABULARY, CONTEXT))
+    assert (root / "cache").read_text() == "a file of a user"
+
+
+def test_files_of_others_beside_a_cache_are_left_alone(root):
+    (root / "cache").mkdir()
+    for name in ("file.safetensors", "file-0123456789ab.safetensors", ".file"):
+        (root / "cache" / name).write_text("a file of a user")
+    Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
+    kept = [path.read_bytes() for path in (root / "cache").iterdir()]
+    assert len(kept) == 4 and kept.count(b"a file of a user") == 3
+
+
+def test_a_cache_of_captions_that_were_cut_otherwise_is_made_anew(root, monkeypatch):
+    Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
+    monkeypatch.setattr(tokens, "VERSION", tokens.VERSION + 1)
+    Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
+    assert len(list((root / "cache").iterdir())) == 2
 
 
 @pytest.mark.parametrize("change", [
@@ -181,6 +210,15 @@ def test_a_damaged_cache_is_named_and_made_again(root, damage):
     lambda d: d["annotations"][3].update(tokens_positive=[[0, 999]]),
     lambda d: d["annotations"][3].update(image_id=-1),
     lambda d: d["annotations"].insert(0, 7),
+    lambda d: d["annotations"][3].update(image_id=[1]),
+    lambda d: d["annotations"][3].update(category_id="dog"),
+    lambda d: d["annotations"][3].update(category_id=2**64),
+    lambda d: d["annotations"][3].update(bbox=[1, 2, 10**400, 12]),
+    lambda d: d["images"][3].update(id=2**64),
+    lambda d: d["images"][3].update(caption="\ud83d"),
+    lambda d: d["images"][3].update(dataset_name=7),
+    lambda d: d["images"][3].update(original_id=[]),
+    lambda d: d["images"][3].update(tokens_positive_eval=[[[0, 999]]]),
     lambda d: d.pop("images"),
     lambda d: d.update(annotations={}),
     lambda d: None,

@@ -7,13 +7,18 @@ import operator
 import pytest
 import torch
 import torchvision.models.detection._utils as reference
+from pydantic import ValidationError
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
 from snp.errors import InputError
-from snp.models.config import GLIP_SMOKE
+from snp.experiment import saved
+from snp.experiment.store import Store
+from snp.files import read_json
+from snp.models.config import GLIP_DESK, GLIP_PAPER, GLIP_SMOKE
+from snp.models.family import parse
 from snp.models.glip import GLIP, BiAttention
 from snp.models.mdetr import TOWERS
 from snp.models.pyramid import DynamicBlock, Pyramid
@@ -178,8 +183,68 @@ def test_alignment_logits_equal_their_formula_place_by_place_and_word_by_word() 
         assert float(out.logits_BNL[b, n, token]) == pytest.approx(expected, abs=1e-5)
 
 
+def official(alignment: str = "official") -> GLIP:
+    return GLIP(GLIP_SMOKE.model_copy(update={"alignment": alignment}))
+
+
 @torch.no_grad()
-def test_losses_equal_plain_loops(model: GLIP) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_official_alignment_is_that_of_the_public_code_place_by_place_and_word_by_word(seed: int) -> None:
+    """The text is normalised first, then halved and mapped; places are taken as they are; the bias is of that text."""
+    torch.manual_seed(seed)
+    model, kept = official().eval(), {}
+    model.log_scale.fill_(float(torch.randn(())))
+    for parameter in (*model.word.parameters(), *model.word_bias.parameters()):
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.head[-1].register_forward_hook(lambda module, inputs, levels: kept.update(levels=levels))
+    model.read[-1].register_forward_hook(lambda module, inputs, text: kept.update(text=text))
+    out = model(*batch(seed).inputs)
+    regions = [place.tolist() for level in kept["levels"] for place in level[0].flatten(1).T]
+    weight, shift = model.word.weight.tolist(), model.word.bias.tolist()
+    bias, bias0 = model.word_bias.weight[0].tolist(), float(model.word_bias.bias)
+    for token in range(L):
+        text = kept["text"][0, token].tolist()
+        unit = [x / math.hypot(*text) for x in text]
+        word = [sum(map(operator.mul, row, unit)) / 2 + c for row, c in zip(weight, shift, strict=True)]
+        for n in range(seed, len(regions), 20):
+            dot = sum(map(operator.mul, regions[n], word)) / math.exp(float(model.log_scale))
+            expected = dot + sum(map(operator.mul, unit, bias)) + bias0
+            assert float(out.logits_BNL[0, n, token]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("alignment", "most"), [("official", 50_000.0), ("ours", 50.0)])
+def test_alignment_logits_have_a_limit(alignment: str, most: float) -> None:
+    model = official(alignment=alignment)
+    model.log_scale.fill_(-20.0)
+    logits = model.align(torch.randn(1, 50, 8), torch.randn(1, 4, 32))
+    assert float(logits.max()) == most and float(logits.min()) == -most
+
+
+@torch.no_grad()
+def test_untrained_the_official_alignment_gives_about_one_per_cent_too() -> None:
+    torch.manual_seed(0)
+    likely = official()(*batch().inputs).logits_BNL.sigmoid()
+    assert float(likely.median()) == pytest.approx(0.01, rel=0.3)
+
+
+def test_paper_scale_is_official_and_the_others_are_what_their_checkpoints_are() -> None:
+    assert GLIP_PAPER.alignment == "official" and {GLIP_DESK.alignment, GLIP_SMOKE.alignment} == {"ours"}
+    ours, theirs = GLIP(GLIP_SMOKE).state_dict().keys(), official().state_dict().keys()
+    assert ours - theirs == {"region.weight", "region.bias"} and theirs < ours
+    for path in Store.at("desk").root.glob("*-glip-pretrain-*/model.json"):
+        about = read_json(path)
+        assert "alignment" not in about["config"], "it was saved before there was another one"
+        model, _, _ = saved.load(path.parent)
+        assert model.config.alignment == "ours" and isinstance(model.region, torch.nn.Linear)
+    with pytest.raises(ValidationError, match="alignment"):
+        parse(GLIP_SMOKE.model_dump() | {"alignment": "cosine"})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [False, True])
+def test_losses_equal_plain_loops(model: GLIP, shared: bool) -> None:
+    """`shared`: every token of a phrase of n is told 1/n, as in the public code."""
     one, out = batch(), model(*batch().inputs)
     words = places = boxes = near_all = centre = 0.0
     for b in range(B):
@@ -188,8 +253,12 @@ def test_losses_equal_plain_loops(model: GLIP) -> None:
         for n, m in enumerate(found):
             for token in range(int(one.text_BL[b].sum())):
                 p = float(out.logits_BNL[b, n, token].double().sigmoid())
-                wanted = m >= 0 and bool(one.positive_BML[b, m, token])
-                words -= 0.25 * (1 - p) ** 2 * math.log(p) if wanted else 0.75 * p**2 * math.log(1 - p)
+                wanted = float(m >= 0 and bool(one.positive_BML[b, m, token]))
+                if wanted and shared:
+                    wanted /= int(one.positive_BML[b, m].sum())
+                off = 1 - (p * wanted + (1 - p) * (1 - wanted))
+                entropy = -wanted * math.log(p) - (1 - wanted) * math.log(1 - p)
+                words += (0.25 * wanted + 0.75 * (1 - wanted)) * off**2 * entropy
             if m < 0:
                 continue
             places += 1
@@ -202,7 +271,7 @@ def test_losses_equal_plain_loops(model: GLIP) -> None:
             p = float(out.centre_BN[b, n].double().sigmoid())
             centre -= near * math.log(p) + (1 - near) * math.log(1 - p)
     expected = {"word": words / places, "box": boxes / near_all, "centre": centre / places}
-    parts = detect.losses(out, one)
+    parts = detect.losses(out, one, shared)
     assert {name: float(value) for name, value in parts.items()} == pytest.approx(expected, rel=1e-5)
 
 

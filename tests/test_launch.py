@@ -1,6 +1,8 @@
 """Rows to arrays of jobs, their sbatch scripts, and what became of them: all that needs no SLURM."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,15 +11,28 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import standin
 from processes import alive
 from synthetic import fill
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment import bench_plan
-from snp.experiment.jobs import Job, cancel, keep, launch_folder, live, records, statuses
+from snp.experiment import bench_plan, jobs
+from snp.experiment.jobs import (
+    ELEMENTS,
+    Job,
+    array_limit,
+    cancel,
+    keep,
+    launch_folder,
+    launching,
+    live,
+    records,
+    statuses,
+)
 from snp.experiment.launch import Array, Launch, arrays, resources
 from snp.experiment.manifest import code_state
+from snp.experiment.owner import Owner
 from snp.experiment.resources import Resources
 from snp.experiment.runner import planned
 from snp.experiment.setup import Setup
@@ -82,6 +97,60 @@ def test_what_is_done_is_not_waited_for(tmp_path: Path) -> None:
     assert only.runs == (SNP.finetune(0, "refcoco"),) and only.waits_for({}) is None
 
 
+def holds(planned: Sequence[Array], queued: dict[str, str]) -> None:
+    """Each run of arrays waits for its own parent, where that is still to come."""
+    known = dict(queued)
+    for number, array in enumerate(planned, 1000):
+        waits = array.waits_for(known)
+        for index, run in enumerate(array.runs):
+            parent = known.get(run.parent.slug) if run.parent is not None else None
+            if waits is None:
+                assert parent is None
+            elif waits.startswith("aftercorr:"):
+                assert parent == f"{waits.removeprefix('aftercorr:')}_{index}"
+            else:
+                assert f"afterok:{parent}" == waits
+        known |= array.numbers(str(number))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 24, 1001])
+def test_arrays_are_as_long_as_slurm_takes_them_and_each_run_waits_for_its_own_parent(
+    tmp_path: Path, limit: int
+) -> None:
+    chosen, store = rows("table1", "smoke"), Store(tmp_path)
+    todo = planned(chosen, (0, 1), store)
+    asked = resources(chosen, todo, Resources())
+    found = arrays(asked, {}, limit)
+    assert max(len(array.runs) for array in found) <= limit
+    assert sorted(run.slug for array in found for run in array.runs) == sorted(run.slug for run in todo)
+    holds(found, {})
+    assert len(found) == sum(-(-len(array.runs) // limit) for array in arrays(asked, {}))
+
+
+@pytest.mark.parametrize("limit", [3, 1001])
+@pytest.mark.parametrize("submitted", [1, 2, 3, 4])
+def test_what_comes_later_waits_for_the_elements_that_are_queued(tmp_path: Path, submitted: int, limit: int) -> None:
+    chosen, store = rows("table1", "smoke"), Store(tmp_path)
+    asked = resources(chosen, planned(chosen, (0,), store), Resources())
+    queued: dict[str, str] = {}
+    for number, array in enumerate(arrays(asked, {}, limit)[:submitted], 500):
+        queued |= array.numbers(str(number))
+    left = arrays(asked, queued, limit)
+    holds(left, queued)
+    assert not {run.slug for array in left for run in array.runs} & queued.keys()
+    # nothing was lost of arrays, as what is queued is as it was submitted
+    assert len(left) == len(arrays(asked, {}, limit)) - submitted
+    # of an array that is queued in part, or in another order, each waits for itself
+    first = next(slug for slug, job in queued.items() if job.endswith("_0")) if submitted > 1 else None
+    queued.pop(first, None)
+    holds(arrays(asked, queued, limit), queued)
+
+
+def test_a_fine_tuning_that_is_queued_already_does_not_shift_the_others(tmp_path: Path) -> None:
+    queued = {SNP.pretrain.slug: "5", SNP.finetune(0, "refcoco").slug: "9"}
+    holds(plan([SNP, OMP], Store(tmp_path), queued), queued)
+
+
 def test_resources_are_those_of_scale_and_kind_but_for_what_the_row_or_the_user_says() -> None:
     row = find("real/snp@60", "paper").model_copy(update={"asks": Resources(mem="96G")})
     run = row.compress(0)
@@ -128,6 +197,111 @@ def test_bad_input_is_one_line(
         main(["launch", "table1", "--scale", "smoke", "--out", str(tmp_path), *arguments])
     assert exit.value.code == 2
     assert problem in capsys.readouterr().err
+
+
+# -- a SLURM that takes jobs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(tmp_path: Path, smoke_data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("SNP_DATA", str(smoke_data))
+    return ["launch", "table1", "--scale", "smoke", "--out", str(tmp_path / "runs")]
+
+
+def left_behind(store: Store) -> list[str]:
+    """What submitit wrote for jobs that were never submitted."""
+    folder = launch_folder(store) / "jobs"
+    scripts = [path.name for path in folder.glob(".submission*") if not path.is_symlink()]
+    return scripts + [path.name for path in folder.glob("*.pkl") if "submitted" not in path.name]
+
+
+def test_more_runs_than_slurm_takes_in_an_array_are_several(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm", elements=4)
+    monkeypatch.setenv("PATH", slurm.path)
+    main(command)
+    store = Store(tmp_path / "runs")
+    submitted = [slug for record in records(store) for slug in record.runs]
+    assert sorted(submitted) == sorted({run.slug for row in rows("table1", "smoke") for run in row.runs(0)})
+    assert {len(record.runs) for record in records(store)} <= {1, 2, 3, 4} and left_behind(store) == []
+    assert [record.job for record in records(store)] == list(slurm.jobs), "in the order of submission"
+    assert f"see `snp status table1 --scale smoke --out {tmp_path / 'runs'}`" in capsys.readouterr().out
+
+
+def test_where_sbatch_refuses_in_the_middle_nothing_is_lost_and_a_second_launch_goes_on(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm", most=3)
+    monkeypatch.setenv("PATH", slurm.path)
+    store, every = Store(tmp_path / "runs"), {run.slug for row in rows("table1", "smoke") for run in row.runs(0)}
+    with pytest.raises(SystemExit) as exit:
+        main(command)
+    told = capsys.readouterr()
+    assert exit.value.code == 2 and "Job violates accounting/QOS policy" in told.err
+    assert "what was submitted before is recorded, the same command goes on" in told.err
+    assert told.err.strip().splitlines()[-1].startswith("snp: sbatch: snp-") and "Traceback" not in told.err
+    assert [record.job for record in records(store)] == list(slurm.jobs) and len(slurm.jobs) == 3
+    assert all(job in told.out for job in slurm.jobs), "what was submitted is shown"
+    assert left_behind(store) == []
+
+    slurm.become()
+    main(command)
+    submitted = [slug for record in records(store) for slug in record.runs]
+    assert sorted(submitted) == sorted(every) and left_behind(store) == []
+    main(command)
+    assert f"nothing to submit: {len(every)} runs are queued or running" in capsys.readouterr().out
+
+
+def test_what_a_launch_that_was_killed_left_behind_is_removed_by_the_next(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", standin.slurm(tmp_path / "slurm").path)
+    folder = launch_folder(Store(tmp_path / "runs")) / "jobs"
+    folder.mkdir(parents=True)
+    (folder / f"{'0f' * 16}.pkl").touch()
+    (folder / "mine.pkl").touch()
+    main(command)
+    assert left_behind(Store(tmp_path / "runs")) == ["mine.pkl"]
+
+
+def test_what_cannot_be_recorded_is_cancelled(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    folder = launch_folder(Store(tmp_path / "runs"))
+    folder.mkdir(parents=True)
+    (folder / "submitted").touch()  # a file where the records would be
+    with pytest.raises(SystemExit) as exit:
+        main(command)
+    assert exit.value.code == 2 and "a file is where a folder should be" in capsys.readouterr().err
+    assert slurm.begun == 1 and slurm.jobs == {}
+
+
+def test_of_two_launches_one_submits(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    with launching(Store(tmp_path / "runs")), pytest.raises(SystemExit) as exit:
+        main(command)
+    assert exit.value.code == 2 and slurm.begun == 0
+    assert f"another launch submits runs of it (process {os.getpid()}, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("config", "limit"), [
+    ("MaxArraySize            = 1001\nMaxJobCount             = 10000", 1001), ("MaxArraySize = 4000001", 4000001),
+    ("MaxArraySize = 5000\nSchedulerParameters     = bf_interval=1,max_array_tasks=200,defer", 200),
+    ("MaxArraySize = 0", 1), ("nothing of the kind", ELEMENTS),
+])  # fmt: skip
+def test_slurm_is_asked_how_long_an_array_may_be(
+    config: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", standin.slurm(tmp_path / "slurm", config=config).path)
+    assert array_limit() == limit
+    monkeypatch.setenv("PATH", "")
+    assert array_limit() == ELEMENTS
 
 
 def test_jobs_import_a_frozen_copy_that_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,13 +356,125 @@ def test_without_slurm_the_folders_speak(
     assert "nothing to cancel" in capsys.readouterr().out
 
 
-def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+class Clock(jobs.datetime):
+    """The system's, which somebody sets."""
+
+    hour = 12
+
+    @classmethod
+    def now(cls, tz: object = None) -> jobs.datetime:
+        return jobs.datetime(2026, 1, 1, cls.hour, tzinfo=jobs.UTC)
+
+
+def test_of_two_submissions_the_later_one_counts_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = Store(tmp_path), SNP.pretrain
+    monkeypatch.setattr(jobs, "datetime", Clock)
+    said = {str(job): Job("CANCELLED") for job in range(100, 112)} | {"111": Job("RUNNING")}
+    for job in range(100, 112):  # and more than nine
+        monkeypatch.setattr(Clock, "hour", 23 - (job - 100))
+        keep(store, "slurm", str(job), Path("code"), {run.slug: str(job)})
+    [one] = statuses([run], store, lambda jobs: said)
+    assert (one.state, one.job) == ("running", "111")
+    assert [record.job for record in records(store)] == [str(job) for job in range(100, 112)]
+
+
+def test_records_of_before_they_had_numbers_come_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keep(store, "slurm", "7", Path("code"), {SNP.pretrain.slug: "7"})
+    [path] = (launch_folder(store) / "submitted").iterdir()
+    old = json.loads(path.read_text())
+    del old["number"], old["mark"]
+    path.with_name("2026-11-25T10:00:00+00:00-6.json").write_text(json.dumps(old | {"job": "6"}))
+    assert [record.job for record in records(store)] == ["6", "7"]
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    (b'{"cluster": "moon"}', "cluster: "), (b"[]", "valid dictionary"), (b"", "not valid JSON"),
+    (b"\xff\xfe\xfa", "not valid JSON"), (b"null", "valid dictionary"), (b"[" * 100_000, "not valid JSON"),
+])  # fmt: skip
+def test_a_record_that_cannot_be_read_is_named(content: bytes, problem: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     keep(store, "slurm", "7", Path("code"), {})
     [path] = (launch_folder(store) / "submitted").iterdir()
-    path.write_text('{"cluster": "moon"}')
-    with pytest.raises(InputError, match=r"-7\.json: cluster: "):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"-7\.json: .*{problem}") as error:
         records(store)
+    assert "\n" not in str(error.value) and ": : " not in str(error.value)
+
+
+@pytest.mark.parametrize("change", [
+    {"runs": {"a": "7; rm"}}, {"job": "-1"}, {"job": "x"}, {"job": 7}, {"runs": []}, {"number": -1}, {"more": 1},
+])  # fmt: skip
+def test_a_record_whose_fields_are_odd_is_named(change: dict[str, object], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keep(store, "slurm", "7", Path("code"), {"a": "7"})
+    [path] = (launch_folder(store) / "submitted").iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=rf"-7\.json: {next(iter(change))}"):
+        records(store)
+
+
+def test_a_process_that_has_the_number_of_a_launch_by_now_is_left_alone(tmp_path: Path) -> None:
+    store, run = Store(tmp_path), SNP.pretrain
+    code = "import sys, time; print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, "submitit"], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        keep(store, "local", str(other.pid), Path("code"), {run.slug: str(other.pid)})
+        assert statuses([run], store)[0].state == "queued", "as long as it is the one that was launched"
+        [path] = (launch_folder(store) / "submitted").iterdir()
+        about = json.loads(path.read_text())
+        for mark in (about["mark"] + "0", None):
+            path.write_text(json.dumps(about | {"mark": mark}))
+            found = statuses([run], store)
+            assert found[0].state == "missing" and cancel(found, store) == [] and other.poll() is None
+        other.kill()
+
+
+def test_what_goes_on_on_another_machine_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    store, (run, other) = Store(tmp_path), (SNP.pretrain, SNP.compress(0))
+    with subprocess.Popen(["true"]) as ended:  # whose number is no process's now
+        number = str(ended.pid)
+    record = keep(store, "local", number, Path("code"), {run.slug: number})
+    [path] = (launch_folder(store) / "submitted").iterdir()
+    store.begin(run)
+    store.log(run, {"step": 4})
+    assert statuses([run], store)[0][1:] == ("failed", number, "4/40", "its job ended")
+    path.write_text(record.model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"}).model_dump_json())
+    assert statuses([run], store)[0][1:] == ("incomplete", number, "4/40", "whether it goes on is known on elsewhere")
+    owner = Owner.here().model_copy(update={"host": "elsewhere", "mark": "another-boot/7/1"})
+    (store.begin(other) / "owner.json").write_text(owner.model_dump_json())
+    assert statuses([other], store)[0][1:] == ("incomplete", "", "", "whether it goes on is known on elsewhere")
+
+
+def test_a_job_of_slurm_with_the_number_of_a_process_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    store, (parent, child) = Store(tmp_path / "runs"), (SNP.pretrain, SNP.compress(0))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        number = str(process.pid)
+        keep(store, "local", number, Path("code"), {parent.slug: number})
+        (slurm.folder / "jobs.json").write_text(json.dumps({number: None}))
+        keep(store, "slurm", number, Path("code"), {child.slug: number})
+        assert [one.run for one in cancel(statuses([child], store), store)] == [child]
+        assert slurm.jobs == {} and process.poll() is None
+        assert [one.run for one in cancel(statuses([parent], store), store)] == [parent]
+        assert process.wait(60) == -signal.SIGTERM
+
+
+def test_jobs_cannot_wait_for_a_process_of_this_machine(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    store, number = Store(tmp_path / "runs"), str(os.getpid())
+    keep(store, "local", number, Path("code"), {SNP.pretrain.slug: number})
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"process {number} of this machine does its runs" in capsys.readouterr().err and slurm.begun == 0
 
 
 def test_five_hundred_rows_are_planned_and_watched_in_seconds_without_torch(tmp_path: Path) -> None:

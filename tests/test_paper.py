@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from snp.data import pictures, scenes
+from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.experiment.prepare import Source
-from snp.experiment.recipes import CAPTIONS
 from snp.experiment.stages import learning
 from snp.models.config import PAPER
 
@@ -79,7 +79,7 @@ def test_two_steps_of_every_phase_run_on_a_cpu(
     command += [] if shortest is None else ["--shortest", shortest]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads(file.read_text()) for file in tmp_path.glob("*/result.json")]
+    results = list(tmp_path.glob("trial-*/*/result.json"))
     assert len(results) == 3  # dense, compressed, fine-tuned
     peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"{row} with pictures of {shortest or 800} pixels: peak memory {peak / 2**30:.1f} GiB")
@@ -88,10 +88,10 @@ def test_two_steps_of_every_phase_run_on_a_cpu(
 
 def test_what_models_learn_from_is_mdetrs_mixture_with_flickr30ks_sentences(real: Path) -> None:
     source, words = Source.of("paper", "real", real), Vocabulary.full()
-    count = {name: len(source.captions(name, words, PAPER)) for name in (*CAPTIONS, "finetune_refcoco_train")}
+    count = {name: len(source.captions(name, words, PAPER)) for name in (*MIXTURE, "finetune_refcoco_train")}
     sets = {task: learning(source, words, PAPER, task) for task in (None, "refcoco")}
     sizes = {task: sum(map(len, both)) for task, both in sets.items()}
-    assert sizes == {None: sum(count[name] for name in CAPTIONS), "refcoco": count["finetune_refcoco_train"]}
+    assert sizes == {None: sum(count[name] for name in MIXTURE), "refcoco": count["finetune_refcoco_train"]}
     batch = sets[None][0].batch(np.arange(4))
     assert {tuple(size) for size in batch.sizes_I2.tolist()} == {(800, 1200), (1200, 800)}
 

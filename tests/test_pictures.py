@@ -159,7 +159,7 @@ def test_a_grid_covers_its_picture_and_padding_is_no_patch_of_it() -> None:
     assert [pictures.grid(size, 8) for size in ((32, 50), (64, 32), (1, 9))] == [(4, 7), (8, 4), (1, 2)]
     sizes = torch.tensor([[32, 50], [64, 32], [20, 64]])
     assert pictures.patches(sizes, 8).sum(1).tolist() == [28, 32, 24]
-    assert pictures.attended(sizes, 8, 1).sum(1).tolist() == [29, 33, 25]
+    assert pictures.attended(model("mdetr").vision, sizes).sum(1).tolist() == [29, 33, 25]
     assert pictures.patches(torch.tensor([[32, 64], [64, 32]]), 8) is None and pictures.patches(None, 8) is None
 
 
@@ -246,15 +246,9 @@ def test_padding_does_not_count_in_what_calibration_measures(kind: str) -> None:
     network, together = model(kind), batch(extra=8)
     together = replace(together, text_BL=torch.ones_like(together.text_BL))  # one length: the mean is over pictures
     groups = linear_weights(towers_of(network, TOWERS)) | {"fusion": network.fusion_weights()}
-    first = network.vision.num_prefix_tokens
-    masks = {
-        "vision": lambda one: pictures.attended(one.sizes_I2, 8, first),
-        "text": lambda one: one.text_BL,
-        "fusion": lambda one: network.fused_tokens(*one.inputs),
-    }
 
     def energy(batches: list[Batch]) -> dict[str, Tensor]:
-        return input_energy(network, groups, batches, lambda one: network(*one.inputs), masks)
+        return input_energy(network, groups, batches, lambda one: network(*one.inputs), network.token_masks())
 
     found, expected = energy([together]), energy(list(together.parts(len(SIZES))))
     for name, value in expected.items():

@@ -1,6 +1,8 @@
 """Published weights in the towers: small models of timm, open_clip and transformers, saved as their files are."""
 
+from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import open_clip
 import pytest
@@ -16,6 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 
 from snp.data.tokens import END, PAD, START, UNKNOWN
 from snp.errors import InputError
+from snp.models import torchscript
 from snp.models.config import GLIP_PAPER, PAPER
 from snp.models.pretrained import load_text, load_vision
 from snp.models.towers import encode_text, text_tower, vision_tower
@@ -158,10 +161,50 @@ class TestVision:
         with pytest.raises(InputError, match=rf"{name}: {problem}"):
             load_vision(vision_tower(SMALL), str(path))
 
-    def test_a_file_that_would_run_code_is_refused(self, tmp_path):
+    def test_a_file_that_would_run_code_is_refused_and_nobody_is_told_to_run_it(self, tmp_path):
         torch.save({"model": nn.Linear(2, 2)}, tmp_path / "pickled.pth")
-        with pytest.raises(InputError, match=r"pickled\.pth: cannot be read: .*[Ww]eights.only"):
+        with pytest.raises(InputError, match=r"pickled\.pth: holds more than tensors \(torch\..*Linear\)") as error:
             load_vision(vision_tower(SMALL), str(tmp_path / "pickled.pth"))
+        assert "weights_only" not in str(error.value) and "model.state_dict()" in error.value.mend
+        (tmp_path / "text.pth").write_text("Not Found")
+        with pytest.raises(InputError, match=r"text\.pth: cannot be read"):
+            load_vision(vision_tower(SMALL), str(tmp_path / "text.pth"))
+
+    @pytest.mark.parametrize("wrapped", ["_orig_mod.{}", "module._orig_mod.{}", "model.{}", "net.model._orig_mod.{}"])
+    def test_what_wrappers_put_before_names_is_taken_off(self, tmp_path, wrapped):
+        model, tower = deit(), vision_tower(SMALL)
+        state = {wrapped.format(name): tensor for name, tensor in model.state_dict().items()}
+        torch.save({"state_dict": state, "epoch": 1}, tmp_path / "wrapped.ckpt")
+        load_vision(tower, str(tmp_path / "wrapped.ckpt"))
+        assert torch.equal(tower.pos_embed, model.pos_embed)
+        inside = {name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in model.state_dict().items()}
+        torch.save(inside, tmp_path / "inside.pth")  # a layer was compiled by itself
+        load_vision(tower, str(tmp_path / "inside.pth"))
+
+    @pytest.mark.parametrize(("name", "change", "problem"), [
+        ("blocks.0.mlp.fc1.weight", lambda t: t.index_fill(0, torch.tensor(0), torch.nan), "not finite"),
+        ("blocks.1.norm2.bias", lambda t: t - torch.inf, "not finite"),
+        ("blocks.1.norm2.bias", lambda t: t.double() + 1e300, "not finite"),  # in the tower's own precision
+        ("pos_embed", lambda t: t.index_fill(1, torch.tensor(3), torch.nan), "not finite"),
+        ("blocks.0.attn.qkv.weight", lambda t: t.to(torch.int8), "is of int8, and weights are floating-point"),
+        ("pos_embed", lambda t: t.to(torch.uint8), "is of uint8"),
+        ("pos_embed", lambda t: t[:, :8], r"its 8 positions are no square grid, with or without 1 ahead"),
+        ("pos_embed", lambda t: t[:, :0], r"its 0 positions are no square grid"),
+    ])  # fmt: skip
+    def test_weights_that_are_no_numbers_or_no_grid_are_named_and_nothing_is_changed(
+        self, tmp_path, name, change, problem
+    ):
+        tower, state = vision_tower(SMALL), deit().state_dict()
+        before = {name: p.detach().clone() for name, p in tower.named_parameters()}
+        torch.save(state | {name: change(state[name])}, tmp_path / "odd.pth")
+        with pytest.raises(InputError, match=rf"odd\.pth: {name}: .*{problem}"):
+            load_vision(tower, str(tmp_path / "odd.pth"))
+        assert all(torch.equal(p, before[name]) for name, p in tower.named_parameters())
+
+    def test_a_classifier_that_is_no_number_is_left_out_as_all_are(self, tmp_path):
+        state = deit().state_dict()
+        torch.save(state | {"head.weight": state["head.weight"] * torch.nan}, tmp_path / "deit.pth")
+        load_vision(vision_tower(SMALL), str(tmp_path / "deit.pth"))
 
 
 class TestText:
@@ -228,6 +271,19 @@ class TestText:
         assert tower.positional_embedding.dtype == torch.float32
         torch.testing.assert_close(tower.positional_embedding, model.positional_embedding, rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.parametrize("name", ["ln_final.bias", "positional_embedding", "token_embedding.weight"])
+    def test_text_that_is_no_number_is_named(self, tmp_path, name):
+        state = clip().state_dict()
+        torch.save(state | {name: state[name] / 0}, tmp_path / "clip.pt")
+        with pytest.raises(InputError, match=rf"clip\.pt: {name}: holds numbers that are not finite"):
+            load_text(text_tower(SMALL), str(tmp_path / "clip.pt"), clip_ids=[20, 5, 33])
+
+    def test_a_file_with_fewer_words_than_clip_is_named(self, tmp_path):
+        torch.save(clip().state_dict(), tmp_path / "clip.pt")
+        tower = text_tower(SMALL.model_copy(update=dict(vocabulary=7)))
+        with pytest.raises(InputError, match=r"token_embedding\.weight: has 50 words, and CLIP's number 77 is needed"):
+            load_text(tower, str(tmp_path / "clip.pt"), clip_ids=[20, 5, 77])
+
     @pytest.mark.parametrize(("changes", "problem"), [
         (dict(vocab_size=49), r"token_embedding\.weight: is of shape \[49, 32\], the tower needs \[50, 32\]"),
         (dict(layers=3), r"transformer\.resblocks\.2\.attn\.in_proj_bias: the tower has no such tensor"),
@@ -254,3 +310,74 @@ class TestText:
         monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: pytest.fail("asked"))
         with pytest.raises(InputError, match=rf"{name}: is no file, and .*knows no weights.*--text-weights FILE"):
             load_text(text_tower(SMALL), name)
+
+
+class AsOpenAI(nn.Module):
+    """The names of OpenAI's archive: a text transformer, and beside it a vision tower, sizes and the layers' masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = clip()
+        for name in ("transformer", "token_embedding", "positional_embedding", "ln_final"):
+            setattr(self, name, getattr(self.text, name))
+        del self.text
+        self.text_projection, self.logit_scale = nn.Parameter(torch.randn(32, 8)), nn.Parameter(torch.ones([]))
+        self.visual = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+        for name, value in (("input_resolution", 224), ("context_length", 12), ("vocab_size", 50)):
+            self.register_buffer(name, torch.tensor(value))
+        for block in self.transformer.resblocks:
+            block.attn_mask = torch.full((12, 12), -torch.inf).triu(1)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.visual(self.token_embedding(words)[..., :3]) + self.positional_embedding[0, 0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+class TestTorchScript:
+    @pytest.fixture
+    def archive(self, tmp_path) -> Path:
+        return tmp_path / "ViT-L-14.pt"
+
+    def save(self, path: Path, half: bool = False) -> dict[str, torch.Tensor]:
+        model = AsOpenAI().half() if half else AsOpenAI()
+        torch.jit.save(torch.jit.trace(model, WORDS, check_trace=False), str(path))
+        return model.state_dict()
+
+    @pytest.mark.parametrize("half", [False, True])
+    def test_openais_archive_fills_the_text_tower(self, archive, half):
+        state, tower = self.save(archive, half), text_tower(SMALL)
+        load_text(tower, str(archive))
+        for name, parameter in tower.named_parameters():
+            assert parameter.dtype == torch.float32 and torch.equal(parameter, state[name].float()), name
+
+    def test_any_traced_module_gives_the_tensors_of_its_state_by_name(self, archive):
+        model = deit()
+        torch.jit.save(torch.jit.trace(model, torch.zeros(1, 3, 64, 64), check_trace=False), str(archive))
+        found = torchscript.read(archive)
+        assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+        load_vision(vision_tower(SMALL), str(archive))
+
+    def test_no_code_of_an_archive_is_run_or_looked_up(self, archive, tmp_path):
+        self.save(archive)
+        run = tmp_path / "run"
+        with ZipFile(archive) as old, ZipFile(tmp_path / "bad.pt", "w") as new:
+            for name in old.namelist():
+                bad = b"cos\nsystem\n(S'touch " + str(run).encode() + b"'\ntR."
+                new.writestr(name, bad if name.endswith("/data.pkl") else old.read(name))
+        with pytest.raises(InputError, match=r"bad\.pt: is a TorchScript archive that holds (os|posix)\.system"):
+            load_text(text_tower(SMALL), str(tmp_path / "bad.pt"))
+        assert not run.exists()
+        with ZipFile(archive) as old, ZipFile(tmp_path / "code.pt", "w") as new:
+            for name in old.namelist():  # its code says nothing that could be compiled
+                new.writestr(name, b"}{" if "/code/" in name else old.read(name))
+        load_text(text_tower(SMALL), str(tmp_path / "code.pt"))
+
+    def test_a_cut_one_is_named(self, archive):
+        self.save(archive)
+        with ZipFile(archive) as old:
+            parts = {name: old.read(name) for name in old.namelist() if not name.endswith("data/0")}
+        with ZipFile(archive, "w") as new:
+            for name, content in parts.items():
+                new.writestr(name, content)
+        with pytest.raises(InputError, match=r"ViT-L-14\.pt: cannot be read"):
+            load_text(text_tower(SMALL), str(archive))

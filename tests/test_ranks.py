@@ -19,6 +19,7 @@ import test_vqa
 import torch
 from test_loop import ALL, PHASE, PLAIN, loop, model, snp_session
 from test_loop import batch as batch_of
+from test_loop import losses as losses_of
 from torch import nn
 
 from snp import ranks
@@ -338,6 +339,62 @@ def test_a_run_of_two_is_not_gone_on_with_by_one(pair: Pair, tmp_path: Path) -> 
         trained(tmp_path, None)
 
 
+# -- what is no number ---------------------------------------------------------------------------------------------
+
+
+def diverging(folder: Path, what: str) -> tuple[str, int, bool]:
+    """Rank 1 alone meets what is no number in its fifth step: the error, the step that is saved, and sound weights."""
+    step = [0]
+
+    def losses(*given: Any) -> dict[str, torch.Tensor]:
+        step[0] += 1
+        found = losses_of(*given)
+        if step[0] == 5 and ranks.rank() == 1:
+            weight = next(given[0].parameters())
+            bad = found["l1"] * float("nan") if what == "loss 'l1'" else (weight - weight.detach()).abs().sqrt().sum()
+            found["l1"] = found["l1"] + bad
+        return found
+
+    run = loop(folder, PHASE, model("plain"))
+    run.stream, run.losses = stream, losses
+    try:
+        run.run()
+    except InputError as error:
+        saved = torch.load(folder / "state.pt", weights_only=True)
+        sound = all(torch.equal(saved["weights"][n], p) for n, p in zip(run.names, run.parameters, strict=True))
+        return str(error), saved["step"], sound and all(p.isfinite().all() for p in run.parameters)
+    raise AssertionError("it went on")
+
+
+@pytest.mark.parametrize("what", ["loss 'l1'", "norm of the gradient"])
+def test_what_is_no_number_in_one_process_ends_both_alike_before_a_weight_is_changed(
+    what: str, pair: Pair, tmp_path: Path
+) -> None:
+    first, second = pair(diverging, tmp_path, what)
+    assert first == second and f"step 5 of 8: {what} is nan" in first[0] and first[1:] == (4, True)
+
+
+def misjudged() -> str:
+    """What both processes say of a model that gives no number for a picture that one of them looks at."""
+    def spoil(module: nn.Module, inputs: Any, out: Any) -> None:
+        out.boxes_KBQ4.fill_(float("inf"))
+
+    looking = tasks.mdetr()
+    if ranks.rank() == 1:
+        looking.register_forward_hook(spoil)
+    entries = [tasks.entry(i, tasks.SENTENCE, boxes=((1.0, 2.0, 30.0, 40.0),), spans=(((0, 1),),)) for i in range(4)]
+    try:
+        rec.evaluate(looking, tasks.dataset(entries), captions=1)
+    except InputError as error:
+        return str(error)
+    raise AssertionError("it has a figure")
+
+
+def test_both_processes_refuse_the_figures_of_a_model_that_one_finds_broken(pair: Pair) -> None:
+    first, second = pair(misjudged)
+    assert first == second and "toy, entry 1 (picture 1.png): what the model says of it is not finite" in first
+
+
 # -- what processes tell each other --------------------------------------------------------------------------------
 
 
@@ -347,10 +404,16 @@ def told() -> dict[str, Any]:
 
     found: dict[str, Any] = {"any": [ranks.any(ranks.rank() == 1), ranks.any(False)], "once": ranks.once(ranks.rank)}
     found["spread"] = [ranks.spread(range(n), lambda i: (i, ranks.rank())) for n in (0, 1, 5)]
-    try:
-        ranks.once(refused)
-    except InputError as error:
-        found["error"] = str(error)
+    def refused_of(i: int) -> None:
+        if i == 3:
+            refused()
+
+    attempts = {"error": lambda: ranks.once(refused), "of one": lambda: ranks.spread(range(5), refused_of)}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except InputError as error:
+            found[name] = str(error)
     return found
 
 
@@ -359,7 +422,7 @@ def test_processes_agree_on_flags_values_errors_and_shared_work(pair: Pair) -> N
     assert first == second
     assert first["any"] == [True, False] and first["once"] == 0
     assert first["spread"] == [[], [(0, 0)], [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]]
-    assert first["error"] == "it: is refused by 0"
+    assert first["error"] == "it: is refused by 0" and first["of one"] == "it: is refused by 1"
 
 
 def test_one_process_is_all_there_is() -> None:
@@ -400,6 +463,17 @@ def test_tasks_of_srun_meet_at_the_first_host_of_their_job(alone: pytest.MonkeyP
 def test_several_processes_that_are_not_told_how_to_meet_are_refused(alone: pytest.MonkeyPatch) -> None:
     alone.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="WORLD_SIZE: is 2, and RANK is not set"):
+        ranks.start()
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "LOCAL_RANK", "RANK", "MASTER_PORT"])
+def test_what_should_be_a_number_and_is_none_is_named(alone: pytest.MonkeyPatch, name: str) -> None:
+    if name not in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        for known in ("RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
+            alone.setenv(known, "1")
+        alone.setenv("WORLD_SIZE", "2")
+    alone.setenv(name, "two")
+    with pytest.raises(InputError, match=f"{name}: must be a number, got 'two'"):
         ranks.start()
 
 

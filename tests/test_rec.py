@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from snp.data import annotations
 from snp.data.annotations import Entry
@@ -36,10 +37,17 @@ def slow_iou(a: Tensor, b: Tensor, generalized: bool = False) -> float:
 
 
 def slow_score(boxes: Tensor, ranks: Tensor, targets: Tensor, compatible: bool) -> dict[str, float]:
-    """Every expression by itself: sort the boxes, look at the first k."""
+    """Every expression by itself: sort the boxes, look at the first k.
+
+    The public evaluator sorts pairs of rank and corners from the largest down, and so decides ties by the corners.
+    """
     right, first = dict.fromkeys(RANKS, 0), 0.0
     for n, target in enumerate(targets):
         order = sorted(range(boxes.shape[1]), key=lambda q: (-float(ranks[n, q]), q))
+        if compatible:
+            xyxy = box_convert(boxes[n], "cxcywh", "xyxy").tolist()
+            pairs = sorted(((float(ranks[n, q]), xyxy[q], q) for q in range(len(xyxy))), reverse=True)
+            order = [q for _, _, q in pairs]
         first += slow_iou(boxes[n, order[0]], target)
         for k in RANKS:
             right[k] += any(slow_iou(boxes[n, q], target, compatible) >= 0.5 for q in order[:k])
@@ -65,6 +73,24 @@ def test_the_score_is_that_of_a_slow_evaluator_also_with_ties_and_duplicates(see
     expected = slow_score(boxes, ranks, targets, compatible)
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert 0 < found["precision@1"] < found["precision@5"] < found["precision@10"]
+
+
+def test_the_public_evaluators_ties_are_its_own_over_a_thousand_expressions_half_of_whose_ranks_are_equal():
+    torch.manual_seed(0)
+    N, Q = 1500, 12
+    targets = torch.cat([0.3 + 0.4 * torch.rand(N, 2), 0.1 + 0.3 * torch.rand(N, 2)], 1)
+    boxes = targets[:, None] * (1 + 0.2 * torch.randn(N, Q, 4)).clamp(0.3, 2)
+    boxes = (boxes * 16).round() / 16  # so that corners are equal too
+    ranks = torch.where(torch.rand(N, Q) < 0.5, torch.tensor(0.75), torch.randint(0, 4, (N, Q)) / 4)
+    types = np.array([str(n) for n in range(N)])  # a figure for every expression
+    found = score(boxes, ranks, targets, types, mdetr_compatible=True)["by_type"]
+    differing = 0
+    ours = score(boxes, ranks, targets, types)["by_type"]
+    for n in range(N):
+        expected = slow_score(boxes[n : n + 1], ranks[n : n + 1], targets[n : n + 1], compatible=True)
+        assert found[str(n)] == pytest.approx(expected, abs=1e-6)
+        differing += found[str(n)]["mean_iou"] != ours[str(n)]["mean_iou"]
+    assert differing > N / 4
 
 
 def test_by_type_is_the_score_of_each_type_alone():
@@ -97,8 +123,10 @@ def test_mdetrs_own_evaluator_thresholds_giou_and_is_harder():
 def test_of_equally_ranked_boxes_the_first_query_counts():
     good, bad = [0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]
     for boxes, right in (([good, bad], 1), ([bad, good], 0)):
-        found = score(torch.tensor([boxes]), torch.ones(1, 2), torch.tensor([good]), np.array([""]))
+        given = (torch.tensor([boxes]), torch.ones(1, 2), torch.tensor([good]), np.array([""]))
+        found, theirs = score(*given), score(*given, mdetr_compatible=True)
         assert found["precision@1"] == right and found["precision@10"] == 1
+        assert theirs["precision@1"] == 1, "there the box with the larger corners counts"
 
 
 def test_boxes_without_area_overlap_nothing():

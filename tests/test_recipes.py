@@ -19,7 +19,8 @@ def test_the_rate_rises_holds_and_falls_to_nothing():
 def test_every_committed_plan_was_made_with_the_options_that_the_method_has_today(scale):
     for result in Store.at(scale).results("compress"):
         today = get(result.run.method, **result.run.options).options.model_dump()
-        assert result.metrics["options"] == today, result.run.slug
+        # an option that came later has the default that it had before
+        assert result.metrics["options"].items() <= today.items(), result.run.slug
 
 
 @pytest.mark.parametrize("scale", RECIPES)

@@ -1,6 +1,7 @@
 """Every unstructured rival against its slow reference on random models: the masks are equal, bit by bit."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,21 +127,39 @@ def test_official_multiflow_gives_masks_and_scores_of_the_public_order_of_operat
 
 
 @at_every_sparsity
-@pytest.mark.parametrize("method, rounds, block", [("chita", 1, 10_000), ("chita++", 4, 100)])
+@pytest.mark.parametrize("method, rounds, block", [("chita", 1, 10_000), ("chita++", 4, 20)])
 def test_chita_finds_the_masks_of_the_dense_quadratic_problem_and_its_weights(method, rounds, block, sparsity):
     """The reference holds the whole curvature matrix, which the method never makes.
 
     The ridge is one at which rounding does not grow from stage to stage, as no model here has been trained.
     """
-    more = {"ridge": 0.1, "block": block}
     for seed in range(10):
         case = Case(seed, sparsity)
-        masks, weights = reference.chita(case.weights, case.gradient, 3, case.count, rounds, **more)
-        small, plan = case.compress(method, **more)
+        masks, weights = reference.chita(case.weights, case.gradient, 3, case.count, rounds, ridge=0.1)
+        small, plan = case.compress(method, ridge=0.1, block=block)
         case.assert_equal(plan.masks, masks)
         for name in NAMES:
             expected = torch.from_numpy(weights[name]).float()
             torch.testing.assert_close(small.get_parameter(name).detach(), expected, atol=1e-4, rtol=1e-4)
+
+
+@at_every_sparsity
+@pytest.mark.parametrize("ridge", [1e-2, 1e-4])
+def test_every_step_of_chita_lowers_its_objective_and_moves_the_support(ridge, sparsity):
+    """The objective by all gradients and weights, after 0, 1, 2, .. steps; before the first it is that of magnitude."""
+    for seed in range(8):
+        case = Case(seed, sparsity)
+        rows = [np.concatenate([g.ravel() for g in case.gradient(case.weights, i).values()]) for i in range(3)]
+        dense = np.concatenate([w.ravel() for w in case.weights.values()])
+        found, plans = [], []
+        for steps in (0, 1, 2, 3, 20):
+            small, plan = case.compress("chita", ridge=ridge, iterations=steps)
+            d = np.concatenate([small.get_parameter(n).detach().numpy().ravel() for n in NAMES]) - dense
+            found.append(sum((row @ d + 1 / 4) ** 2 for row in rows) / 2 + 3 * ridge * d @ d / 2)
+            plans.append(plan)
+        assert all(b <= a * (1 + 1e-6) for a, b in pairwise(found)), (seed, found)
+        assert plans[0] == case.compress("omp")[1]
+        assert found[-1] < 0.99 * found[0] and plans[-1] != plans[0], (seed, found)
 
 
 @at_every_sparsity

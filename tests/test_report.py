@@ -3,20 +3,22 @@
 import csv
 import io
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 from synthetic import MANIFEST, cost, fill
 
 from snp.errors import InputError
+from snp.experiment.spec import Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, rows, table1
-from snp.report.claims import Claim, claims
+from snp.experiment.tables import TABLES, Row, rows, select, table1
+from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
 from snp.report.readme import rendered
 from snp.report.statistics import estimate, points, reach
-from snp.report.table import compare, reproduction, select, table
+from snp.report.table import Format, compare, reproduction, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
 
@@ -174,15 +176,50 @@ def test_published_figures_are_quoted_with_their_source_and_never_measured(store
 
 
 def test_only_what_speaks_of_the_same_things_is_quoted(store: Store) -> None:
+    fill(store, rows("table1b", "desk")[0], [0.9])
     quoted = table("table1b", store, "desk").split("### Published figures")[1]
     assert "87.51" in quoted  # the RefCOCO of the originals
     assert "RefCOCO+" not in quoted and "UPop" not in quoted and "lottery" not in quoted
 
 
-def test_no_results_at_all_still_give_a_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
+def test_no_results_at_all_are_said_and_not_tabled(tmp_path: Path, format: Format) -> None:
     empty = Store(tmp_path / "none")
-    assert table("table1", empty, "desk").count("missing") > 100
+    told = "none: holds no results of table1 .`snp run table1 --out .*none` makes them"
+    with pytest.raises(InputError, match=told):
+        table("table1", empty, "desk", format=format)
+    with pytest.raises(InputError, match=told):
+        claims_table("table1", empty, "desk")
+    with pytest.raises(InputError, match="holds no results of rows of figure1 beside the dense one, on scenes"):
+        limits("figure1", empty, "desk", "scenes")
     assert {claim.verdict for claim in claims(Measured(table1("desk"), empty))} == {"not tested"}
+
+
+def test_a_table_with_one_result_alone_is_a_table_in_which_all_else_is_missing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    store.save(row("snp").compress(0), MANIFEST, cost(row("snp")))
+    assert table("table1", store, "desk").count("missing") > 100
+    assert {claim.verdict for claim in claims(Measured(table1("desk"), store))} == {"not tested"}
+    assert claims_table("table1", store, "desk").count("| not tested |") == len(claims(Measured(table1("desk"), store)))
+
+
+@pytest.mark.parametrize("scale", get_args(Scale))
+def test_every_table_either_tests_claims_or_says_that_it_tests_none(tmp_path: Path, scale: Scale) -> None:
+    for name in TABLES:
+        said = claims(Measured(rows(name, scale), Store(tmp_path)))
+        assert bool(said) == (name in CLAIMED or name == "figure1")
+    with pytest.raises(InputError, match="its rows can test none of the paper's claims"):
+        claims_table("table1b", Store.at("desk"), "desk")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_figure_of_every_table_has_a_curve_of_every_method_and_no_number_that_is_none(
+    tmp_path: Path, name: str
+) -> None:
+    told = limits(name, Store.at("desk"), "desk", "scenes")
+    methods = {row.name for row in rows(name, "desk") if row.data == "scenes" and row.name != "dense"}
+    assert {text.split(",")[0] for text in told.method} == methods
+    assert not told.map(lambda text: "nan" in text).any(axis=None)
 
 
 def test_a_table_without_rows_is_refused(store: Store) -> None:
@@ -332,7 +369,7 @@ def test_the_mode_of_a_method_that_has_several_stands_under_the_table(store: Sto
 
 
 def test_the_readme_shows_what_the_committed_results_say() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert rendered(text, Store.at("desk")) == text, "run `snp readme`"
 
 
@@ -349,5 +386,5 @@ def test_answers_that_see_no_picture_stand_below_the_dense_row(store: Store) -> 
 
 
 def test_slurms_readme_shows_what_was_counted_and_measured() -> None:
-    text = (Path(__file__).parents[1] / "slurm" / "README.md").read_text()
+    text = (Path(__file__).parents[1] / "slurm" / "README.md").read_text(encoding="utf-8")
     assert rendered(text, Store.at("desk")) == text, "run `snp readme slurm/README.md`"

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from nets import GROUPS, NAMES, Chain, Net, Pair, Toy, batches, loss_of
-from torch import Tensor, nn
+from torch import nn
 
 import snp
 from baselines.masking import lowest, split
-from snp.compression.statistics import input_energy
+from snp.compression.registry import methods
 from snp.errors import InputError
 
 FAMILY = (
@@ -105,26 +105,39 @@ def test_itersnip_by_hand_keeps_a_path_that_snip_cuts():
 
 def chita(a: list[float], b: list[float], method: str = "chita", **more) -> list[float]:
     """The weights of a `Pair` at a sparsity of a half, with one batch (its gradient is 1 everywhere) and lambda = 1."""
-    small, _ = snp.compress(
-        Pair(a, b), method, sparsity=0.5, groups={"all": ["a.weight", "b.weight"]}, calibration=[torch.ones(1, 2)],
-        loss=lambda model, x: model(x), ridge=1.0, **more,
-    )  # fmt: skip
+    more = {"calibration": [torch.ones(1, 2)], "loss": lambda model, x: model(x), "ridge": 1.0, **more}
+    small, _ = snp.compress(Pair(a, b), method, sparsity=0.5, groups={"all": ["a.weight", "b.weight"]}, **more)
     return torch.cat([small.a.weight, small.b.weight]).flatten().tolist()
 
 
 def test_chita_by_hand():
-    """a = (1, 2), b = (3, -2.9), g = (1, 1 | 1, 1): a step of 1/(|g|^2 + lambda) = 0.2 down g gives .8 1.8 | 2.8 -3.1.
+    """a = (2, -2.1), b = (5, 5.5), g = (1, 1 | 1, 1): by magnitude 2 and 5 fall (2.1 and 5.5 are the last of theirs).
 
-    So 1 and 3 fall. Survivors move by the d that minimises (2d - 4 + 1)^2 + 2d^2, with 4 for what fell: d = 1. One
-    layer at a time: with -3.1 held, (d - 4.2 + 1)^2 + d^2: d = 1.6; then (d - 4 + 1.6 + 1)^2 + d^2: d = 0.7.
+    Then the loss changes by 1 - 7 = -6, so survivors take back u = -6/3 = -2: -.1 and 7.5, at a cost of (12 + 29)/2.
+    By themselves the others would be 4 and 7: -2.1 falls for 2. Now 1 - 2.9 = -1.9, u = -.63: 2.63 and 6.13, which cost
+    (1.2 + 29.4)/2; the others would be -1.5 and 5.6, so nothing changes any more.
     """
-    assert chita([1.0, 2.0], [3.0, -2.9], iterations=1) == pytest.approx([0, 3, 0, -1.9])
-    assert chita([1.0, 2.0], [3.0, -2.9], iterations=1, block=2) == pytest.approx([0, 3.6, 0, -2.2])
+    assert chita([2.0, -2.1], [5.0, 5.5], iterations=0) == pytest.approx([0, -0.1, 0, 7.5])
+    for more in ({}, {"iterations": 1}, {"block": 1}):
+        assert chita([2.0, -2.1], [5.0, 5.5], **more) == pytest.approx([2 + 1.9 / 3, 0, 0, 5.5 + 1.9 / 3])
 
 
 def test_chita_without_a_step_prunes_by_magnitude():
     """1 and -2.9 fall, their sum is -1.9: (2d + 1.9 + 1)^2 + 2d^2 is least at d = -2.9/3."""
     assert chita([1.0, 2.0], [3.0, -2.9], iterations=0) == pytest.approx([0, 2 - 2.9 / 3, 3 - 2.9 / 3, 0])
+
+
+def test_chita_weighs_the_linear_term_by_the_samples_of_a_batch():
+    """With four samples that give the same gradient, (2d + 1.9 + 1/4)^2 + 2d^2 is least at d = -2.15/3."""
+    for more in ({"calibration": [torch.full((4, 2), 0.25)]}, {"samples": 4}):
+        assert chita([1.0, 2.0], [3.0, -2.9], iterations=0, **more) == pytest.approx([0, 2 - 2.15 / 3, 3 - 2.15 / 3, 0])
+
+
+def test_chita_needs_a_batch_whose_samples_it_can_count():
+    more = {"groups": TOY, "calibration": ["a"], "loss": lambda model, batch: model(BATCH)}
+    with pytest.raises(InputError, match="no tensor to count its samples by"):
+        snp.compress(Toy(), "chita", sparsity=0.5, **more)
+    snp.compress(Toy(), "chita", sparsity=0.5, samples=2, **more)
 
 
 def test_chita_plus_plus_by_hand():
@@ -158,63 +171,6 @@ def test_lottery_by_hand():
     assert found == [[[0, -2]], [[0, -4]], [[0, 0], [-7, 0]]]
 
 
-# -- calibration -------------------------------------------------------------------------------------------------
-
-
-def energy(model, batches, groups=GROUPS, **more):
-    return input_energy(model, groups, batches, lambda batch: model(batch), **more)
-
-
-def test_streamed_energy_is_that_of_all_samples_at_once_whatever_the_batches():
-    """As batches of 1, 3 and 8 samples, as one of 12."""
-    net, (image, words) = Net(0), batches(5, 1, 12)[0]
-    parts = [(image[a:b], words[a:b]) for a, b in ((0, 1), (1, 4), (4, 12))]
-    whole = energy(net, [(image, words)])
-    for name, value in energy(net, parts).items():
-        torch.testing.assert_close(value, whole[name])
-    torch.testing.assert_close(whole["v1.weight"], image.flatten(0, 1).square().sum(0) / 12)
-
-
-def test_padding_does_not_count():
-    net, (image, words) = Net(0), batches(5, 1)[0]
-    text = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 4 + [False], [True] + [False] * 4])
-    masked = energy(net, [(image, words)], token_masks={"text": lambda batch: text})
-    torch.testing.assert_close(masked["t1.weight"], words[text].square().sum(0) / 4)
-    assert torch.equal(masked["v1.weight"], energy(net, [(image, words)])["v1.weight"])
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.map = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.map(self.map(x))
-
-
-def test_a_map_that_is_called_twice_sums_its_calls_and_counts_its_samples_once():
-    net, x = Twice(), torch.randn(4, 3)
-    found = energy(net, [x, x], {"all": ["map.weight"]})["map.weight"]
-    expected = (x.square().sum(0) + net.map(x).square().sum(0)) / 4
-    torch.testing.assert_close(found, expected.detach())
-    official = energy(net, [x, x], {"all": ["map.weight"]}, official=True)["map.weight"]
-    torch.testing.assert_close(official, expected.detach() / 2)
-
-
-def test_the_maps_inside_torchs_attention_are_seen_and_the_module_is_left_as_it_was():
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    x, attention = torch.randn(2, 5, 8), layer.self_attn
-    names = ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
-    found = energy(layer, [x], {"all": names})
-    assert layer.self_attn is attention
-    torch.testing.assert_close(found[names[0]], x.flatten(0, 1).square().sum(0) / 2)
-    q, k, v = (part.view(2, 5, 2, 4).transpose(1, 2) for part in nn.functional.linear(
-        x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1))  # fmt: skip
-    inner = ((q @ k.transpose(-2, -1) / 2).softmax(-1) @ v).transpose(1, 2).reshape(10, 8)
-    torch.testing.assert_close(found[names[1]], inner.square().sum(0).detach() / 2)
-
-
 # -- edges -------------------------------------------------------------------------------------------------------
 
 
@@ -233,13 +189,37 @@ def test_weights_of_one_magnitude_are_pruned_to_the_target(method):
     assert plan.cost()["removed"] == int(0.5 * sum(net.get_parameter(n).numel() for n in NAMES))
 
 
-def test_official_multiflow_loses_a_matrix_of_one_magnitude_and_says_so():
-    net = Net(0)
+KINDS = (torch.bfloat16, torch.float16, torch.float64)
+MODES = [*((method, {}) for method in FAMILY), *((m, {"mode": "official"}) for m in FAMILY if methods()[m].modes())]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("method, mode", MODES)
+def test_models_of_every_precision_lose_as_many_weights_and_keep_their_precision(method, mode, kind):
+    """Exactly the budget; in official modes what rounding makes equal falls too."""
+    net = Net(0).to(kind)
+    data = [tuple(part.to(kind) for part in batch) for batch in batches(0)]
+    loss = lambda model, batch: loss_of(model, batch).float()  # noqa: E731
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731 - Adam's epsilon is nothing in float16
+    small, plan = compress_net(method, net, calibration=data, loss=loss, optimizer=sgd, **mode)
+    budget = int(0.5 * sum(net.get_parameter(n).numel() for n in NAMES))
+    zeros = sum(int((small.get_parameter(n) == 0).sum()) for n in NAMES)
+    assert {p.dtype for p in small.parameters()} == {kind} and zeros == plan.cost()["masked"]
+    assert abs(zeros - budget) <= 9 if mode else zeros == budget
+
+
+@pytest.mark.parametrize("scale", [1e-6, 60.0])
+@pytest.mark.parametrize("method", ["omp", "localmp", "modalitymp", "l2", "lamp", "tamt"])
+def test_weights_whose_squares_leave_half_precision_are_ranked_as_in_float32(method, scale):
+    """The square of 1e-6 is nothing in float16, and 60^2 times the 63 weights of a matrix is more than it holds."""
+    half, net = Net(0).half(), Net(0)
     with torch.no_grad():
-        net.f.weight.fill_(0.1)
-    with pytest.raises(InputError, match=r"f\.weight: loses every weight"):
-        compress_net("multiflow", net, mode="official", calibration=[(torch.ones(2, 3, 7), torch.ones(2, 5, 5))] * 2,
-                     groups={"fusion": ["f.weight"], "vision": ["v1.weight"]} | {})  # fmt: skip
+        for name in NAMES:
+            half.get_parameter(name).mul_(scale / half.get_parameter(name).abs().max())
+    net.load_state_dict({name: value.float() for name, value in half.state_dict().items()})
+    more = {"rounds": 0} if method == "tamt" else {}
+    (_, found), (_, expected) = (compress_net(method, model, **more) for model in (half, net))
+    assert found == expected
 
 
 @pytest.mark.parametrize("method", FAMILY)

@@ -193,6 +193,6 @@ def test_the_sample_page_names_an_image_that_is_cut_off(root, tmp_path):
     made = scenes.make(broken, 1, train=1, test=4, pretrain_val=1, workers=1)
     for path in made.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"\.png: cannot be read"):
+    with pytest.raises(InputError, match=r"\.png: image cannot be read"):
         sample_page(made, tmp_path / "page.png", n=1)
     assert not (tmp_path / "page.png").exists()

@@ -219,3 +219,45 @@ def test_a_killed_run_goes_on_bit_equal(cut, hypernetwork):
     assert late.plan() == session.plan()
     assert late.log() == session.log()
     assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in second.model.state_dict().items())
+
+
+def test_units_that_are_zero_in_both_towers_are_pruned_first():
+    """Their logarithm is infinite: it must not make the ranking of all others NaN."""
+    model = two_towers()
+    for tower in views(model).values():
+        for block in tower.blocks:
+            for role, rows in (("fc1", slice(0, 40)), ("q", slice(None)), ("k", slice(None))):
+                block.weight(role).data[rows] = 0
+                block.bias(role).data[rows] = 0
+            block.weight("fc2").data[:, :40] = 0
+    session = get("snp").start(problem_of(model))
+    assert all(v.isfinite().all() for vectors in session.prior.values() for v in vectors.values())
+    plan = session.plan()
+    for tower, layer in plan.layers:
+        assert not plan.kept(tower, layer, "ffn")[:40].any() and plan.kept(tower, layer, "ffn")[40:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_prior_and_the_alignment_of_another_type_are_those_of_its_values(dtype):
+    """Squares of weights such as 1e-4 are no number of float16."""
+    half = two_towers()
+    for parameter in half.parameters():
+        parameter.data.mul_(1e-3 if dtype == torch.float16 else 1)
+    half = half.to(dtype)
+    full = copy.deepcopy(half).float()
+    one, other = (get("snp").start(problem_of(model)) for model in (half, full))
+    for c in COMPONENTS:
+        for kind, values in one.prior[c].items():
+            torch.testing.assert_close(values.float(), other.prior[c][kind], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.alignment().float(), other.alignment(), atol=1e-3, rtol=1e-3)
+    assert one.plan() == other.plan()
+
+
+def test_a_gradient_of_the_hypernetwork_that_is_not_finite_names_the_step():
+    model = two_towers()
+    problem = problem_of(model)
+    problem.loss = lambda batch, overrides: loss_of(model, batch, overrides) * float("inf")
+    session = get("snp", every=2).start(problem)
+    session.after_step(0)
+    with pytest.raises(InputError, match="snp: its gradient at step 2 is not finite; the held-out loss is inf"):
+        session.after_step(1)

@@ -1,15 +1,26 @@
 """The result store: states, validity, atomic results, logs that survive a kill."""
 
+import errno
+import fcntl
 import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from processes import alive
 from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
-from snp.experiment.manifest import manifest
-from snp.experiment.store import CURVE_POINTS, Store
+from snp.experiment.jobs import statuses
+from snp.experiment.manifest import git_state, manifest
+from snp.experiment.owner import Owner
+from snp.experiment.store import CURVE_POINTS, Busy, Store
 from snp.experiment.tables import find
+from snp.processes import mark
 
 ROW = find("scenes/snp@60", "smoke")
 COMPRESS, FINETUNE = ROW.compress(0), ROW.finetune(0, "refcoco")
@@ -36,10 +47,18 @@ def test_a_folder_with_only_a_checkpoint_is_incomplete(store: Store) -> None:
 
 def test_a_run_begun_again_keeps_its_state_and_drops_what_a_kill_cut_off(store: Store) -> None:
     folder = store.begin(COMPRESS)
-    for name in ("state.pt", ".state.pt.x1y2z3"):
+    for name in ("state.pt", ".state.pt.x1y2z3.part"):
         (folder / name).write_bytes(b"state")
     store.begin(COMPRESS)
     assert {path.name for path in folder.iterdir()} == {"spec.json", "state.pt"}
+
+
+def test_a_run_begun_again_keeps_what_it_did_not_make(store: Store) -> None:
+    folder = store.begin(COMPRESS)
+    (folder / ".notes").write_text("mine")
+    (folder / ".ipynb_checkpoints").mkdir()
+    store.begin(COMPRESS)
+    assert {path.name for path in folder.iterdir()} == {"spec.json", ".notes", ".ipynb_checkpoints"}
 
 
 def test_a_result_comes_back_as_it_was_saved(store: Store) -> None:
@@ -90,11 +109,42 @@ def test_a_precision_above_one_is_refused_with_its_place(store: Store) -> None:
         store.save(FINETUNE, MANIFEST, finetuned("refcoco", 1.5))
 
 
-def test_a_long_curve_is_thinned_to_its_ends_so_that_results_stay_small(store: Store) -> None:
+def judged(steps: int, every: int, record_every: int) -> list[dict[str, float]]:
+    """A curve of training losses, with a measurement at every so many steps and at the end."""
+    return [
+        {"step": step, "loss": 1 / step} | ({"val/precision@1": 0.5} if step % every == 0 or step == steps else {})
+        for step in range(record_every, steps + 1, record_every)
+    ]
+
+
+@pytest.mark.parametrize(("steps", "every"), [(16_000, 500), (16_000, 700), (16_000, 50), (9_000, 10**9), (2_000, 500)])
+def test_of_a_long_curve_what_was_measured_stays_and_losses_are_thinned(store: Store, steps: int, every: int) -> None:
+    curve = judged(steps, every, 50)
+    kept = store.save(FINETUNE, MANIFEST, finetuned("refcoco", 0.9), curve).curve
+    measured = [record for record in curve if "val/precision@1" in record]
+    assert [record for record in kept if "val/precision@1" in record] == measured
+    assert kept[0] == curve[0] and kept[-1] == curve[-1]
+    assert [record for record in curve if record in kept] == kept, "in order, each once"
+    assert len(kept) == min(len(curve), max(CURVE_POINTS, len(measured) + min(2, len(curve) - len(measured))))
+    losses = [record["step"] for record in kept if record not in measured]
+    gaps = [later - earlier for earlier, later in pairwise(losses)]
+    assert all(gap <= steps / len(losses) + 2 * 50 for gap in gaps), "evenly"
+
+
+def test_a_long_curve_leaves_a_result_small(store: Store) -> None:
     curve = [{"step": step, "loss": 1 / (step + 1)} for step in range(9001)]
     kept = store.save(FINETUNE, MANIFEST, finetuned("refcoco", 0.9), curve).curve
     assert len(kept) == CURVE_POINTS and kept[0] == curve[0] and kept[-1] == curve[-1]
     assert (store.folder(FINETUNE) / "result.json").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize(("field", "value"), [("manifest", []), ("manifest", None), ("metrics", 3), ("curve", {})])
+def test_a_result_whose_parts_are_of_another_kind_is_named(store: Store, field: str, value: object) -> None:
+    store.save(FINETUNE, MANIFEST, finetuned("refcoco", 0.9))
+    path = store.folder(FINETUNE) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(InputError, match=rf"result\.json: {field}: is not a JSON"):
+        store.state(FINETUNE)
 
 
 def test_results_are_listed_by_kind(store: Store) -> None:
@@ -108,8 +158,8 @@ def test_a_log_line_cut_by_a_kill_is_left_out_and_repeated_steps_count_once(stor
     store.begin(COMPRESS)
     for step, loss in [(1, 3.0), (2, 2.0), (2, 1.5)]:
         store.log(COMPRESS, {"step": step, "loss": loss})
-    with open(store.folder(COMPRESS) / "log.jsonl", "a") as file:
-        file.write('{"step": 3, "lo')
+    with open(store.folder(COMPRESS) / "log.jsonl", "ab") as file:
+        file.write(b'[1]\n\xff\n{"step": 3, "lo')
     assert store.read_log(COMPRESS) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.5}]
 
 
@@ -120,6 +170,120 @@ def test_a_store_borrows_only_finished_pretraining_from_its_base(store: Store, t
     assert own.state(ROW.pretrain) == "done" and own.folder(ROW.pretrain) == store.folder(ROW.pretrain)
     assert own.state(COMPRESS) == "missing"
     assert not own.root.exists()
+
+
+# -- who does a run ------------------------------------------------------------------------------------------------
+
+
+def noted(store: Store, content: str | bytes) -> str:
+    """The state of a run whose folder has this content in its owner file, as `snp status` says it."""
+    path = store.begin(COMPRESS) / "owner.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    [one] = statuses([COMPRESS], store, lambda jobs: {})
+    return one.state
+
+
+def test_the_process_that_does_a_run_is_known_while_it_lives(store: Store) -> None:
+    assert noted(store, Owner.here().model_dump_json()) == "running"
+    with store.attempt(COMPRESS):
+        assert store.owner(COMPRESS) == Owner.here() and store.owner(COMPRESS).lives
+    assert store.owner(COMPRESS) is None
+
+
+def test_another_process_with_the_number_of_one_that_was_killed_does_not_do_its_run(store: Store) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        here = Owner.here().model_copy(update={"process": other.pid})
+        assert noted(store, here.model_dump_json()) == "incomplete", "begun when this one was"
+        assert noted(store, here.model_copy(update={"mark": None}).model_dump_json()) == "incomplete"
+        assert noted(store, here.model_copy(update={"mark": mark(other.pid)}).model_dump_json()) == "running"
+        other.kill()
+
+
+def test_a_machine_of_the_same_name_is_another_one(store: Store) -> None:
+    boot, rest = Owner.here().mark.split("/", 1)
+    elsewhere = Owner.here().model_copy(update={"mark": f"{boot[::-1]}/{rest}"})
+    assert elsewhere.host == socket.gethostname() and noted(store, elsewhere.model_dump_json()) == "incomplete"
+
+
+def test_a_mark_is_one_process_s_and_ends_with_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as first, subprocess.Popen(["sleep", "60"]) as second:
+        marks = [mark(first.pid), mark(second.pid), mark(os.getpid())]
+        assert None not in marks and len({*marks}) == 3 and mark(first.pid) == marks[0]
+        first.kill()
+        while alive(first.pid):
+            pass
+        assert mark(first.pid) is None, "it has ended, though nobody has waited for it"
+        second.kill()
+    assert mark(second.pid) is None and mark(0) is None
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "null", "[1]", "3", '"owner"', "{}", '{"host": "vm"}', '{"process": "many", "host": 3, "since": null}',
+    '{"process": 1, "host": "vm", "since": "", "mark": 7}', '{"process": 1e999, "host": "vm", "since": ""}',
+    '{"process": 1, "host": "vm", "since": "", "job": "7;8"}', b"\xff\xfe\x00", "[" * 100_000,
+    '{"process": ' + "9" * 5000 + "}",
+])  # fmt: skip
+def test_an_owner_file_of_any_content_is_nobody_s_and_stops_nobody(store: Store, content: str | bytes) -> None:
+    assert noted(store, content) == "incomplete"
+    with store.attempt(COMPRESS):
+        assert store.owner(COMPRESS) == Owner.here()
+
+
+def test_who_is_refused_is_told_by_whom_though_a_clock_is_ahead(store: Store) -> None:
+    ahead = Owner.here().model_copy(update={"since": "2999-01-01T00:00:00+00:00"})
+    with store.attempt(COMPRESS):
+        (store.folder(COMPRESS) / "owner.json").write_text(ahead.model_dump_json())
+        with pytest.raises(Busy, match=rf"already \(process {os.getpid()}, host .*since 2999"), store.attempt(COMPRESS):
+            raise AssertionError("two at once")
+        (store.folder(COMPRESS) / "owner.json").write_text("[1]")
+        with pytest.raises(Busy, match=r"already \(just begun\)"), store.attempt(COMPRESS):
+            raise AssertionError("two at once")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks_is_named_with_the_way_out(
+    store: Store, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse(number))
+    with pytest.raises(InputError, match=r"owner\.json: cannot be locked: .*-o flock"), store.attempt(COMPRESS):
+        raise AssertionError("alone without a lock")
+    assert {path.name for path in store.folder(COMPRESS).iterdir()} == {"failed.json"}
+    assert "cannot be locked" in store.failure(COMPRESS)
+    monkeypatch.undo()
+    with store.attempt(COMPRESS):
+        assert store.failure(COMPRESS) is None
+
+
+def test_where_locks_fail_for_a_while_the_file_of_who_has_one_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.attempt(COMPRESS):
+        monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOLCK))
+        with pytest.raises(InputError, match="cannot be locked"), store.attempt(COMPRESS):
+            raise AssertionError("alone without a lock")
+        assert store.owner(COMPRESS) == Owner.here()
+
+
+def refuse(number: int) -> Callable[..., None]:
+    """What a file system says that has no locks."""
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", b"\xff"])
+def test_a_note_of_a_failure_that_cannot_be_read_is_named(store: Store, content: str | bytes) -> None:
+    path = store.begin(COMPRESS) / "failed.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"failed\.json: .*delete it"):
+        store.failure(COMPRESS)
+    with store.attempt(COMPRESS):
+        assert store.failure(COMPRESS) is None
+
+
+# -- how it came about ---------------------------------------------------------------------------------------------
 
 
 def test_a_manifest_says_how_a_result_came_about() -> None:
@@ -133,6 +297,22 @@ def test_a_manifest_says_how_a_result_came_about() -> None:
     assert {"torch", "timm", "open_clip_torch", "transformers"} <= found["packages"].keys()
     assert found["cpu"] and found["python"].startswith("3.")
     assert json.loads(json.dumps(found)) == found
+
+
+def test_asking_for_the_commit_changes_nothing_in_the_repository(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        about = ("-c", "user.name=x", "-c", "user.email=x")
+        subprocess.run(["git", *about, *arguments], cwd=tmp_path, capture_output=True, check=True)
+
+    (tmp_path / "file").write_text("text")
+    for command in (("init",), ("add", "file"), ("commit", "-m", "first")):
+        git(*command)
+    os.utime(tmp_path / "file", (0, 0))  # git would note that it is as it was, under a lock that a Ctrl-C leaves behind
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert git_state(tmp_path)["dirty"] is False
+    assert (tmp_path / ".git" / "index").read_bytes() == before
+    git("status")
+    assert (tmp_path / ".git" / "index").read_bytes() != before
 
 
 def test_every_committed_result_is_valid_and_small() -> None:

@@ -28,7 +28,7 @@ def chunk(request, monkeypatch):
 @pytest.mark.parametrize("indent", [None, 1])
 def test_every_member_comes_as_it_is_in_the_file(tmp_path, indent):
     path = tmp_path / "file.json"
-    path.write_text(json.dumps(DOCUMENT, indent=indent, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(DOCUMENT, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
     assert everything(path) == list(DOCUMENT.items())
 
 

@@ -324,10 +324,23 @@ def test_frozen_parameters_stay_frozen():
     assert all(p.requires_grad for p in compressed.text.parameters())
 
 
-def test_a_compressed_model_is_not_compressed_again():
-    compressed = apply(two_towers(), random_plan(views(two_towers())), PATHS)
-    with pytest.raises(InputError, match=r"already|is cut"):
-        Plan.dense(views(compressed))
+@pytest.mark.parametrize("keep", ["unevenly", "evenly", "all, shared", "all, masked"])
+def test_a_compressed_model_is_not_compressed_again(keep):
+    model = two_towers()
+    towers = views(model)
+    plan = random_plan(towers, keep=0.6 if keep == "unevenly" else 2.0, share=float(keep == "all, shared"))
+    if keep == "evenly":
+        plan = Plan(shapes(towers), {k: torch.arange(8) < 4 for k in random_plan(towers).keep if k[2] != "ffn"})
+    if keep == "all, masked":
+        name = "head.weight"
+        plan = Plan(shapes(towers), masks={name: torch.rand(model.get_parameter(name).shape) < 0.5})
+    compressed = apply(model, plan, PATHS)
+    dense = Plan.dense(towers)
+    with pytest.raises(InputError, match=r"is compressed already \(start from the dense model\)"):
+        apply(compressed, dense, PATHS)
+    if keep != "all, masked":
+        with pytest.raises(InputError, match=r"is compressed already \(start from the dense model\)"):
+            Plan.dense(views(compressed))
 
 
 def test_layers_without_sharing_have_plain_linear_maps():
@@ -335,12 +348,3 @@ def test_layers_without_sharing_have_plain_linear_maps():
     compressed = apply(two_towers(), random_plan(views(two_towers()), share=0.0), PATHS)
     assert not [name for name, m in compressed.named_modules() if type(m).__name__ == "TiedLinear"]
     assert [m for m in compressed.vision.modules() if isinstance(m, nn.Linear)]
-
-
-def test_a_model_cut_evenly_can_be_cut_again():
-    model = two_towers().eval()
-    halves = {k: torch.arange(len(v)) % 2 == 0 for k, v in random_plan(views(model)).keep.items()}
-    once = apply(model, Plan(shapes(views(model)), halves), PATHS)
-    assert views(once)["text"].shape.d_head == views(model)["text"].shape.d_head // 2
-    twice = same(once, views(once), random_plan(views(once)), PATHS, *example())
-    assert twice.vision.blocks[0].attn.scale == model.vision.blocks[0].attn.scale

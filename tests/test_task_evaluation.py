@@ -306,8 +306,10 @@ def test_mdetr_is_asked_to_ground_and_to_answer_what_it_can(proposals: bool, box
 
 def test_glip_is_asked_for_its_words_and_boxes_whatever_else_a_batch_holds() -> None:
     model, batch = glip(), batch_of(True, True)
-    parts = weighed(detect.losses(model(*batch.inputs), batch), detect.WEIGHTS)
-    assert given(model, batch) == pytest.approx(parts)
+    for alignment in ("ours", "official"):  # of whose losses each token of a phrase has its share
+        model.config = model.config.model_copy(update={"alignment": alignment})
+        parts = weighed(detect.losses(model(*batch.inputs), batch, alignment == "official"), detect.WEIGHTS)
+        assert given(model, batch) == pytest.approx(parts)
 
 
 @pytest.mark.parametrize("make", [mdetr, glip])

@@ -10,7 +10,8 @@ from transformers import CLIPTextConfig, SiglipVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
-from snp.compression.tower import COMPONENTS, ROLES, UNIT_DIMS, Shape, view
+from snp.compression.block import UNIT_DIMS
+from snp.compression.tower import COMPONENTS, ROLES, Shape, view
 from snp.errors import InputError
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -1,7 +1,9 @@
 """UPop: the ranking, the schedule and the masks, by hand; and that cutting what has been masked changes nothing."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import reference_upop
 import torch
@@ -10,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import SiglipConfig, SiglipModel
 
-from baselines.upop import UPopSession
+from baselines.upop import UPopSession, lowered_officially
 from snp.compression.budget import Budget
 from snp.compression.method import Problem
 from snp.compression.registry import get
@@ -142,6 +144,93 @@ def test_gradients_add_up_over_all_steps_or_are_those_of_the_last_batch():
     torch.testing.assert_close(accumulated.mask_E.grad, sum(single))
     assert torch.equal(last.mask_E.grad, single[-1]) and not torch.allclose(accumulated.mask_E.grad, single[-1])
     assert not torch.equal(accumulated._chosen(0.5), last._chosen(0.5))
+
+
+def test_an_official_ranking_by_hand():
+    """One layer of 2 heads and 4 neurons; G = 1 -1 | 4 3 2 -5, so z = .71 -.71 | .73 .49 .24 -1.47; half is due.
+
+    By z the costs 1 36 1 1 36 1 sum up to 1 37 38 39 75 76: the third, neuron 3, is at half of them and so the
+    threshold: above it are neuron 4 and attention's 1. A ranking is made after steps 0, 2, .. and the last.
+    """
+    model = VisionTransformer(img_size=4, patch_size=4, embed_dim=4, depth=1, num_heads=2, mlp_ratio=1)
+    keep = 1 - 56 / sum(p.numel() for p in model.parameters())  # entries cost 38 and 9: 112
+    session = session_of(model, keep, steps=8, paths={"vision": ""}, interval=2, mode="official")
+    session.mask_E.grad = torch.tensor([1.0, -1, 4, 3, 2, -5])
+    session.after_step(1)
+    assert session.mask_E.tolist() == [1.0] * 6
+    session.after_step(3)
+    assert session.mask_E.tolist() == [0, 1, 0, 1, 1, 1]
+    assert session.plan().cost()["removed"] == 38 + 9
+
+
+def test_official_rankings_lower_what_the_public_rule_lowers():
+    """Random cases: masks of attention and FFN of any size, some with equal gradients, at any price and share."""
+    random, compared = np.random.default_rng(0), 0
+    for case in range(2500):
+        sizes = random.integers(1, 12, size=2 * random.integers(1, 4))  # attention, FFN, attention, ..
+        ends = np.cumsum([0, *sizes])
+        masks = [slice(int(a), int(b)) for a, b in pairwise(ends)]
+        attention = np.repeat(np.arange(len(sizes)) % 2 == 0, sizes)
+        gradient = random.standard_normal(ends[-1]).astype(np.float32)
+        if case % 2:
+            for group in (attention, ~attention):
+                gradient[group] = random.choice(gradient[group][: group.sum() // 2 + 1], group.sum())
+        price, share = int(random.choice([12, 24, 36])), float(random.uniform(0, 1.02))
+        groups = [np.flatnonzero(attention).tolist(), np.flatnonzero(~attention).tolist()]
+        if min(len(set(gradient[group].tolist())) for group in groups) < 3:
+            continue  # z of two values is the same in both groups, but for rounding
+        of = torch.tensor(attention)
+        found = lowered_officially(torch.tensor(gradient), of, torch.where(of, price, 1), masks, share)
+        expected = publicly_lowered(gradient.tolist(), groups, [price, 1], masks, share)
+        assert set(found.nonzero()[:, 0].tolist()) == expected, case
+        compared += 1
+    assert compared > 1500
+
+
+def test_official_searches_rank_after_steps_zero_and_every_interval_and_the_last():
+    """Gradients are others after every step; masks change where p_t = p sin(pi (t+1) / 2T) is due, to 1 - p_t/p."""
+    torch.manual_seed(0)
+    model = VisionTransformer(img_size=4, patch_size=4, embed_dim=4, depth=2, num_heads=2, num_classes=0)
+    random = np.random.default_rng(1)
+    for case in range(100):
+        steps, interval = int(random.integers(1, 60)), int(random.integers(1, 12))
+        session = session_of(model, 0.8, steps, {"vision": ""}, interval=interval, mode="official")
+        for t in range(session.apply_at):
+            before = session.mask_E.detach().clone()
+            session.mask_E.grad = torch.from_numpy(random.standard_normal(len(before)).astype(np.float32))
+            session.after_step(t)
+            if t % interval and t != session.apply_at - 1:
+                assert torch.equal(session.mask_E, before), (case, t)
+            else:
+                share = session.share * math.sin(math.pi * (t + 1) / (2 * session.apply_at))
+                gone = publicly_lowered(
+                    session.mask_E.grad.tolist(), [session.attention_E.nonzero()[:, 0].tolist(),
+                    (~session.attention_E).nonzero()[:, 0].tolist()], [36, 1], list(session.spans.values()), share,
+                )  # fmt: skip
+                expected = [1 - share / session.share if e in gone else 1.0 for e in range(len(before))]
+                torch.testing.assert_close(session.mask_E.detach(), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def publicly_lowered(
+    gradient: list[float], groups: list[list[int]], prices: list[int], masks: list[slice], share: float
+) -> set[int]:
+    """The entries above the one at which the summed price, from the highest z on, is nearest to `share` of all.
+
+    z is taken within each group, with the unbiased deviation; the lowest of every mask is never lowered.
+    """
+    z, price = [0.0] * len(gradient), [0] * len(gradient)
+    for members, cost in zip(groups, prices, strict=True):
+        mean = sum(gradient[e] for e in members) / len(members)
+        deviation = math.sqrt(sum((gradient[e] - mean) ** 2 for e in members) / (len(members) - 1))
+        for e in members:
+            z[e], price[e] = (gradient[e] - mean) / deviation, cost
+    best, threshold, spent = math.inf, 0.0, 0
+    for e in sorted(range(len(z)), key=lambda e: -z[e]):
+        spent += price[e]
+        if abs(spent - share * sum(price)) < best:
+            best, threshold = abs(spent - share * sum(price)), z[e]
+    spared = {e for mask in masks for e in range(mask.start, mask.stop) if z[e] == min(z[mask])}
+    return {e for e in range(len(z)) if z[e] > threshold} - spared
 
 
 def test_what_is_masked_at_the_end_can_be_cut_in_timm_and_open_clip(two_towers):

@@ -76,6 +76,7 @@ def report(plan: Plan) -> str:
             cells.append(f"{kept}/{units[name][c]['units']}" + (f" ({kept - own})" if kept > own else ""))
         lines.append(f"{name:<10}{layer:>5}" + "".join(f"{cell:>24}" for cell in cells))
     parts = ", ".join(f"{key} {totals[key]:,}" for key in ("stored", "shared", "pruned", "masked"))
-    share = totals["removed"] / totals["dense"]
-    lines.append(f"towers: {totals['dense']:,} parameters: {parts}; {share:.1%} removed")
+    # a plan of weights alone knows no tower
+    share = f"; {totals['removed'] / totals['dense']:.1%} removed" if totals["dense"] else ""
+    lines.append(f"towers: {totals['dense']:,} parameters: {parts}{share}")
     return "\n".join(lines + ([f"note: {plan.note}"] if plan.note else []))

@@ -71,8 +71,13 @@ class Budget:
         return cls(keep, total, total - units, total - units + one_each)
 
     @classmethod
-    def of_weights(cls, model: nn.Module, groups: Mapping[str, Sequence[str]], sparsity: float) -> "Budget":
+    def of_weights(
+        cls, model: nn.Module, groups: Mapping[str, Sequence[str]], sparsity: float, may_empty: bool = False
+    ) -> "Budget":
         """The budget that zeroes this share of the named weights, rounded down to whole ones.
+
+        Args:
+            may_empty: the method may leave a matrix without any weight, as official modes do.
 
         Raises:
             InputError: sparsity outside [0, 1], or not one weight of each matrix would be left.
@@ -81,7 +86,8 @@ class Budget:
         total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
         if not 0 <= sparsity <= 1:
             raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
-        if int(sparsity * size) > size - len(sizes):
-            most = (size - len(sizes)) / size
+        kept = 0 if may_empty else len(sizes)
+        if int(sparsity * size) > size - kept:
+            most = (size - kept) / size
             raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
-        return cls(1 - int(sparsity * size) / total, total, total - size, total - size + len(sizes))
+        return cls(1 - int(sparsity * size) / total, total, total - size, total - size + kept)

@@ -1,17 +1,18 @@
 """`snp.compress`: one call that compresses a model of one's own with any registered method."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snp.compression import arguments
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session, linear_weights, prunable, settle
-from snp.compression.registry import get, methods
-from snp.compression.surgery import apply
-from snp.compression.tower import Tower, towers_of
+from snp.compression.method import Problem, Session, linear_weights, settle
+from snp.compression.registry import get
+from snp.compression.statistics import TokenMask
+from snp.compression.surgery import apply, copied, replaceable
+from snp.compression.tower import Tower, iterate, towers_of
 from snp.errors import InputError
 
 
@@ -25,7 +26,7 @@ def compress(
     groups: Mapping[str, Sequence[str]] | None = None,
     calibration: Iterable[Any] = (),
     forward: Callable[[nn.Module, Any], Any] | None = None,
-    token_masks: Mapping[str, Callable[[Any], Tensor]] | None = None,
+    token_masks: Mapping[str, TokenMask] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     steps: int = 0,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
@@ -37,15 +38,17 @@ def compress(
 
     Args:
         model: any module.
-        method: a name of `snp methods`.
+        method: a name of `snp methods`, or one that the tables have for a method with its options.
         keep: share of ALL parameters to remain, in (0, 1]; or
         sparsity: share of the prunable weights (those in `groups`) to zero, in [0, 1].
         towers: name -> path of a transformer tower in the model, the donor of shared weights first; needed by
             structured and sharing methods. Without `groups`, their linear weights are the prunable ones.
         groups: modality -> names of prunable weights, of linear maps; enough for unstructured methods.
-        calibration: any iterable of batches, for methods that look at data; a training method trains on it too.
+        calibration: a list of batches, a DataLoader, or what else can be passed over again and again, for methods that
+            look at data; a training method trains on it too.
         forward: (model, batch) -> anything; by default `model(batch)`.
-        token_masks: modality -> (batch -> bool [B, L], False at padding).
+        token_masks: modality, name of a weight or pattern of names -> (batch -> bool [B, L], False at padding): which
+            of the tokens that these maps see count; the most specific key holds, and it must fit what the map sees.
         loss: (model, batch) -> scalar, for methods that need gradients.
         steps, optimizer: weight steps of methods that decide while the model trains.
         seed: of everything random in the method.
@@ -59,20 +62,33 @@ def compress(
     Raises:
         InputError: one line that names the argument at fault.
     """
-    model = copy.deepcopy(model)
+    keep, sparsity = arguments.share("keep", keep), arguments.share("sparsity", sparsity)
+    if (keep is None) == (sparsity is None):
+        raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
+    steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
+    calibration, paths = arguments.batches(calibration), arguments.paths(towers)
+    for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
+        if given is not None or name == "optimizer":
+            arguments.function(name, given)
     chosen = get(method, **options)
-    paths = dict(towers or {})
-    views = towers_of(model, paths)
-    if not views and not groups:
+    weights = arguments.groups(arguments.sound(model), groups)
+    if not paths and not weights:
         mend = "give towers={name: path} or groups={modality: names}"
         raise InputError("compress", "knows no weights to remove", mend)
-    if not views and methods()[method].kind != "unstructured":
-        raise InputError("towers", f"{method} cuts or shares units of towers", "give towers={name: path}")
-    named = prunable(model, groups or linear_weights(views))
+    if not paths and chosen.kind != "unstructured":
+        raise InputError("towers", f"{chosen.name} cuts or shares units of towers", "give towers={name: path}")
+    if chosen.stage == "training" and (steps < 1 or loss is None):
+        mend = "give both, and batches in calibration"
+        raise InputError("steps, loss", f"{chosen.name} decides while the model trains", mend)
+    model = copied(model)
+    views = towers_of(model, paths)
+    if chosen.kind not in ("unstructured", "dense"):
+        replaceable(block for _, _, block in iterate(views))
+    named = weights or linear_weights(views)
     problem = Problem(
         model=model,
         towers=views,
-        budget=_budget(model, views, named, keep, sparsity),
+        budget=_budget(model, views, named, keep, sparsity, chosen.official),
         steps=steps,
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
@@ -80,14 +96,12 @@ def compress(
         sparsity=sparsity,
         groups=named,
         forward=forward or (lambda model, batch: model(batch)),
-        token_masks=dict(token_masks or {}),
+        token_masks=arguments.masks(token_masks, named),
         calibration=calibration,
     )
-    if chosen.stage == "training" and (steps < 1 or loss is None):
-        mend = "give both, and batches in calibration"
-        raise InputError("steps, loss", f"{method} decides while the model trains", mend)
     session = chosen.start(problem)
-    _train(problem, session, optimizer)
+    if session.apply_at:
+        _train(problem, session, optimizer)
     plan = settle(session, model)
     compressed = apply(model, plan, paths)
     return (compressed, plan, session.scores()) if scores else (compressed, plan)
@@ -99,16 +113,16 @@ def _budget(
     groups: dict[str, list[str]],
     keep: float | None,
     sparsity: float | None,
+    may_empty: bool,
 ) -> Budget:
-    if (keep is None) == (sparsity is None):
-        raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
     if sparsity is not None:
-        return Budget.of_weights(model, groups, sparsity)
+        return Budget.of_weights(model, groups, sparsity, may_empty)
     if towers:
         return Budget.of(model, towers, keep)  # type: ignore[arg-type]
     sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
     total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
-    return Budget(keep, total, total - size, total - size + len(sizes))  # type: ignore[arg-type]
+    kept = 0 if may_empty else len(sizes)
+    return Budget(keep, total, total - size, total - size + kept)  # type: ignore[arg-type]
 
 
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:
@@ -125,10 +139,22 @@ def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | Non
             return loss(self.model, batch)
 
     module = Loss()
+    # torch sets the ties of a module that stands in several places wrongly back: each place of a weight is named here
+    places: dict[int, list[str]] = {}
+    for path, owner in module.named_modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            places.setdefault(id(parameter), []).append(f"{path}.{name}")
 
     def functional(batch: Any, overrides: dict[str, Tensor] | None) -> Tensor:
-        named = {f"model.{name}": tensor for name, tensor in (overrides or {}).items()}
-        return torch.func.functional_call(module, named, (batch,))  # type: ignore[no-any-return]
+        given = (overrides or {}).items()
+        named = {place: tensor for name, tensor in given for place in places[id(model.get_parameter(name))]}
+        value: Any = torch.func.functional_call(module, named, (batch,), tie_weights=False)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise InputError("loss", "depends on no weight", "leave weights to be trained, and do not detach them")
+        return value if value.dim() == 0 else value.reshape(())
 
     return functional
 
@@ -143,13 +169,18 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
             raise InputError("calibration", "holds no batch, or no further one", "give a list of batches")
 
 
-def _train(problem: Problem, session: Session, make: Callable[..., torch.optim.Optimizer]) -> None:
+def _train(given: Problem, session: Session, make: Callable[..., torch.optim.Optimizer]) -> None:
     """The weight steps before the plan is applied."""
-    optimizer = make(problem.model.parameters())
+    optimizer = arguments.optimizer(make(given.model.parameters()))
     for step in range(session.apply_at):
-        loss, penalty = problem.loss(problem.heldout(), session.overrides()), session.penalty()
+        loss, penalty = given.loss(given.heldout(), session.overrides()), session.penalty()
+        total = loss if penalty is None else loss + penalty
+        if not total.isfinite():
+            problem = f"is not finite at step {step}: {float(total.detach())}"
+            raise InputError("loss", problem, "check its batch and the learning rate")
         optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty).backward()
+        total.backward()
         optimizer.step()
         if session.after_step(step):
-            optimizer = make(problem.model.parameters())
+            optimizer = make(given.model.parameters())
+    arguments.finite(given.model, "training made them so: check the loss and the learning rate")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from snp.compression.budget import Budget
 from snp.compression.plan import Plan
+from snp.compression.statistics import TokenMask
 from snp.compression.tower import ROLES, Tower, iterate
 from snp.errors import InputError
 
@@ -37,7 +38,7 @@ class Problem:
         groups: modality -> names of its prunable weights, for unstructured methods; by default the q, k, v, o, fc1 and
             fc2 weights of every tower.
         forward: (model, batch) -> anything; a forward pass for calibration, by default that of the loss.
-        token_masks: modality -> (batch -> bool [B, L], False at padding).
+        token_masks: modality, name or pattern of weights -> which tokens count: see `statistics.input_energy`.
         calibration: any iterable of batches; by default `CALIBRATION_BATCHES` of `heldout`.
         across: what a method learns from the gradients of weight steps passes through it before it meets the weights,
             since a weight step may see only a part of a batch: the same tensor, with the gradient of the whole batch.
@@ -53,7 +54,7 @@ class Problem:
     sparsity: float | None = None
     groups: dict[str, list[str]] = field(default_factory=dict)
     forward: Callable[[nn.Module, Any], Any] | None = None
-    token_masks: dict[str, Callable[[Any], Tensor]] = field(default_factory=dict)
+    token_masks: dict[str, TokenMask] = field(default_factory=dict)
     calibration: Iterable[Any] | None = None
     across: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
@@ -191,6 +192,11 @@ class Method(ABC):
         """What its option `mode` may be, the default first; empty for a method that has none."""
         field = cls.Options.model_fields.get("mode")
         return get_args(field.annotation) if field else ()
+
+    @property
+    def official(self) -> bool:
+        """Whether it computes what the public code computes, faults included: such a plan may empty whole matrices."""
+        return getattr(self.options, "mode", None) == "official"
 
     @abstractmethod
     def start(self, problem: Problem) -> Session:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
-from snp.compression.tower import COMPONENTS, Shape, Tower, iterate
+from snp.compression.tower import COMPONENTS, Shape, Tower, alike, iterate
 from snp.errors import InputError
 
 Key = tuple[str, int, str]  # tower, layer, component
@@ -37,10 +37,11 @@ class Plan:
         shares: which units are another layer's; a donor may itself receive: chains end where one is stored.
         masks: parameter name -> bool tensor of its shape, False = zero (unstructured).
         note: what a reader of the table must know, for example that the budget is out of this method's reach.
+        may_empty: a mask may leave no weight, as those of official modes do. Else that is an error.
 
     Raises:
         InputError: sizes that do not fit, a unit with two donors, a shared unit that is pruned in the
-            receiver or the donor, a cycle of donors, a component without survivor.
+            receiver or the donor, a cycle of donors, a component or a mask without survivor.
     """
 
     towers: Mapping[str, Shape]
@@ -48,6 +49,7 @@ class Plan:
     shares: tuple[Share, ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     note: str = ""
+    may_empty: bool = False
 
     def __post_init__(self) -> None:
         keep = {
@@ -68,6 +70,7 @@ class Plan:
             "keep": {key: keep[key] for key in sorted(keep) if not keep[key].all()},
             "shares": tuple(Share(*key, merged[key]) for key in sorted(merged) if merged[key].any()),
             "masks": {name: masks[name] for name in sorted(masks) if not masks[name].all()},
+            "may_empty": self.may_empty and not all(mask.any() for mask in masks.values()),  # only where it matters
         }
         for name, value in normal.items():
             object.__setattr__(self, name, value)
@@ -75,7 +78,7 @@ class Plan:
             if not kept.any():
                 raise InputError(f"plan: keep {key}", "leaves no unit", "keep at least one")
         for name, mask in self.masks.items():
-            if not mask.any():
+            if not (mask.any() or self.may_empty):
                 raise InputError(f"plan: mask {name}", "leaves no weight", "keep at least one")
         layers = [(name, layer) for name, shape in self.towers.items() for layer in range(shape.layers)]
         object.__setattr__(self, "_layers", layers)
@@ -132,6 +135,8 @@ class Plan:
             raise InputError(
                 "plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}"
             )
+        if self.shares:
+            alike(towers.values())
         blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
         touched = (
             {key[:2] for key in self.keep}
@@ -139,7 +144,7 @@ class Plan:
             | {s.donor for s in self.shares}
         )
         busy = set().union(*(blocks[layer].parameter_names for layer in touched))
-        parameters = dict(model.named_parameters())
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, mask in self.masks.items():
             if name not in parameters:
                 raise InputError(f"plan: mask {name}", "the model has no such parameter")
@@ -211,7 +216,7 @@ class Plan:
             "shares": shares,
             "masks": {name: [list(mask.shape), encode_mask(mask)] for name, mask in self.masks.items()},
             "note": self.note,
-        }
+        } | ({"may_empty": True} if self.may_empty else {})
         return json.dumps(value, separators=(",", ":"))
 
     @classmethod
@@ -230,11 +235,11 @@ class Plan:
             for name, donors in value["shares"].items():
                 key = _key(name)
                 for donor, units in donors.items():
-                    tower, layer = donor.split("/")
+                    tower, layer = donor.rsplit("/", 1)
                     decoded = decode_units(units, towers[key[0]].units(key[2], "share"))
                     shares.append(Share(key, (tower, int(layer)), decoded))
             masks = {name: decode_mask(bits, tuple(shape)) for name, (shape, bits) in value["masks"].items()}
-            return cls(towers, keep, tuple(shares), masks, value["note"])
+            return cls(towers, keep, tuple(shares), masks, value["note"], value.get("may_empty") is True)
         except InputError as error:
             raise InputError(where, str(error)) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -263,7 +268,7 @@ def _name(key: tuple[str | int, ...]) -> str:
 
 
 def _key(name: str) -> Key:
-    tower, layer, component = name.split("/")
+    tower, layer, component = name.rsplit("/", 2)  # a tower may have any name
     return tower, int(layer), component
 
 

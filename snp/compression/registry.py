@@ -4,6 +4,7 @@ import difflib
 from importlib import import_module
 from typing import Any, TypeVar
 
+from snp.compression.aliases import ALIASES
 from snp.compression.method import Method
 from snp.errors import InputError
 
@@ -45,10 +46,18 @@ def methods() -> dict[str, type[Method]]:
 
 
 def get(name: str, **options: Any) -> Method:
-    """The method `name` with these options; InputError for an unknown name (naming near ones) or option."""
+    """The method `name`, or the one that an alias stands for, with these options.
+
+    Raises:
+        InputError: an unknown name (with near ones), or an option that is unknown, or that the alias sets.
+    """
     known = methods()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, cutoff=0.4)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    method, preset = ALIASES.get(name, (name, {})) if isinstance(name, str) else ("", {})
+    if method not in known:
+        names = [*known, *ALIASES]
+        near = difflib.get_close_matches(str(name), names, cutoff=0.4)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
         raise InputError("method", f"there is no method {name!r}", mend)
-    return known[name](**options)
+    for option in sorted(preset.keys() & options.keys()):
+        raise InputError(f"{name}.{option}", f"is {preset[option]!r} by this name", f"ask for {method} instead")
+    return known[method](**preset, **options)

@@ -1,32 +1,19 @@
 """Surgery: a model and a Plan make a smaller model, with units cut or stored once and weights masked."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from snp.compression.modules import (
-    Attention,
-    MaskedParameter,
-    TiedLinear,
-    TimmAttention,
-    TorchAttention,
-    TransformersAttention,
-)
+from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
+from snp.compression.masked import MaskedParameter, StayMasked
+from snp.compression.modules import Attention, TiedLinear
 from snp.compression.plan import Plan
-from snp.compression.tower import (
-    UNIT_DIMS,
-    Block,
-    Tower,
-    attention_name,
-    iterate,
-    linear_names,
-    packed,
-    towers_of,
-)
+from snp.compression.tower import Tower, iterate, packed, towers_of
+from snp.errors import InputError
 
 Place = tuple[str, int]  # tower, layer
 #: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
@@ -50,7 +37,7 @@ def substitute(
         Full name -> tensor of every parameter that the plan changes, differentiable, for functional_call.
     """
     plan.check(towers, model)
-    base = dict(model.named_parameters()) | (params or {})
+    base = dict(model.named_parameters(remove_duplicate=False)) | (params or {})
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
     for place, block in blocks.items():
@@ -83,12 +70,16 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
 
     Args:
         paths: tower name -> path of its submodule, as in `tower.view`.
+
+    Raises:
+        InputError: the plan is not of this model, or the model is compressed already or cannot be copied.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     towers = towers_of(model, paths)
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     touched = {c: _touched(plan, c) for c in UNIT_DIMS}
+    replaceable([blocks[place] for place in sorted(set().union(*touched.values()))])
     maps: dict[tuple[Place, str], nn.Module] = {}
     links = {}
     for place, block in blocks.items():
@@ -108,12 +99,103 @@ def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
         _install(model, block, plan, place, new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
-        masked = MaskedParameter(parameter.data, mask.to(parameter.device), parameter.requires_grad)
-        for module in model.modules():  # a tied parameter has several places, and stays tied
-            for attribute, found in list(module._parameters.items()):
-                if found is parameter:
-                    setattr(module, attribute, masked)
+        holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
+        StayMasked(mask, [(module, a) for module, a in holders if module._parameters[a] is parameter])
+    if plan.keep or plan.shares:
+        for module in model.modules():
+            if hasattr(module, "save_pretrained"):
+                module.save_pretrained = _no_save_pretrained  # type: ignore[assignment]
     return model
+
+
+def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
+    """InputError unless `model` is one that `apply` made of this plan with these paths, trained or not."""
+    mend = "give them as in towers={name: path} of snp.compress"
+    if odd := sorted(plan.towers.keys() ^ paths.keys()):
+        verb = "lack" if odd[0] in plan.towers else "have"
+        raise InputError("paths", f"{verb} {odd[0]!r}; towers of the plan: {', '.join(plan.towers)}", mend)
+    try:
+        towers = towers_of(model, dict(paths))
+    except InputError as error:
+        raise InputError("paths", str(error), mend) from None
+    for name, tower in towers.items():
+        expected = [_sizes_of(plan, place) for place in plan.layers if place[0] == name]
+        if [_sizes(block) for block in tower.blocks] != expected:
+            raise InputError(f"tower {name}", "is not of the sizes that the plan makes", "take the model of the plan")
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, mask in plan.masks.items():
+        if name not in parameters or parameters[name].shape != mask.shape:
+            raise InputError(name, "the plan masks it, and the model has no such weight", "take the model of the plan")
+        if bool(parameters[name][~mask.to(parameters[name].device)].any()):
+            raise InputError(name, "is not zero where the plan masks it", "take the model of the plan")
+
+
+def _sizes(block: Block) -> tuple[int, ...]:
+    """Width, heads, and of every component the units that work in the layer and those that it stores."""
+    stored = (block.ref(role).stop - block.ref(role).start for role in ("q", "v", "fc1"))
+    return block.d_model, block.n_heads, block.d_qk, block.d_vo, block.d_ffn, *stored
+
+
+def _sizes_of(plan: Plan, place: Place) -> tuple[int, ...]:
+    """The same of the layer that the plan makes."""
+    shape = plan.towers[place[0]]
+    units = [int(which(*place, c).sum()) for which in (plan.kept, plan.own) for c in UNIT_DIMS]
+    return shape.d_model, shape.n_heads, *units
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of a dense model.
+
+    Raises:
+        InputError: it is compressed already, or cannot be copied; names the module.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Attention | TiedLinear) or any(
+            isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False)
+        ):
+            raise InputError(name or "model", "is compressed already", "start from the dense model")
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # of many kinds: whatever a model holds may not be copied
+        mend = "make it a plain model first: remove its pruning, norms or hooks"
+        for name, module in model.named_modules():
+            for attribute, value in vars(module).items():
+                if isinstance(value, Tensor) and not value.is_leaf:  # of torch.nn.utils.prune and weight_norm
+                    where = ".".join(filter(None, (name, attribute)))
+                    raise InputError(where, "is made of other parameters, and cannot be copied", mend) from None
+        raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", mend) from None
+
+
+def replaceable(blocks: Iterable[Block]) -> None:
+    """InputError where modules cannot be replaced, as cutting or sharing units does, without losing something.
+
+    That is a hook, or which of the weights of queries, keys and values are frozen: they become one.
+    """
+    for block in blocks:
+        layer: Any = block.model.get_submodule(block.layer)
+        attention = attention_name(layer)
+        names = [attention, *(f"{attention}.{name}" for name, _ in getattr(layer, attention).named_modules() if name)]
+        for name in [*names, *(f"mlp.{name}" for name in linear_names(layer.mlp))]:
+            for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+                for hook in getattr(layer.get_submodule(name), kind).values():
+                    # transformers' own record attentions: the cut module refuses to be asked for them
+                    if not getattr(hook, "__module__", "").startswith("transformers."):
+                        problem = "has a hook, which a compressed module would not have"
+                        raise InputError(f"{block.layer}.{name}", problem, "remove it before")
+        for kind in ("weight", "bias"):
+            parts = [block.model.get_parameter(getattr(block.ref(role), kind)) for role in "qkv"]
+            if len({part.requires_grad for part in parts}) == 2:
+                problem = f"some of its {kind} parts of q, k and v are frozen, some are trained"
+                raise InputError(f"{block.layer}.{attention}", problem, "freeze all of them or none: they become one")
+
+
+def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
+    """In the place of transformers' own: from_pretrained would build the dense layers, and leave them random."""
+    raise InputError(
+        "save_pretrained",
+        "saves a compressed model as from_pretrained cannot load it",
+        "use snp.compression.checkpoint.save(folder, model, plan, paths=towers)",
+    )
 
 
 @dataclass(frozen=True)
@@ -167,12 +249,14 @@ def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) 
     else:
         module = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         module.weight, module.bias = nn.Parameter(weight), nn.Parameter(bias)
-    trained = block.model.get_parameter(block.ref(roles[0][0]).weight).requires_grad
-    return module.requires_grad_(trained)
+    for kind in ("weight", "bias"):
+        trained = block.model.get_parameter(getattr(block.ref(roles[0][0]), kind)).requires_grad
+        module.get_parameter(kind).requires_grad_(trained)
+    return module
 
 
 def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dict[str, nn.Module]) -> None:
-    layer = model.get_submodule(block.ref("fc1").weight.split(".mlp.")[0])
+    layer = model.get_submodule(block.layer)
     if "fc1" in maps:
         mlp: nn.Module = layer.mlp  # type: ignore[assignment]
         for name, map_name in zip(linear_names(mlp), ("fc1", "fc2"), strict=True):
@@ -181,20 +265,9 @@ def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dic
         name = attention_name(layer)
         dense = getattr(layer, name)
         d_qk, d_vo = (int(plan.kept(*place, c).sum()) for c in ("qk", "vo"))
-        stored = [int(plan.own(*place, c).sum()) for c in ("qk", "vo")]
-        scale = getattr(dense, "scale", block.d_head**-0.5)
-        call, habits = _manner(dense)
-        cut = call(maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, *stored, scale, **habits)
+        own_qk, own_vo = (int(plan.own(*place, c).sum()) for c in ("qk", "vo"))
+        scale = getattr(dense, "scale", block.d_qk**-0.5)
+        cut = block.kind(
+            maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, own_qk, own_vo, scale, **block.kind.habits(dense)
+        )
         setattr(layer, name, cut.train(dense.training))
-
-
-def _manner(dense: Any) -> tuple[Callable[..., Attention], dict[str, Any]]:
-    """How a dense attention module is called, and its dropout."""
-    if isinstance(dense, Attention):  # a cut layer may be cut again
-        names = ("dropout", "batch_first")
-        return type(dense), {n: getattr(dense, n) for n in names} | {"proj_dropout": dense.proj_drop.p}
-    if isinstance(dense, nn.MultiheadAttention):
-        return TorchAttention, {"dropout": dense.dropout, "batch_first": dense.batch_first}
-    if hasattr(dense, "q_proj"):
-        return TransformersAttention, {"dropout": dense.dropout}
-    return TimmAttention, {"dropout": dense.attn_drop.p, "proj_dropout": dense.proj_drop.p}

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from snp.errors import InputError
+from snp.processes import end_with_parent, sheltered
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -40,11 +41,8 @@ def ahead(make: Callable[[S], T], items: Iterable[S], processes: int) -> Iterato
         multiprocessing_context="fork",
         generator=torch.Generator(),  # else it draws from the run's own random numbers
     )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # as processes are forked, so they begin
-    try:
+    with sheltered(*SIGNALS):
         iterator = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     for made in iterator:
         if isinstance(made, InputError):
             raise made
@@ -70,8 +68,6 @@ def _as_it_is(made: Any) -> Any:
 
 def _begin(number: int) -> None:
     """Ready a process: it ends with its parent, and of signals heeds only those that its parent sends."""
-    from snp.data.build import end_with_parent  # it makes data sets, for which few processes are here
-
     parent = os.getppid()
 
     def heed() -> None:
@@ -79,5 +75,5 @@ def _begin(number: int) -> None:
             if signal.sigwaitinfo(SIGNALS).si_pid == parent:
                 os._exit(1)
 
-    threading.Thread(target=heed, daemon=True).start()
-    end_with_parent()
+    for task in (heed, end_with_parent):
+        threading.Thread(target=task, daemon=True).start()

@@ -2,16 +2,17 @@
 
 import gc
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snp.data import fields
+from snp.data.fields import Box as Box
+from snp.data.fields import check_box, check_spans, need, noted, shown, whole
 from snp.errors import InputError
 from snp.files import read_json, write_atomic
 
-Box = tuple[float, float, float, float]
 Span = tuple[int, int]
 
 
@@ -28,7 +29,7 @@ class Entry:
         boxes: one (x, y, width, height) per object, in pixels; at least one.
         spans: for every box the [begin, end) character spans of the caption that name it; at least one each.
         type: expression type (attribute, relation, order), "" where unknown; ``expression_type`` in the file.
-        original_id: number of the picture, or of the expression in the source data.
+        original_id: number of the picture, or of the expression in the source data; GQA's may be words.
         categories: category id of every box.
         evaluated: Flickr: the spans of every phrase that is evaluated (``tokens_positive_eval``).
         phrase_types: Flickr: the types of each of them, as ``people``; ``phrase_types`` in the file [ours].
@@ -45,23 +46,25 @@ class Entry:
     boxes: tuple[Box, ...]
     spans: tuple[tuple[Span, ...], ...]
     type: str = ""
-    original_id: int = 0
+    original_id: int | str = 0
     categories: tuple[int, ...] = field(default=())
     evaluated: tuple[tuple[Span, ...], ...] = ()
     phrase_types: tuple[tuple[str, ...], ...] = ()
-    sentence_id: int = 0
+    sentence_id: int | str = 0
     question_id: str = ""
     question_type: str = ""
     answer: str = ""
 
 
-def read(path: str | Path, boxless: bool = False) -> list[Entry]:
+def read(path: str | Path, boxless: bool = False, faults: list[InputError] | None = None) -> list[Entry]:
     """Read an annotation file, in the order of its images.
 
-    Boxes may pass the edge of the picture by less than a pixel (COCO rounds). Unknown keys are ignored.
+    Boxes may pass the edge of the picture by a pixel (COCO rounds). Unknown keys are ignored; of those that not every
+    file has, null is as good as none.
 
     Args:
         boxless: captions may have no box, as questions have.
+        faults: all that is wrong is added to them, and left out; by default the first of it is raised.
 
     Raises:
         InputError: naming the file and the field that is missing, of the wrong kind or out of range.
@@ -70,7 +73,7 @@ def read(path: str | Path, boxless: bool = False) -> list[Entry]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _entries(path, read_json(path), boxless)
+        return _entries(path, boxless, faults)
     finally:
         if collecting:
             gc.enable()
@@ -114,38 +117,26 @@ def _of_task(entry: Entry) -> dict[str, Any]:
     return {}
 
 
-def _entries(path: str | Path, document: Any, boxless: bool) -> list[Entry]:
-    images, annotations = (listed(path, document, key) for key in ("images", "annotations"))
-    for error in _faults(path, images, annotations, boxless):
-        raise error
-    found: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
-    for annotation in annotations:
-        found[annotation["image_id"]].append(annotation)
-    return [entry_of(image, found[image["id"]]) for image in images]
-
-
-def problems(path: str | Path, boxless: bool = False) -> Iterator[InputError]:
-    """Everything that is wrong with an annotation file, where `read` stops at the first."""
-    try:
+def _entries(path: str | Path, boxless: bool, faults: list[InputError] | None) -> list[Entry]:
+    images, annotations = list[Any](), list[Any]()
+    with noted(faults):
         document = read_json(path)
         images, annotations = (listed(path, document, key) for key in ("images", "annotations"))
-    except InputError as error:
-        yield error
-        return
-    yield from _faults(path, images, annotations, boxless)
-
-
-def _faults(path: str | Path, images: list[Any], annotations: list[Any], boxless: bool) -> Iterator[InputError]:
-    """What is wrong with images, then with annotations, then captions without a box."""
     checks = Checks(path)
-    for check, values in ((checks.image, images), (checks.annotation, annotations)):
-        for index, value in enumerate(values):
-            try:
-                check(index, value)
-            except InputError as error:
-                yield error
-    if not boxless:
-        yield from checks.without_boxes()
+    sound = list[dict[str, Any]]()
+    for index, image in enumerate(images):
+        with noted(faults):
+            checks.image(index, image)
+            sound.append(image)
+    found: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in sound}
+    for index, annotation in enumerate(annotations):
+        with noted(faults):
+            checks.annotation(index, annotation)
+            found[annotation["image_id"]].append(annotation)
+    for error in () if boxless else checks.without_boxes():
+        with noted(faults):
+            raise error
+    return [entry_of(image, found[image["id"]]) for image in sound]
 
 
 class Checks:
@@ -159,22 +150,27 @@ class Checks:
 
     def image(self, index: int, image: Any) -> None:
         """InputError if image number `index` is not as it must be, or its id has been seen."""
-        where = f"{self.path}: images[{index}]"
         self._named.append(False)
-        _check_image(where, image)
-        if image["id"] in self._rows:
-            raise InputError(f"{where}.id", f"{image['id']} occurs twice")
+        try:
+            _check_image(image)
+            if image["id"] in self._rows:
+                raise InputError(".id", f"{image['id']} occurs twice")
+        except InputError as error:
+            raise _placed(f"{self.path}: images[{index}]", error) from None
         self._rows[image["id"]] = index
         self._seen[index] = image["width"], image["height"], image["caption"]
 
     def annotation(self, index: int, annotation: Any) -> int:
         """The number of its image; InputError if annotation number `index` has none, or is not as it must be."""
-        where = f"{self.path}: annotations[{index}]"
-        row = self._rows.get(annotation.get("image_id")) if isinstance(annotation, dict) else None
-        if row is None:
-            raise InputError(f"{where}.image_id", "names no image of this file")
-        self._named[row] = True
-        _check_annotation(where, annotation, *self._seen[row])
+        try:
+            number = annotation.get("image_id") if isinstance(annotation, dict) else None
+            row = self._rows.get(number) if type(number) is int else None
+            if row is None:
+                raise InputError(".image_id", "names no image of this file")
+            self._named[row] = True
+            _check_annotation(annotation, *self._seen[row])
+        except InputError as error:
+            raise _placed(f"{self.path}: annotations[{index}]", error) from None
         return row
 
     def without_boxes(self) -> Iterator[InputError]:
@@ -187,24 +183,25 @@ class Checks:
 
 def entry_of(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
     """An entry from its image and annotations, which must be sound."""
+    question = image.get("questionId")
     return Entry(
         id=image["id"],
         file_name=image["file_name"],
         height=image["height"],
         width=image["width"],
         caption=image["caption"],
-        dataset_name=image.get("dataset_name", ""),
+        dataset_name=image.get("dataset_name") or "",
         boxes=tuple(tuple(annotation["bbox"]) for annotation in annotations),
         spans=tuple(tuple(map(tuple, annotation["tokens_positive"])) for annotation in annotations),
-        type=image.get("expression_type", ""),
-        original_id=image.get("original_id", 0),
-        categories=tuple(annotation.get("category_id", 0) for annotation in annotations),
-        evaluated=tuple(tuple(map(tuple, spans)) for spans in image.get("tokens_positive_eval", ())),
-        phrase_types=tuple(map(tuple, image.get("phrase_types", ()))),
-        sentence_id=image.get("sentence_id", 0),
-        question_id=str(image.get("questionId", "")),
-        question_type=image.get("question_type", ""),
-        answer=image.get("answer", ""),
+        type=image.get("expression_type") or "",
+        original_id=image.get("original_id") or 0,
+        categories=tuple(annotation.get("category_id") or 0 for annotation in annotations),
+        evaluated=tuple(tuple(map(tuple, spans)) for spans in image.get("tokens_positive_eval") or ()),
+        phrase_types=tuple(map(tuple, image.get("phrase_types") or ())),
+        sentence_id=image.get("sentence_id") or 0,
+        question_id="" if question is None else str(question),
+        question_type=image.get("question_type") or "",
+        answer=image.get("answer") or "",
     )
 
 
@@ -216,46 +213,62 @@ def listed(path: str | Path, document: Any, key: str) -> list[Any]:
     return value
 
 
-def _check_image(where: str, image: Any) -> None:
+_NEEDED = {"id": int, "file_name": str, "caption": str, "height": int, "width": int}
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "dataset_name": (str,), "expression_type": (str,), "original_id": (int, str), "sentence_id": (int, str),
+    "questionId": (int, str), "question_type": (str,), "answer": (str,), "tokens_positive_eval": (list,),
+    "phrase_types": (list,),
+}  # fmt: skip
+"""The keys of an image that are read, and their kinds."""
+
+
+def _check_image(image: Any) -> None:
+    """InputError, placed in the image, unless it is as it must be."""
     if not isinstance(image, dict):
-        raise InputError(where, "not an object")
-    for key, kind in (("id", int), ("file_name", str), ("caption", str), ("height", int), ("width", int)):
-        value = image.get(key)
-        if type(value) is not kind:
-            raise InputError(
-                f"{where}.{key}", "missing" if value is None else f"{value!r} is not {kind.__name__}"
-            )
-    if not image["caption"].strip():
-        raise InputError(f"{where}.caption", "is empty")
-    if image["height"] < 1 or image["width"] < 1:
-        raise InputError(f"{where}.height", f"picture of {image['width']}x{image['height']} pixels")
+        raise InputError("", "not an object")
+    number, name, caption, height, width = map(image.get, _NEEDED)
+    sound = (
+        type(number) is type(height) is type(width) is int and type(name) is type(caption) is str
+        and -fields.MOST <= number <= fields.MOST and 1 <= height <= fields.SIDE and 1 <= width <= fields.SIDE
+        and (name.isascii() or whole(name)) and (caption.isascii() or whole(caption))
+        and caption and not caption.isspace()
+    )  # fmt: skip
+    if not sound:
+        for key, kind in _NEEDED.items():
+            need(image, key, kind, "")
+        fields.words(image, "caption", "")
+        fields.size(image, "")
+    for key, value in image.items():
+        if key in _OPTIONAL and value is not None:
+            _check_optional(image, key, value)
 
 
-def _check_annotation(
-    where: str, annotation: dict[str, Any], image_width: int, image_height: int, caption: str
-) -> None:
-    box, spans = annotation.get("bbox"), annotation.get("tokens_positive")
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not {*map(type, box)} <= {int, float}
-        or not all(map(math.isfinite, box))
-    ):
-        raise InputError(f"{where}.bbox", f"{box!r} is not [x, y, width, height]")
-    x, y, width, height = box
-    if width <= 0 or height <= 0:
-        raise InputError(f"{where}.bbox", f"{box} is empty")
-    if x <= -1 or y <= -1 or x + width >= image_width + 1 or y + height >= image_height + 1:
-        size = f"{image_width}x{image_height}"
-        raise InputError(f"{where}.bbox", f"{box} lies outside its image of {size} pixels")
-    if not isinstance(spans, list) or not spans:
-        raise InputError(
-            f"{where}.tokens_positive", "missing or empty", "list the [begin, end) spans of its phrase"
-        )
-    for span in spans:
-        if not isinstance(span, list) or len(span) != 2 or {*map(type, span)} != {int}:
-            raise InputError(f"{where}.tokens_positive", f"{span!r} is not [begin, end)")
-        if not 0 <= span[0] < span[1] <= len(caption):
-            raise InputError(
-                f"{where}.tokens_positive", f"span {span} lies outside the caption of {len(caption)} characters"
-            )
+def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
+    if type(value) is str and str in _OPTIONAL[key] and value.isascii():
+        return
+    if type(value) not in _OPTIONAL[key]:
+        raise InputError(f".{key}", f"{shown(value)} is not {' or '.join(kind.__name__ for kind in _OPTIONAL[key])}")
+    fields.checked(value, type(value), f".{key}")
+    if key == "tokens_positive_eval":
+        for place, spans in enumerate(value):
+            check_spans(spans, len(image["caption"]), f".{key}[{place}]")
+    if key == "phrase_types":
+        for place, types in enumerate(value):
+            for kind in fields.checked(types, list, f".{key}[{place}]"):
+                fields.checked(kind, str, f".{key}[{place}]")
+        phrases = len(image.get("tokens_positive_eval") or ())
+        if value and len(value) != phrases:
+            raise InputError(f".{key}", f"has the types of {len(value)} phrases, where {phrases} are evaluated")
+
+
+def _check_annotation(annotation: dict[str, Any], width: int, height: int, caption: str) -> None:
+    """InputError, placed in the annotation, unless it is as it must be."""
+    check_box(annotation.get("bbox"), width, height, ".bbox")
+    check_spans(annotation.get("tokens_positive"), len(caption), ".tokens_positive")
+    category = annotation.get("category_id")
+    if category is not None and (type(category) is not int or abs(category) > fields.MOST):
+        fields.checked(category, int, ".category_id")
+
+
+def _placed(where: str, error: InputError) -> InputError:
+    return InputError(f"{where}{error.where}", error.problem, error.mend)

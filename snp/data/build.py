@@ -3,15 +3,11 @@
 import hashlib
 import json
 import math
-import os
 import random
-import shutil
-import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,13 +15,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from snp.data import annotations, taskfiles
+from snp.data import annotations, folder, taskfiles
 from snp.data.annotations import Box, Entry, Span
 from snp.data.expressions import STYLES, Expression, Item, Scene
 from snp.data.pictures import SPLITS, Picture
 from snp.data.questions import TYPES, Question, ask
 from snp.errors import InputError
-from snp.files import read_json, write_json
+from snp.files import write_json
+from snp.processes import pool
 
 BENCHMARKS = {
     "refcoco": ("train", "val", "testA", "testB"),
@@ -59,7 +56,9 @@ class Generator(Protocol):
 def build(
     root: str | Path, generator: Generator, seed: int, train: int, test: int, pretrain_val: int, workers: int
 ) -> Path:
-    """Make the data set in `root` (replacing one that is there) and return `root`.
+    """Make the data set in `root` (replacing one that was made there) and return `root`.
+
+    Of several processes one makes it, and those that waited for it take what it made.
 
     Args:
         train: pictures for training; each gives a caption and one expression a benchmark.
@@ -78,37 +77,40 @@ def build(
     ):
         if value < 1:
             raise InputError(name, f"{value} is below one")
-    root = Path(root)
-    if (
-        root.exists()
-        and any(root.iterdir())
-        and not {"images", "dataset.json"} & {p.name for p in root.iterdir()}
-    ):
-        raise InputError(root, "is not empty and holds no data set", "choose a new folder")
-    # dataset.json is written last: a folder without it was interrupted and is made again.
-    (root / "dataset.json").unlink(missing_ok=True)
-    for folder in ("images", "annotations", *taskfiles.SPLITS):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    evaluation = math.ceil(test / PER_PICTURE)
+    root, evaluation = Path(root), math.ceil(test / PER_PICTURE)
     counts = dict.fromkeys(SPLITS, evaluation) | {"train": train, "pretrain-val": pretrain_val}
+    about = {"name": generator.name, "version": generator.version, "seed": seed, "pictures": counts}
+    with folder.making(root) as waited:
+        if not (waited and is_made(root) and (folder.about(root) or {}).items() >= about.items()):
+            _draw(root, generator, about, test, workers)
+    return root
+
+
+def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, workers: int) -> None:
+    """Make it in a folder that is ours alone."""
+    folder.clear(root)
+    seed, counts = about["seed"], about["pictures"]
     jobs = [
         (generator, root, seed, split, start, min(start + _CHUNK, count))
         for split, count in counts.items()
         for start in range(0, count, _CHUNK)
     ]
     for split in counts:
-        (root / "images" / split).mkdir(parents=True)
+        (root / "images" / split).mkdir(parents=True, exist_ok=True)
     pictures: dict[str, list[Picture]] = defaultdict(list)
-    with tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar:
-        for job, made in zip(jobs, _work(jobs, workers), strict=True):
+    with (
+        tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar,
+        _work(jobs, workers) as drawn,
+    ):
+        for job, made in zip(jobs, drawn, strict=True):
             pictures[job[3]] += made
             bar.update(len(made))
     files = dict(_files(pictures, test))
     for name, entries in files.items():
         annotations.write(root / "annotations" / f"{name}.json", entries, generator.categories)
-    write_json(root / "dataset.json", {
-        "name": generator.name, "version": generator.version, "seed": seed, "pictures": counts,
+    write_json(root / folder.ABOUT, about | {
         "captions": {name: len(entries) for name, entries in files.items()},
+        "tasks_version": taskfiles.VERSION,
         "tasks_sha256": taskfiles.write(root, pictures, generator.nouns),
         "annotations_sha256": {
             name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest()
@@ -119,7 +121,15 @@ def build(
             for split, made in pictures.items()
         },
     })  # fmt: skip
-    return root
+
+
+def is_made(root: Path) -> bool:
+    """Whether a whole data set is there, with all that is read of one today.
+
+    Raises:
+        InputError: what it says of itself cannot be read.
+    """
+    return (folder.about(root) or {}).get("tasks_version") == taskfiles.VERSION
 
 
 def place(
@@ -156,35 +166,17 @@ def tasks_hash(root: str | Path) -> str:
 
 
 def _hash(root: str | Path, *parts: str) -> str:
-    path = Path(root) / "dataset.json"
-    if not path.is_file():
-        raise InputError(root, "holds no complete data set", "make it with `snp data make`")
-    made = read_json(path)
-    hashes = []
-    for name in parts:
-        if name not in made:
-            raise InputError(f"{path}: {name}", "missing", "make it again with `snp data make`")
-        hashes.append(made[name])
+    hashes = [folder.said(Path(root), name) for name in parts]
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
-def _work(jobs: list[tuple[Any, ...]], workers: int) -> Any:
+@contextmanager
+def _work(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[Iterator[list[Picture]]]:
     if workers == 1:
-        yield from map(_chunk, jobs)
+        yield map(_chunk, jobs)
         return
-    # Spawned, not forked: the caller may hold threads (torch), which do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
-        yield from pool.map(_chunk, jobs)
-
-
-def end_with_parent() -> None:
-    """Let this worker process end when its parent was killed; it would wait for work forever."""
-
-    def watch() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with pool(workers) as processes:
+        yield processes.map(_chunk, jobs)
 
 
 def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:

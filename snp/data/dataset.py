@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from snp.data.ahead import ahead
 from snp.data.annotations import Entry
-from snp.data.flat import Flat
+from snp.data.flat import Flat, Where, place
+from snp.data.pixels import VERSION, read_image
 from snp.data.tokens import PAD, Vocabulary, cover
 from snp.data.views import Draws, View, padded, views_of
 from snp.errors import InputError
+from snp.files import replacing
 
 MEND = "make the data set again with `snp data make`"
 OUTSIDE = -1
@@ -128,48 +130,36 @@ class PixelCache:
         files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
         if not files:
             raise InputError(folder, "holds no images", MEND)
-        key = hashlib.sha256(str(size).encode())
+        key = hashlib.sha256(f"{size} {VERSION}".encode())
         for file in files:
             stat = file.stat()
             key.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         self.rows = {file.name: row for row, file in enumerate(files)}
         path = store / f"{folder.name}-{size}-{key.hexdigest()[:12]}.npy"
-        if not path.exists():
-            self._decode([Path(f.path) for f in files], size, path)
-        self.pixels_NCHW = np.load(path, mmap_mode="r")
+        shape = len(files), 3, size, size
+        pixels = self._mapped(path, shape)
+        if pixels is None:
+            self._decode([Path(f.path) for f in files], shape, path)
+            pixels = open_memmap(path, "r")
+        self.pixels_NCHW: np.ndarray = pixels
 
     @staticmethod
-    def _decode(files: list[Path], size: int, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+    def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The decoded array, if it is there and whole."""
         try:
-            pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), 3, size, size))
+            found = open_memmap(path, "r")
+        except (OSError, ValueError):
+            return None
+        return found if (found.shape, found.dtype) == (shape, np.uint8) else None
+
+    @staticmethod
+    def _decode(files: list[Path], shape: tuple[int, ...], path: Path) -> None:
+        with replacing(path) as part:
+            pixels = open_memmap(part, "w+", np.uint8, shape)
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-                for row, image in enumerate(pool.map(lambda f: read_image(f, size), files)):
+                for row, image in enumerate(pool.map(lambda f: read_image(f, shape[-1]), files)):
                     pixels[row] = image
             pixels.flush()
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def read_image(path: Path, size: int) -> np.ndarray:
-    """One image as uint8 CHW, brought to size x size pixels."""
-    image = load(path)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def load(path: Path) -> Image.Image:
-    """A whole picture, RGB."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(path, "image not found", "fetch or make it again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(path, f"image cannot be read: {error}", "fetch or make it again") from None
 
 
 def pixels_below(root: Path, size: int, store: Path) -> Resolve:
@@ -208,7 +198,7 @@ class GroundingSet:
         images: finds their pixels.
         vocabulary: maps captions to ids.
         context: most tokens a caption may have.
-        where: what the entries are called in errors.
+        where: what the entries are called in errors, or what each of them is called.
         answers: type of questions -> {answer: id}, ids 0, 1, 2, ... within each type; a type's id is its place.
             With it, batches tell the type and answer of each question.
         strict: an answer outside the vocabulary is an error, as it must be for training; else it is `OUTSIDE`, and
@@ -231,7 +221,7 @@ class GroundingSet:
         images: Resolve,
         vocabulary: Vocabulary,
         context: int,
-        where: str = "entries",
+        where: Where = "entries",
         answers: Mapping[str, Mapping[str, int]] | None = None,
         strict: bool = True,
     ) -> None:
@@ -249,7 +239,7 @@ class GroundingSet:
         if answers is not None:
             self._number(flat, names, answers, where, strict)
 
-    def _find(self, flat: Flat, names: np.ndarray, images: Resolve, where: str) -> None:
+    def _find(self, flat: Flat, names: np.ndarray, images: Resolve, where: Where) -> None:
         """Where the pixels of every entry are; each picture is looked for once."""
         files, first, file_N = np.unique(flat.file_N, return_index=True, return_inverse=True)
         self._pixels: list[np.ndarray] = []
@@ -259,14 +249,14 @@ class GroundingSet:
             try:
                 pixels, found[k, 1] = images(name)
             except KeyError as error:
-                raise InputError(f"{where}[{i}].file_name", f"image {error.args[0]} not found") from None
+                raise InputError(f"{place(where, i)}.file_name", f"image {error.args[0]} not found") from None
             found[k, 0] = places.setdefault(id(pixels), len(places))
             if len(places) > len(self._pixels):
                 self._pixels.append(pixels)
         self._cache, self._row = found[file_N].T
 
     def _number(
-        self, flat: Flat, names: np.ndarray, answers: Mapping[str, Mapping[str, int]], where: str, strict: bool
+        self, flat: Flat, names: np.ndarray, answers: Mapping[str, Mapping[str, int]], where: Where, strict: bool
     ) -> None:
         """Ids of the type and the answer of every question."""
         pairs = np.stack([flat.question_type_N, flat.answer_N], 1)
@@ -279,7 +269,7 @@ class GroundingSet:
             if strict and answer not in known:
                 problem = f"{answer!r} of {flat.text(first[k])!r} is no known answer of type {kind!r}"
                 mend = "add it to the answers, or leave the question out"
-                raise InputError(f"{where}[{first[k]}].answer", problem, mend)
+                raise InputError(f"{place(where, first[k])}.answer", problem, mend)
             ids[k] = kinds.index(kind) if kind in answers else OUTSIDE, known.get(answer, OUTSIDE)
         self._type, self._answer = ids[pair_N.reshape(-1)].T
 

@@ -4,8 +4,10 @@ import gc
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from snp.data import annotations
+from snp.data import annotations, tokens
 from snp.data.annotations import Checks, Entry
 from snp.data.stream import members
 from snp.data.tokens import Vocabulary
@@ -23,7 +25,9 @@ from snp.errors import InputError
 from snp.files import replacing
 
 VERSION = 1
-"""Of the arrays; part of a cache's name."""
+"""Of the arrays; with that of the tokens a part of a cache's name."""
+Where = str | Callable[[int], object]
+"""What entries are called in errors, or what each of them is called, by its place."""
 _FAR = 1 << 32
 """More than any caption has characters."""
 
@@ -134,15 +138,16 @@ class Flat:
         })  # fmt: skip
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: object = "entries") -> "Flat":
+    def of(
+        cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries"
+    ) -> "Flat":
         """Entries as arrays.
 
         Args:
             context: most tokens a caption may have.
-            where: what the entries are called in errors.
 
         Raises:
-            InputError: a caption that is too long.
+            InputError: a caption that is too long, or has no word.
         """
         made = _Columns()
         for i, entry in enumerate(entries):
@@ -157,7 +162,7 @@ class Flat:
         """The entries of an annotation file; neither its text nor its objects are ever in memory as a whole.
 
         Raises:
-            InputError: what `annotations.read` raises; a caption that is too long.
+            InputError: what `annotations.read` raises; a caption that is too long, or has no word.
         """
         made, checks = _Columns(), Checks(path)
         waiting = ["images", "annotations"]
@@ -186,13 +191,14 @@ class Flat:
     ) -> "Flat":
         """`read` of root/annotations/<name>.json, kept in root/cache for as long as the file is not changed.
 
-        A cache that is damaged is made again.
+        A cache that is damaged is made again; where none can be kept, as in a folder that is read-only, none is.
         """
         path = root / "annotations" / f"{name}.json"
         if not path.exists():
             raise InputError(path, "file not found")
         stat = path.stat()
-        key = hashlib.sha256(f"{VERSION} {stat.st_size} {stat.st_mtime_ns} {context} {boxless}".encode())
+        made_of = VERSION, tokens.VERSION, stat.st_size, stat.st_mtime_ns, context, boxless
+        key = hashlib.sha256(str(made_of).encode())
         key.update(np.array(vocabulary.clip_ids, np.int64).tobytes())
         store = root / "cache" / f"{name}-{key.hexdigest()[:12]}.safetensors"
         if store.exists():
@@ -201,7 +207,8 @@ class Flat:
             except InputError:
                 pass
         flat = cls.read(path, vocabulary, context, boxless)
-        flat.save(store)
+        with suppress(OSError):
+            flat.save(store)
         return flat
 
     def save(self, path: str | Path) -> None:
@@ -221,7 +228,7 @@ class Flat:
             with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
                 arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
             flat = cls(**arrays)
-        except (SafetensorError, OSError, TypeError) as error:
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise InputError(path, f"holds no annotations as arrays: {error}", mend) from None
         for name in flat._unfit():
             raise InputError(f"{path}: {name}", "does not go with the other arrays", mend)
@@ -229,6 +236,12 @@ class Flat:
 
     def _unfit(self) -> Iterator[str]:
         """Names of arrays that do not go with the others."""
+        empty = _empty()
+        for f in fields(self):
+            array, kind = getattr(self, f.name), getattr(empty, f.name)
+            if array.dtype != kind.dtype or array.shape[1:] != kind.shape[1:] or array.ndim != kind.ndim:
+                yield f.name
+                return
         sizes = {"N": len(self.id_N), "M": len(self.box_M4), "S": len(self.span_S2)}
         for f in fields(self):
             rows = sizes.get(f.name.rpartition("_")[2][0])
@@ -236,7 +249,10 @@ class Flat:
                 yield f.name
         for name, (owners, values) in _AT.items():
             at, end = getattr(self, name), len(getattr(self, values))
-            if len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end or (np.diff(at) < 0).any():
+            if (
+                not len(at) or len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end
+                or (np.diff(at) < 0).any()
+            ):  # fmt: skip
                 yield name
         for column in _NAMED.values():
             row = getattr(self, column)
@@ -280,7 +296,7 @@ class _Columns:
         else:
             for index, value in enumerate(values):
                 row = checks.annotation(index, value)
-                self.box(row, value["bbox"], value.get("category_id", 0), value["tokens_positive"])
+                self.box(row, value["bbox"], value.get("category_id") or 0, value["tokens_positive"])
 
     def caption(self, entry: Entry) -> None:
         """The next entry, without its boxes."""
@@ -291,7 +307,7 @@ class _Columns:
         rest = {field: value for field in _RARE if (value := getattr(entry, field))}
         for field in _NUMBERS:
             value = getattr(entry, field)
-            if type(value) is not int:  # nobody checks what a file has there
+            if type(value) is not int:
                 rest[field], value = value, 0
             self.numbers.append(value)
         self.rest.append(json.dumps(rest).encode() if rest else b"")
@@ -304,11 +320,11 @@ class _Columns:
         self.span_count.append(len(spans))
         self.spans.extend(chain.from_iterable(spans))
 
-    def flat(self, vocabulary: Vocabulary, context: int, where: object) -> Flat:
-        """All of it as a Flat; InputError for a caption of more than `context` tokens."""
+    def flat(self, vocabulary: Vocabulary, context: int, where: Where) -> Flat:
+        """All of it as a Flat; InputError for a caption of more than `context` tokens, or of none."""
         token_T, character_T2, length_N = vocabulary.encode_all(self.captions)
-        for i in np.flatnonzero(length_N > context)[:1]:
-            raise InputError(f"{where}[{i}].caption", f"{length_N[i]} tokens, the model takes {context}")
+        for error in unfit(length_N, context, where):
+            raise error
         named, numbers = _int64(self.named).reshape(-1, len(_NAMED)), _int64(self.numbers).reshape(-1, len(_NUMBERS))
         caption_at, caption = _blob([text.encode() for text in self.captions])
         rest_at, rest = _blob(self.rest)
@@ -339,6 +355,28 @@ class _Columns:
             name_at=name_at,
             name=name,
         )
+
+
+def unfit(length_N: np.ndarray, context: int, where: Where) -> Iterator[InputError]:
+    """An error for every caption that a model of this context cannot take: too long, or without a word.
+
+    Args:
+        length_N: tokens of every caption, start and end among them.
+    """
+    for i in np.flatnonzero((length_N > context) | (length_N < 3)).tolist():
+        problem = f"{length_N[i]} tokens, the model takes {context}" if length_N[i] > 2 else "has no word"
+        yield InputError(f"{place(where, i)}.caption", problem)
+
+
+def place(where: Where, i: int) -> object:
+    """What entry i is called in errors."""
+    return where(int(i)) if callable(where) else f"{where}[{i}]"
+
+
+@cache
+def _empty() -> Flat:
+    """What arrays are like."""
+    return _Columns().flat(Vocabulary([]), 2, "")
 
 
 def _words(span_S2: np.ndarray, owner_S: np.ndarray, character_T2: np.ndarray, length_N: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from snp.data.dataset import load, read_image
+from snp.data.pixels import load, read_image
 from snp.data.sources.images import Images
 from snp.data.views import WHOLE, Fit, View
 
@@ -14,21 +14,22 @@ class Pictures:
     """The pictures below a folder in any usual layout, as rows of an array [N, 3, size, size] that is never made.
 
     Args:
-        root: the folder of a benchmark, or of all of them.
+        roots, flickr: of `Images`.
         size: side in pixels that every picture is brought to.
         fit: what it is brought to in place of a square, its sides' ratio kept.
     """
 
-    def __init__(self, root: Path, size: int, fit: Fit | None = None) -> None:
-        self.filename, self._side, self.fit = str(root), size, fit  # arrays of one folder are one, as those of one file
-        self._images, self._rows, self._paths = Images([root]), dict[str, int](), list[Path]()
+    def __init__(self, roots: tuple[Path, ...], flickr: bool, size: int, fit: Fit | None = None) -> None:
+        self.filename = f"{roots} {flickr}"  # arrays of one folder are one, as those of one file
+        self._side, self.fit = size, fit
+        self._images, self._rows, self._paths = Images(roots, flickr), dict[str, int](), list[Path]()
 
     def __call__(self, file_name: str) -> tuple["Pictures", int]:
         """These pictures, and the row of one of them; KeyError where there is none of this name."""
         if file_name not in self._rows:
             path = self._images.find(file_name)
             if path is None:
-                raise KeyError(Path(self.filename) / file_name)
+                raise KeyError(file_name)
             self._rows[file_name] = len(self._paths)
             self._paths.append(path)
         return self, self._rows[file_name]

@@ -2,16 +2,13 @@
 
 import random
 import re
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
+from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry
 from snp.data.expressions import KINDS
-from snp.errors import InputError
-from snp.files import write_atomic
+from snp.data.pixels import load
 
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
 COLUMNS = 4
@@ -25,9 +22,6 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
     Raises:
         InputError: no data set, or an image that is missing or broken.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     root, rng = Path(root), random.Random(seed)
     sources = ["finetune_refcoco_val", "finetune_refcoco+_val", "finetune_refcocog_val", "final_mixed_val"]
     pools = [annotations.read(root / "annotations" / f"{name}.json") for name in sources]
@@ -37,30 +31,20 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
         pool, kind = pools[number % len(pools)], KINDS[number // len(pools) % len(KINDS)]
         chosen.append(rng.choice([entry for entry in pool if entry.type in (kind, "")]))
     rows = -(-n // COLUMNS)
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
-        figure = Figure(
-            figsize=(3.1 * COLUMNS, 3.75 * rows), dpi=100, facecolor="#16181d", layout="constrained"
-        )
+    with drawing.picture(out_png, (3.1 * COLUMNS, 3.75 * rows), changes={"text.parse_math": False}) as figure:
+        figure.set_facecolor("#16181d")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1, hspace=0.05, rect=(0.01, 0.01, 0.98, 0.98))
         for axes, entry in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, chosen, strict=False):
             _sample(axes, root / "images" / entry.file_name, entry)
         for axes in figure.axes:
             axes.set_axis_off()
-        page = BytesIO()
-        figure.savefig(page, format="png", metadata={"Software": None})
-    return write_atomic(out_png, page.getvalue())
+    return Path(out_png)
 
 
 def _sample(axes, path: Path, entry: Entry) -> None:  # type: ignore[no-untyped-def]
     from matplotlib.patches import Rectangle
 
-    try:
-        with Image.open(path) as image:
-            axes.imshow(
-                image.convert("RGB"), interpolation="nearest", extent=(0, entry.width, entry.height, 0)
-            )
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error}", "make the data set again") from None
+    axes.imshow(load(path), interpolation="nearest", extent=(0, entry.width, entry.height, 0))
     phrases = sorted({span for spans in entry.spans for span in spans})
     colors = {span: COLORS[number % len(COLORS)] for number, span in enumerate(phrases)}
     for (x, y, width, height), spans in zip(entry.boxes, entry.spans, strict=True):

@@ -166,7 +166,7 @@ def find(source: str | Path) -> list[Cutout]:
 
 def photographic(path: Path) -> bool:
     """Whether a cut-out is a photograph of a fair shape: many colours, hardly any flat area.  [ours]"""
-    pixels = np.asarray(Image.open(path).convert("RGBA"), int)
+    pixels = np.asarray(_rgba(path), int)
     solid = pixels[..., 3] > 200
     if solid.sum() < 300:
         return False
@@ -183,7 +183,7 @@ def _name(caption: Path) -> str | None:
     """The noun of an English caption: "A red apple." -> apple; None where it names nothing known."""
     if not caption.is_file():
         return None
-    text = (caption.read_text(errors="replace").splitlines() or [""])[0].lower()
+    text = (caption.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[0].lower()
     head = re.split(r"[.!?—(]|, from |, also | in | used | lets ", re.sub(r"[“”\"]", "", text))[0].strip()
     head = re.sub(r"^(an?|the|some) ", "", head)
     for name in sorted((*NOUNS, *ALIASES), key=len, reverse=True):
@@ -192,10 +192,18 @@ def _name(caption: Path) -> str | None:
     return None
 
 
+def _rgba(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGBA")
+    except Exception as error:  # a damaged picture raises almost anything
+        raise InputError(path, f"cannot be read: {error}", f"install {PACKAGE} again") from None
+
+
 @cache
 def _cut(path: Path) -> Image.Image:
     """The cut-out, cropped to what can be seen; colours are weighted by alpha so that rims stay clean."""
-    image = Image.open(path).convert("RGBA")
+    image = _rgba(path)
     solid = image.getchannel("A").point(lambda alpha: 255 * (alpha > 40))
     image = image.crop(solid.getbbox())
     image.thumbnail((128, 128), Image.Resampling.BOX)

@@ -12,6 +12,8 @@ from snp.files import read_json
 
 CHUNK = 1 << 20
 """Characters read at a time."""
+ENCODING = "utf-8-sig"
+"""With or without a byte order mark, as `files.read_json` reads."""
 _WHITE = re.compile(r"[ \t\n\r]*")
 _AFTER = frozenset(",]}: \t\n\r")
 _decode = json.JSONDecoder().raw_decode
@@ -28,9 +30,9 @@ def members(path: str | Path, lists: Collection[str]) -> Iterator[tuple[str, Any
             fault is reached.
     """
     try:
-        with open(path) as file:
+        with open(path, encoding=ENCODING) as file:
             yield from _Reader(path, file).members(lists)
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         read_json(path)
         raise
 
@@ -92,7 +94,7 @@ class _Reader:
         end = self.text.rfind("},", self.at) + 1
         try:
             values: list[Any] = json.loads(f"[{self.text[self.at : end]}]") if end else []
-        except JSONDecodeError:
+        except (ValueError, RecursionError):
             return []
         self.at = max(self.at, end)
         return values
@@ -121,6 +123,9 @@ class _Reader:
             except JSONDecodeError:
                 if self.ended:
                     self._fail(opened)
+            except (ValueError, RecursionError):  # a number, or brackets, without end
+                read_json(self.path)
+                raise
             else:
                 if self.text[end : end + 1] in _AFTER or self.ended:  # a number at the edge may go on
                     self.at = end
@@ -139,6 +144,6 @@ class _Reader:
             json.loads(opened + self.text[self.at :])
         except JSONDecodeError as error:
             place = self.passed + self.at + error.pos - len(opened)
-            found = JSONDecodeError(error.msg, Path(self.path).read_text(), place)
+            found = JSONDecodeError(error.msg, Path(self.path).read_text(encoding=ENCODING), place)
             raise InputError(self.path, f"not valid JSON: {found}", "delete it or write it again") from None
         raise AssertionError(f"{self.path}: {opened!r} goes on well")

@@ -1,51 +1,79 @@
-"""The entries of question answering, phrase grounding and detection, read from a benchmark's folder.
+"""The entries of expressions, question answering, phrase grounding and detection, read from a benchmark's folder.
 
 The folder may be one as published, or one of a data set drawn here (its ``gqa/``, ``flickr30k/`` or ``coco/``): both
 are read alike. File names of drawn pictures are relative to the data set's ``images/``.
+
+A reader that is given a list of `faults` adds to it all that is wrong, and leaves that out; without it the first fault
+is raised, an InputError.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from snp.data import annotations
 from snp.data.annotations import Entry, Span
-from snp.data.sources import coco, flickr, gqa
-from snp.data.sources.check import NEEDS
+from snp.data.sources import coco, flickr, gqa, refer
 from snp.data.sources.images import naming
+from snp.data.sources.layout import NEEDS, find, found, references
 from snp.errors import InputError
 
-FOLDERS = ("", "questions", "sceneGraphs", "annotations")
-"""Folders below a benchmark's own in which its files are looked for, in this order."""
+Faults = list[InputError] | None
 
 
-def questions(root: Path, split: str) -> list[Entry]:
+def expressions(root: Path, benchmark: str, faults: Faults = None) -> dict[str, list[Entry]]:
+    """The expressions of RefCOCO and its kin as their authors publish them, by split; `root` may hold all others."""
+    files = references(root, benchmark)
+    if files is None:
+        raise InputError(root / benchmark / refer.FILES[benchmark], "file not found", f"needs {NEEDS[benchmark]}")
+    return refer.read(*files, benchmark, faults)
+
+
+def questions(root: Path, split: str, faults: Faults = None) -> list[Entry]:
     """The balanced questions of GQA in the order of their file, with the boxes of what they name. [paper: the task]
 
     Sizes of pictures, and boxes, come from the split's scene graphs; without these sizes are 0 and no question has
-    boxes. No box is needed to answer.
+    boxes. No box is needed to answer. Where the published file is missing, MDETR's pre-processed one is read.
 
     Args:
         split: train, val, testdev or test.
     """
-    graphs = _find(root, f"{split}_sceneGraphs.json")
-    known = gqa.scene_graphs(graphs) if graphs else None
-    return gqa.questions(_found(root, "gqa", f"{split}_balanced_questions.json"), known, naming(root))
+    path = asked(root, split)
+    if path.name.startswith("finetune_"):
+        return annotations.read(path, boxless=True, faults=faults)
+    graphs = find(root, f"{split}_sceneGraphs.json")
+    known = gqa.scene_graphs(graphs, faults) if graphs else None
+    return gqa.questions(path, known, naming(root), faults)
+
+
+def asked(root: Path, split: str) -> Path:
+    """The file of GQA's questions of a split."""
+    return found(root, "gqa", f"{split}_balanced_questions.json", f"finetune_gqa_{split}_balanced.json")
 
 
 def answers(root: Path) -> dict[str, dict[str, int]]:
     """The answers a question of each type may have, numbered from 0 on: MDETR's vocabularies of GQA."""
-    return gqa.answers_by_type(_found(root, "gqa", "gqa_answer2id_by_type.json"))
+    return gqa.answers_by_type(found(root, "gqa", "gqa_answer2id_by_type.json"))
 
 
-def phrases(root: Path, split: str, merged: bool = False) -> list[Entry]:
+def phrases(root: Path, split: str, merged: bool = False, faults: Faults = None) -> list[Entry]:
     """The sentences of Flickr30k Entities that have a phrase with a box.
 
     Args:
         split: train, val or test.
         merged: the boxes of one phrase become the one box around them.
     """
-    listed = _found(root, "flickr30k", f"{split}.txt").read_text().split()
-    return flickr.read(root, listed, merged, naming(root))
+    listed = flickr.listed(found(root, "flickr30k", f"{split}.txt"), faults)
+    return flickr.read(root, listed, merged, naming(root), faults)
+
+
+def called(root: Path, entry: Entry) -> str:
+    """What an entry is called in errors: where it stands in the files of its benchmark."""
+    if entry.evaluated:
+        return f"{root / 'Sentences' / str(entry.original_id)}.txt: sentence {entry.sentence_id}"
+    if entry.question_id:
+        return f"{root}: question {entry.question_id}"
+    return f"{root}: {entry.dataset_name} {entry.id}"
 
 
 def classes(root: Path, split: str) -> dict[int, str]:
@@ -102,21 +130,9 @@ def _class(ids: dict[str, int], text: str, span: Span) -> int:
 
 
 def instances(root: Path, split: str) -> Path:
-    """COCO's file of a split, as pycocotools reads it."""
-    return _found(root, "coco", f"instances_{split}.json")
+    """COCO's file of a split."""
+    return found(root, "coco", f"instances_{split}.json")
 
 
 def _instances(root: Path, split: str) -> coco.Instances:
     return coco.read(instances(root, split))
-
-
-def _find(root: Path, file: str) -> Path | None:
-    return next((path for folder in FOLDERS if (path := root / folder / file).is_file()), None)
-
-
-def _found(root: Path, benchmark: str, file: str) -> Path:
-    path = _find(root, file)
-    if path is None:
-        looked = ", ".join(str(root / folder) for folder in FOLDERS)
-        raise InputError(root / file, f"file not found, looked in {looked}", f"needs {NEEDS[benchmark]}")
-    return path

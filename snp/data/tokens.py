@@ -1,14 +1,23 @@
 """CLIP's byte-pair tokens with their character spans, and vocabularies reduced to the tokens that occur."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 
 import numpy as np
 import regex
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import SimpleTokenizer, basic_clean, whitespace_clean
+
+from snp.data.fields import shown
+from snp.errors import InputError
 
 PAD, START, END, UNKNOWN = range(4)
 """Ids of a reduced vocabulary that are not byte pairs."""
+VERSION = 2
+"""Of the way in which text is cut; caches of what was cut are named by it."""
+_PLAIN = re.compile(r"[\t\n -%'-~]*")
+"""Text of which the tokenizer mends nothing: printable ASCII without an ampersand."""
 _SLAB = 50_000
 _SPACES = np.array([c for c in range(0x3001) if chr(c).isspace() and regex.match(r"\s", chr(c))], np.uint32)
 """What the tokenizer takes for white; two control characters and their like are white to Python alone."""
@@ -29,15 +38,65 @@ def _word(word: str) -> tuple[int, ...]:
 def encode(caption: str) -> tuple[list[int], list[tuple[int, int]]]:
     """CLIP ids of a caption (no start or end token), and the [begin, end) characters of each one's word.
 
-    All pieces of a word carry the span of the whole word: grounding needs no finer one. [ours]
+    All pieces of a word carry the span of the whole word: grounding needs no finer one. [ours] The spans are those of
+    the caption as it was given, whatever the tokenizer mends in it.
     """
+    text, origin = _cleaned(caption)
+    ids, spans = _pieces(text)
+    return ids, spans if origin is None else [(origin[begin][0], origin[end - 1][1]) for begin, end in spans]
+
+
+def _pieces(text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """`encode` of text that is clean."""
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
-    for match in regex.finditer(_clip().pat, caption.lower()):
+    for match in regex.finditer(_clip().pat, text):
         pieces = _word(match.group())
         ids += pieces
         spans += [match.span()] * len(pieces)
     return ids, spans
+
+
+def _cleaned(caption: str) -> tuple[str, list[tuple[int, int]] | None]:
+    """A caption as CLIP's tokenizer cuts it: mended by ftfy, without marks of HTML, in small letters.
+
+    Beside it the [begin, end) characters of the caption that each of its characters stands for; None where they are
+    the same ones.
+    """
+    if _PLAIN.fullmatch(caption):
+        return caption.lower(), None
+    text = whitespace_clean(basic_clean(caption))
+    lowered = text.lower()
+    if text == caption and len(lowered) == len(text):
+        return lowered, None
+    return lowered, [span for letter, span in zip(text, _origins(caption, text), strict=True) for _ in letter.lower()]
+
+
+def _origins(old: str, new: str) -> Iterator[tuple[int, int]]:
+    """The [begin, end) characters of `old` that each character of `new` stands for, found by what did not change.
+
+    Words are compared first: what is mended in one then never moves the letters of another.
+    """
+    left, right = (re.findall(r"\S+|\s+", text) for text in (old, new))
+    at = np.cumsum([0, *map(len, left)]).tolist()
+    for kind, a, b, c, d in SequenceMatcher(None, left, right).get_opcodes():
+        if kind == "equal":
+            yield from ((i, i + 1) for i in range(at[a], at[b]))
+        else:
+            yield from _letters(old[at[a] : at[b]], "".join(right[c:d]), at[a])
+
+
+def _letters(old: str, new: str, begin: int) -> list[tuple[int, int]]:
+    """`_origins` of words that were changed, letter by letter; `old` begins at character `begin` of the caption."""
+    found = list[tuple[int, int]]()
+    for kind, a, b, c, d in SequenceMatcher(None, old, new).get_opcodes():
+        if kind == "equal":
+            found += [(begin + i, begin + i + 1) for i in range(a, b)]
+        elif kind == "delete" and found:  # the rest of what became one letter, as "amp;"
+            found[-1] = found[-1][0], begin + b
+        else:
+            found += [(begin + a, begin + b)] * (d - c)
+    return found
 
 
 def _occurring(captions: Iterable[str]) -> list[int]:
@@ -64,10 +123,17 @@ class Vocabulary:
 
     Args:
         clip_ids: in the order of their numbers.
+
+    Raises:
+        InputError: one of them is no number of a token.
     """
 
     def __init__(self, clip_ids: Iterable[int]) -> None:
-        self.clip_ids = list(dict.fromkeys(clip_ids))
+        self.clip_ids = list(clip_ids)
+        for i in self.clip_ids:
+            if type(i) is not int or i < 0:
+                raise InputError("vocabulary", f"{shown(i)} is not the number of a token", "make it again")
+        self.clip_ids = list(dict.fromkeys(self.clip_ids))
         self._index = {clip: index for index, clip in enumerate(self.clip_ids, start=4)}
 
     def __len__(self) -> int:
@@ -98,7 +164,9 @@ class Vocabulary:
 
     def encode(self, caption: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Ids with start and end token (int32, length L), and their character spans (empty for those two)."""
-        ids, spans = encode(caption)
+        return self._numbered(*encode(caption))
+
+    def _numbered(self, ids: list[int], spans: list[tuple[int, int]]) -> tuple[np.ndarray, list[tuple[int, int]]]:
         inner = [self._index.get(i, UNKNOWN) for i in ids]
         return np.array([START, *inner, END], np.int32), [(0, 0), *spans, (0, 0)]
 
@@ -112,7 +180,7 @@ class Vocabulary:
         words: list[tuple[np.ndarray, list[tuple[int, int]]]] = []
         made = [(np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(0, np.int64))]
         for begin in range(0, len(captions), _SLAB):
-            lowered = [caption.lower() for caption in captions[begin : begin + _SLAB]]
+            lowered, origins = zip(*map(_cleaned, captions[begin : begin + _SLAB]), strict=True)
             text = "\n".join(lowered)
             white = np.isin(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), _SPACES)
             edges = np.flatnonzero(np.diff(white, prepend=True, append=True))
@@ -120,13 +188,13 @@ class Vocabulary:
             found = [text[first:last] for first, last in zip(first_W.tolist(), last_W.tolist(), strict=True)]
             for new in {*found} - known.keys():
                 known[new] = len(words)
-                words.append(self.encode(new))
+                words.append(self._numbered(*_pieces(new)))
             word_W = np.fromiter(map(known.__getitem__, found), np.int64, len(found))
             starts = np.cumsum([0] + [len(caption) + 1 for caption in lowered])
             owner_W = np.searchsorted(starts, first_W, "right") - 1
-            made.append(
-                self._laid_out(words, word_W, first_W - starts[owner_W], np.bincount(owner_W, minlength=len(lowered)))
-            )
+            count_N = np.bincount(owner_W, minlength=len(lowered))
+            laid = self._laid_out(words, word_W, first_W - starts[owner_W], count_N)
+            made.append((laid[0], _moved(*laid[1:], origins), laid[2]))
         ids, characters, lengths = zip(*made, strict=True)
         return np.concatenate(ids), np.concatenate(characters), np.concatenate(lengths)
 
@@ -156,3 +224,17 @@ class Vocabulary:
         ids[within] = ids_P[row_T]
         characters[within] = span_P2[row_T] + np.repeat(place_W, pieces_W)[:, None]
         return ids, characters, lengths_N
+
+
+def _moved(
+    character_T2: np.ndarray, length_N: np.ndarray, origins: Sequence[list[tuple[int, int]] | None]
+) -> np.ndarray:
+    """The characters of clean captions as those of the captions that they were made of."""
+    end_N = np.cumsum(length_N)
+    for i, origin in enumerate(origins):
+        inner = slice(end_N[i] - length_N[i] + 1, end_N[i] - 1)
+        if origin and inner.start < inner.stop:
+            begin, end = np.array(origin, np.int32).T
+            first, last = character_T2[inner].T
+            character_T2[inner] = np.stack([begin[first], end[last - 1]], 1)
+    return character_T2

@@ -2,8 +2,6 @@
 
 import resource
 import time
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from snp.data.flat import Flat
 from snp.data.tokens import Vocabulary
+from snp.processes import pool
 
 CAPTIONS = 1_300_000
 BOXES, PER_PICTURE, WORDS, CONTEXT = 3, 8, 14, 256
@@ -39,23 +38,17 @@ def reading(captions: int = CAPTIONS) -> str:
 
 def _apart(root: Path) -> tuple[float, ...]:
     """Seconds, those of them computing, peak memory, and the peak before anything was read, of a fresh process."""
-    spawn = get_context("spawn")
-    ours, theirs = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_read, args=(root, theirs))
-    process.start()
-    theirs.close()  # so that waiting ends when the process does
-    found: tuple[float, ...] = ours.recv()
-    process.join()
-    return found
+    with pool(1) as processes:
+        return processes.submit(_read, root).result()
 
 
-def _read(root: Path, answer: Connection) -> None:
+def _read(root: Path) -> tuple[float, ...]:
     vocabulary = Vocabulary(range(CLIP_IDS))
     vocabulary.encode("a")
     before, start, computed = _peak(), time.perf_counter(), time.process_time()
     flat = Flat.cached(root, "mixed", vocabulary, CONTEXT)
     flat.names[flat.file_N], flat.lengths.max()  # what a data set asks of all entries at once
-    answer.send((time.perf_counter() - start, time.process_time() - computed, _peak(), before))
+    return time.perf_counter() - start, time.process_time() - computed, _peak(), before
 
 
 def _peak() -> float:
@@ -67,7 +60,7 @@ def _make(path: Path, captions: int) -> None:
     rng = np.random.default_rng(0)
     parts = np.array(["ba", "cor", "den", "fil", "gu", "ham", "ist", "jo", "ka", "lem", "mo", "ner", "ot", "pri"])
     words = ["".join(rng.choice(parts, rng.integers(1, 5))) for _ in range(20_000)]
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write('{"info": [], "licenses": [], "images": [')
         for i in range(captions):
             caption = " ".join(words[k % len(words)] for k in rng.zipf(1.3, WORDS).tolist()) + "."

@@ -23,6 +23,7 @@ from snp.experiment.stages import learning
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.family import build
+from snp.processes import pool
 from snp.report import scaling
 from snp.tasks.objective import losses
 
@@ -53,13 +54,12 @@ def measure(path: Path = scaling.MEASURED, keep: bool = False) -> str:
 def _measured() -> dict[str, Any]:
     """Step times of one process with a whole and with half a batch, and of two with half each; their all-reduce."""
     whole, half = _steps(BATCH), _steps(BATCH // PROCESSES)
-    spawn = torch.multiprocessing.get_context("spawn")
-    shared = spawn.Manager().dict()
-    torch.multiprocessing.spawn(_rank, (shared,), nprocs=PROCESSES)
-    return {"batch": BATCH, "whole": whole, "half": half, **shared}
+    with pool(PROCESSES) as processes:
+        first, *_ = processes.map(_rank, range(PROCESSES))
+    return {"batch": BATCH, "whole": whole, "half": half, **first}
 
 
-def _rank(rank: int, shared: dict[str, Any]) -> None:
+def _rank(rank: int) -> dict[str, Any]:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29417"}
     torch.distributed.init_process_group("gloo")
     alone = _steps(BATCH // PROCESSES)  # beside the other: they share the memory of the machine
@@ -72,9 +72,8 @@ def _rank(rank: int, shared: dict[str, Any]) -> None:
         torch.distributed.all_reduce(gradients)
         times.append(time.perf_counter() - began)
     together = _steps(BATCH // PROCESSES, ranks=True)
-    if rank == 0:
-        shared.update(beside=alone, together=together, all_reduce=median(times), bytes=4 * len(gradients))
     torch.distributed.destroy_process_group()
+    return {"beside": alone, "together": together, "all_reduce": median(times), "bytes": 4 * len(gradients)}
 
 
 def _config() -> Any:

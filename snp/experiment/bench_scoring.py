@@ -3,9 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from statistics import median
-from typing import Any
 
 import torch
 from open_clip.transformer import TextTransformer
@@ -18,6 +16,7 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem
 from snp.compression.statistics import input_energy, open_attention
 from snp.compression.tower import towers_of
+from snp.processes import pool
 
 SPARSITIES = (0.63, 0.75, 0.9)
 BATCHES, BATCH, ROUNDS = 8, 8, 5
@@ -117,16 +116,11 @@ def _weights(problem: Problem) -> int:
 
 def _apart(work: Callable[[Problem], None], sizes: dict[str, int]) -> tuple[float, int, int]:
     """(CPU seconds, bytes of peak memory above that before, weights) of `work` in a fresh process."""
-    context = get_context("spawn")
-    results: Any = context.Queue()
-    process = context.Process(target=_measure, args=(work, sizes, results))
-    process.start()
-    found: tuple[float, int, int] = results.get()
-    process.join()
-    return found
+    with pool(1) as processes:
+        return processes.submit(_measure, work, sizes).result()
 
 
-def _measure(work: Callable[[Problem], None], sizes: dict[str, int], results: Any) -> None:
+def _measure(work: Callable[[Problem], None], sizes: dict[str, int]) -> tuple[float, int, int]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = Pair(**sizes).eval()
@@ -146,4 +140,4 @@ def _measure(work: Callable[[Problem], None], sizes: dict[str, int], results: An
     work(problem)
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put((seconds, max(peak - before, 1) * 1024, _weights(problem)))
+    return seconds, max(peak - before, 1) * 1024, _weights(problem)

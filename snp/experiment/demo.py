@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
+from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
-from snp.data.dataset import load, read_image
 from snp.data.loading import shown
+from snp.data.pixels import load, read_image
 from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.data.views import View
 from snp.errors import InputError
@@ -25,13 +24,14 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.prepare import Source, fit_of
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, TABLES, rows
-from snp.files import write_atomic
+from snp.experiment.tables import DENSE, TABLES, Row, rows
+from snp.experiment.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
 from snp.tasks import detect
+from snp.tasks.outputs import check_finite
 
 SURE = 0.5
 """Boxes of MDETR that are as probable as this are drawn, and the best one in any case; for GLIP's half is enough."""
@@ -78,10 +78,9 @@ class Checkpoint:
         """The model that a run left in its folder.
 
         Raises:
-            InputError: no folder, or no whole model in it.
+            InputError: no folder, or no whole model in it, and the command that makes it.
         """
-        if not folder.is_dir():
-            raise InputError(folder, "no such folder", "name the folder of a finished run, as results/desk/<run>")
+        check_folder(folder)
         model, _, vocabulary = saved.load(folder)
         known = saved.answers(folder)
         answers = {kind: sorted(known[kind], key=known[kind].__getitem__) for kind, _ in _answers(model)}
@@ -98,7 +97,8 @@ def predict(
         phrases: of the sentence, each with the characters that name it: MDETR's best box of each is wanted.
 
     Raises:
-        InputError: a picture that cannot be read; a text without a known word, or too long.
+        InputError: a picture that cannot be read; a text without a known word, or too long; a model that says what is
+            not finite.
     """
     model, config = checkpoint.model, checkpoint.model.config
     ids, spans = checkpoint.vocabulary.encode(text)
@@ -109,6 +109,7 @@ def predict(
     tokens = torch.from_numpy(ids.astype(np.int64))[None]
     pixels, *sizes = _looked_at(picture, config)
     out = model(pixels, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool), *sizes)
+    check_finite(lambda _: f"{checkpoint.name}: {picture}", *out.judged)
     if isinstance(model, GLIP):
         return Prediction(_detected(out, text, spans), "")
     likely_QS = out.logits_KBQS[-1][0].softmax(-1)
@@ -183,21 +184,19 @@ def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
 
 def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
     """Panels side by side: title, picture, text, and what a model says of them; written as one PNG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     columns = min(len(pages), 4)
     rows = -(-len(pages) // columns)
     below = [_below(text, said) for _, _, text, said in pages]
     inches = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "text.parse_math": False}):
-        figure = Figure(figsize=(3.3 * columns, inches), dpi=100, facecolor="#16181d", layout="constrained")
+    with drawing.picture(png, (3.3 * columns, inches), changes={"text.parse_math": False}) as figure:
+        from matplotlib.patches import Rectangle
+
+        figure.set_facecolor("#16181d")
         panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (title, picture, _, said), lines in zip(panels, pages, below, strict=False):
-            with Image.open(picture) as image:
-                width, height = image.size
-                axes.imshow(image.convert("RGB"), interpolation="nearest", extent=(0, width, height, 0))
+        for axes, (title, photo, _, said), lines in zip(panels, pages, below, strict=False):
+            image = load(photo)
+            width, height = image.size
+            axes.imshow(image, interpolation="nearest", extent=(0, width, height, 0))
             for number, seen in enumerate(said.seen):
                 color = COLORS[number % len(COLORS)]
                 x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))
@@ -211,9 +210,7 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_frame_on(False)
-        page = BytesIO()
-        figure.savefig(page, format="png", metadata={"Software": None})
-    return write_atomic(png, page.getvalue())
+    return png
 
 
 def _below(text: str, said: Prediction) -> list[str]:
@@ -230,22 +227,33 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> 
         number: which sample of the first split of each benchmark.
 
     Raises:
-        InputError: a run whose model is not there, and how to make it.
+        InputError: a run whose model is not there, with the command that makes it, before any data are made; no such
+            sample.
     """
+    if data == "real":
+        mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
+        raise InputError("--data real", "this page is of data that are made here", mend)
+    shown = {(benchmark, name): _row(scale, data, name, benchmark).finetune(0, benchmark)
+             for benchmark in SHOWN for name in (DENSE, "snp")}  # fmt: skip
+    check_models(store, list(shown.values()), "this again with --out FOLDER")
     source = Source.of(scale, data)
-    known = [row for table in TABLES for row in rows(table, scale) if row.data == data]
+    samples = {benchmark: _sample(source, benchmark, number) for benchmark in SHOWN}
     panels = []
-    for benchmark in SHOWN:
-        entry = _sample(source, benchmark, number)
-        picture = source.root / "images" / entry.file_name
-        for name in (DENSE, "snp"):
-            row = next(row for row in known if row.name == name and benchmark in row.benchmarks)
-            run = row.finetune(0, benchmark)
-            if not store.has_weights(run):
-                raise InputError(store.folder(run), "its model is not there", f"snp run {row.label} --seed 0")
-            said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption, entry.evaluated)
-            panels.append((f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said))
+    for (benchmark, name), run in shown.items():
+        entry, picture = samples[benchmark], source.root / "images" / samples[benchmark].file_name
+        said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption, entry.evaluated)
+        panels.append((f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said))
     return draw(panels, png)
+
+
+def _row(scale: Scale, data: Data, name: str, benchmark: Benchmark) -> Row:
+    """The first row of this name that is judged on a benchmark."""
+    for row in (row for table in TABLES for row in rows(table, scale)):
+        if (row.data, row.name) == (data, name) and benchmark in row.benchmarks:
+            return row
+    problem = f"no row {name} is judged on {benchmark}"
+    mend = "there are scenes at scales smoke and desk, and stamps at desk"
+    raise InputError(f"--scale {scale} --data {data}", problem, mend)
 
 
 def _sample(source: Source, benchmark: Benchmark, number: int) -> Entry:
@@ -253,11 +261,13 @@ def _sample(source: Source, benchmark: Benchmark, number: int) -> Entry:
     split = ABOUT[benchmark].splits[0]
     match ABOUT[benchmark].task:
         case "expressions":
-            return annotations.read(source.root / "annotations" / f"finetune_{benchmark}_{split}.json")[number]
+            known = annotations.read(source.root / "annotations" / f"finetune_{benchmark}_{split}.json")
         case "questions":
-            return source.questions(split)[number]
+            known = source.questions(split)
         case "phrases":
-            return source.phrases(split)[number]
+            known = source.phrases(split)
         case "detection":
-            names = ". ".join(source.classes().values())
-            return source.detection(split, [(names, [])])[number]
+            known = source.detection(split, [(". ".join(source.classes().values()), [])])
+    if not 0 <= number < len(known):
+        raise InputError(f"--number {number}", f"{benchmark} has {len(known)} samples", f"0 to {len(known) - 1}")
+    return known[number]

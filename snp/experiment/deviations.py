@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from snp.data.sources.layout import MIXTURE
 from snp.experiment.recipes import (
-    CAPTIONS,
     COCO,
     FLICKR,
     GQA_BALANCED,
@@ -65,7 +65,7 @@ def _mdetr() -> Iterator[Setting]:
     yield Setting(run, "tokens of a caption", 256, "datasets/coco.py", PAPER.context,
                   "CLIP has positions for so many; a longer caption is refused by its place in the file")  # fmt: skip
     yield Setting(run, "captions", ("final_mixed_train", "final_flickr_separateGT_train"), "configs/pretrain.json",
-                  CAPTIONS)  # fmt: skip
+                  MIXTURE)  # fmt: skip
     yield from _phase(run, recipe.pretrain, MIXED, {
         "batch": (64, page), "epochs": (40, defaults), RATES: ((1e-4, 1e-5, 5e-5), defaults),
         "drops after epochs": ((35,), defaults), "rise of the text tower's rate": (0.01, defaults),

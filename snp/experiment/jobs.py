@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from snp.errors import InputError
+from snp.experiment.owner import Owner
 from snp.experiment.recipes import phase_of
 from snp.experiment.spec import explain
-from snp.experiment.store import OWNER, AnyRun, Store
-from snp.files import read_json, write_json
+from snp.experiment.store import AnyRun, Busy, Store
+from snp.files import alone, read_json, write_json
+from snp.processes import mark
 
 RunState = Literal["done", "running", "queued", "failed", "incomplete", "missing"]
 QUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
@@ -30,15 +34,19 @@ REASONS = {
 }
 SLURM_SAYS = ("slurmstepd", "srun:")
 """How lines of a log begin that are not the run's."""
+ELEMENTS = 1001
+"""Of an array, by SLURM's default."""
 TAIL = 4096
 """Bytes at the end of a log that are looked at."""
+Number = Annotated[str, Field(pattern=r"^\d+(_\d+)?$")]
 
 
 class Record(BaseModel):
     """One submission: an array, or a process on this machine; kept in a file of its own below `.launch`.
 
     Args:
-        cluster: slurm, or local: then `job` is a process.
+        number: of the submission in its store: clocks are set back, and the last one counts.
+        cluster: slurm, or local: then `job` is a process, and `mark` tells it from others that get its number.
         job: its number; array elements have `<job>_<index>`.
         time: of submission, ISO 8601. host: where it was submitted. code: the snapshot that it runs.
         runs: slug -> job, in the order of the array.
@@ -46,12 +54,19 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    number: NonNegativeInt = 0
     cluster: Literal["slurm", "local"]
-    job: str
+    job: Annotated[str, Field(pattern=r"^\d+$")]
     time: str
     host: str
     code: str
-    runs: dict[str, str]
+    runs: dict[str, Number]
+    mark: str | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether a job of this machine goes on."""
+        return self.mark is not None and self.mark == mark(int(self.job))
 
 
 class Job(NamedTuple):
@@ -88,11 +103,33 @@ def log_file(store: Store, job: str) -> Path:
     return launch_folder(store) / "jobs" / f"{job}_0_log.err"
 
 
+@contextmanager
+def launching(store: Store) -> Iterator[None]:
+    """Within, no other launch submits runs of this store, which would then be submitted twice.
+
+    Raises:
+        Busy: another launch is under way.
+    """
+    with alone(launch_folder(store) / "launching.json", Owner.here().model_dump()) as about:
+        if about is not None:
+            owner = Owner.of(about) or "just begun"
+            raise Busy(store.root, f"another launch submits runs of it ({owner})", "wait for it, or stop it")
+        yield
+
+
 def keep(store: Store, cluster: Literal["slurm", "local"], job: str, code: Path, runs: dict[str, str]) -> Record:
-    """Note a submission."""
-    now = datetime.now(UTC).isoformat()
-    record = Record(cluster=cluster, job=job, time=now, host=socket.gethostname(), code=str(code), runs=runs)
-    write_json(launch_folder(store) / "submitted" / f"{now}-{job}.json", record.model_dump())
+    """Note a submission; it is the last one."""
+    record = Record(
+        number=1 + max((known.number for known in records(store)), default=0),
+        cluster=cluster,
+        job=job,
+        time=datetime.now(UTC).isoformat(),
+        host=socket.gethostname(),
+        code=str(code),
+        runs=runs,
+        mark=mark(int(job)) if cluster == "local" else None,
+    )
+    write_json(launch_folder(store) / "submitted" / f"{record.number:06d}-{job}.json", record.model_dump())
     return record
 
 
@@ -104,7 +141,7 @@ def records(store: Store) -> list[Record]:
             found.append(Record.model_validate(read_json(path)))
         except ValidationError as error:
             raise explain(error, path) from None
-    return found
+    return sorted(found, key=lambda record: record.number)
 
 
 def statuses(
@@ -127,9 +164,9 @@ def statuses(
     # a job may make the weights of a result again
     known = {slug: Status(run, "done") for slug, run in todo.items()
              if store.find(run) and (slug not in jobs or store.has_weights(run))}  # fmt: skip
-    owners = {slug: _owner(store, run) for slug, run in todo.items() if slug not in known}
+    owners = {slug: store.owner(run) for slug, run in todo.items() if slug not in known}
     asked = {job for slug, (record, job) in jobs.items() if slug not in known and record.cluster == "slurm"}
-    scripts = {str(owner["job"]) for owner in owners.values() if owner.get("job")}
+    scripts = {owner.job for owner in owners.values() if owner and owner.job}
     seen = (ask or slurm_jobs)(asked | scripts)
     for slug, run in todo.items():
         found[slug] = known.get(slug) or _status(run, store, jobs.get(slug), owners[slug], seen, found)
@@ -140,21 +177,24 @@ def _status(
     run: AnyRun,
     store: Store,
     submitted: tuple[Record, str] | None,
-    owner: dict[str, str],
+    owner: Owner | None,
     seen: Mapping[str, Job],
     parents: dict[str, Status],
 ) -> Status:
-    record, number = submitted or (None, str(owner.get("job") or ""))
-    job = seen.get(number)
+    script = (owner and owner.job) or ""
+    record, number = submitted or (None, script)
+    job = seen.get(number) if record is None or record.cluster == "slurm" else None
     progress = _progress(run, store)
-    if record is not None and record.cluster == "local" and _local_lives(record):
-        return Status(run, "running" if _lives(owner) else "queued", number, progress)
+    lives = owner is not None and owner.lives
+    local = record if record is not None and record.cluster == "local" else None
+    if local is not None and local.lives:
+        return Status(run, "running" if lives else "queued", number, progress)
     if job is not None and job.state in RUNNING:
         return Status(run, "running", number, progress)
     if job is not None and job.state in QUEUED:
         return Status(run, "queued", number, progress, f"waits: {job.reason}" if job.reason != "None" else "")
-    if _lives(owner) or ((script := seen.get(str(owner.get("job")))) is not None and script.state in RUNNING):
-        return Status(run, "running", str(owner.get("job") or number), progress)
+    if lives or (script in seen and seen[script].state in RUNNING):
+        return Status(run, "running", script or number, progress)
     if store.find(run):
         return Status(run, "done")
     failure = store.failure(run)
@@ -165,9 +205,13 @@ def _status(
         if job.state == "CANCELLED" and lost and not progress:
             reason = f"not begun: {lost[0]} did not end well"
         return Status(run, "failed", number, progress, reason)
-    if failure is not None or job is not None or (record is not None and record.cluster == "local" and progress):
+    hosts = [owner.host for owner in (local, owner if not script else None) if owner is not None]
+    elsewhere = [host for host in hosts if host != socket.gethostname()]
+    if failure is not None or job is not None or (local is not None and progress and not elsewhere):
         return Status(run, "failed", number, progress, _ended(job, log_file(store, number), failure))
-    reason = "SLURM does not know its job" if record is not None and record.cluster == "slurm" else ""
+    reason = "SLURM does not know its job" if record is not None and local is None else ""
+    if elsewhere:
+        reason = f"whether it goes on is known on {elsewhere[0]}"
     return Status(run, "missing" if store.state(run) == "missing" else "incomplete", number, progress, reason)
 
 
@@ -190,14 +234,16 @@ def live(found: Iterable[Status]) -> dict[str, str]:
 
 def cancel(found: Sequence[Status], store: Store) -> list[Status]:
     """End the jobs of what was submitted and is queued or running; returns those. What runs saves its state first."""
-    chosen = live(found)
-    of = {job: record for record in records(store) for job in record.runs.values()}
-    slurm = sorted({job for job in chosen.values() if job in of and of[job].cluster == "slurm"})
+    last = {slug: record for record in records(store) for slug in record.runs}
+    jobs = live(found)
+    submitted = {slug: job for slug, job in jobs.items() if slug in last and last[slug].runs[slug] == job}
+    slurm = sorted({job for slug, job in submitted.items() if last[slug].cluster == "slurm"})
     if slurm:
-        _ask("scancel", *slurm)
-    for job in {job for job in chosen.values() if job in of and of[job].cluster == "local"}:
-        os.kill(int(job), signal.SIGTERM)
-    return [status for status in found if status.run.slug in chosen and status.job in of]
+        slurm_command("scancel", *slurm)
+    for process in {int(job) for slug, job in submitted.items() if last[slug].cluster == "local"}:
+        with suppress(ProcessLookupError):  # it has ended by now
+            os.kill(process, signal.SIGTERM)
+    return [status for status in found if status.run.slug in submitted]
 
 
 def summary(found: Iterable[Status]) -> str:
@@ -217,14 +263,14 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
     if not numbers:
         return found
     names = ",".join(sorted({number.split("_")[0] for number in numbers}))
-    text = _ask("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
-                unless="accounting storage is disabled")  # fmt: skip
+    text = slurm_command("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
+                         unless="accounting storage is disabled")  # fmt: skip
     for name, state, code in (line.split("|") for line in text.splitlines()):
         job, _, step = name.partition(".")
         state = state.split()[0]  # CANCELLED by 1000
         if not step or state == "OUT_OF_MEMORY":
             found[job] = Job(state, code)
-    text = _ask("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
+    text = slurm_command("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
     for name, state, reason in (line.split("|") for line in text.splitlines()):
         if name in numbers:
             old = found.get(name, Job(""))
@@ -233,37 +279,26 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
     return {name: job for name, job in found.items() if name in numbers}
 
 
-def _ask(program: str, *arguments: str, unless: str | None = None) -> str:
+def array_limit() -> int:
+    """How many elements SLURM takes in one array; by default, and where there is none that answers, `ELEMENTS`."""
+    try:
+        said = slurm_command("scontrol", "show", "config")
+    except InputError:  # sbatch will say it, and a dry run needs no SLURM
+        return ELEMENTS
+    limits = map(int, re.findall(r"\b(?:MaxArraySize|max_array_tasks) *= *(\d+)", said))
+    return max(min(limits, default=ELEMENTS), 1)  # 0: no arrays
+
+
+def slurm_command(program: str, *arguments: str, unless: str | None = None) -> str:
     """What one of SLURM's programs says; nothing where there is no SLURM."""
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        command = [program, *arguments]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     except FileNotFoundError:
         return ""
     if done.returncode and (unless is None or unless not in done.stderr):
         raise InputError(program, done.stderr.strip() or f"exit code {done.returncode}", "is SLURM up?")
     return done.stdout
-
-
-def _local_lives(record: Record) -> bool:
-    """Whether a job of this machine goes on: a number alone may be another process by now."""
-    if record.host != socket.gethostname():
-        return False
-    try:
-        return b"submitit" in Path(f"/proc/{record.job}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _owner(store: Store, run: AnyRun) -> dict[str, str]:
-    """Who does a run, or did it when it was killed."""
-    try:
-        return dict(json.loads((store.folder(run) / OWNER).read_text()))
-    except (OSError, ValueError):
-        return {}
-
-
-def _lives(owner: dict[str, str]) -> bool:
-    return owner.get("host") == socket.gethostname() and Path(f"/proc/{owner['process']}").exists()
 
 
 def _progress(run: AnyRun, store: Store) -> str:

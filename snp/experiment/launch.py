@@ -1,6 +1,9 @@
 """Rows to jobs: which runs go into which array, what each array waits for, and their submission through submitit."""
 
+import os
 import shlex
+import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
@@ -9,17 +12,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
 from snp.errors import InputError
-from snp.experiment.jobs import Record, keep, launch_folder
+from snp.experiment import stopping
+from snp.experiment.jobs import ELEMENTS, Record, keep, launch_folder, records, slurm_command
 from snp.experiment.resources import Resources
 from snp.experiment.snapshot import freeze
 from snp.experiment.spec import Compress, Finetune
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
 from snp.experiment.work import AllRuns, OneRun, Place
+from snp.processes import sheltered
 
 Cluster = Literal["slurm", "local", "debug"]
 REQUEUES = 1000
@@ -59,20 +64,21 @@ class Array:
         return f"aftercorr:{parents[0].split('_')[0]}"
 
 
-def arrays(todo: Mapping[AnyRun, Resources], queued: Mapping[str, str]) -> list[Array]:
+def arrays(todo: Mapping[AnyRun, Resources], queued: Mapping[str, str], limit: int = ELEMENTS) -> list[Array]:
     """Put runs into as few arrays as their resources and dependencies allow, parents first.
 
     A compression is beside those with the same parent and the same benchmarks to come: so each of its fine-tuning
-    arrays has the same order, and waits for it element by element.
+    arrays has the same order, is split at the same places, and waits for it element by element.
 
     Args:
         todo: runs, parents first, with what they ask of the cluster.
         queued: slug -> job of runs that are queued already; they are left out, and may be waited for.
+        limit: elements that SLURM takes in one array.
     """
     slugs = {run.slug: run for run in todo}
     benchmarks: dict[str, list[str]] = {}
-    for run in todo:
-        if isinstance(run, Finetune):
+    for slug, run in slugs.items():
+        if isinstance(run, Finetune) and slug not in queued:
             benchmarks.setdefault(run.parent.slug, []).append(run.benchmark)
     keys: dict[str, tuple[Any, ...]] = {}
     groups: dict[tuple[Any, ...], list[AnyRun]] = {}
@@ -80,19 +86,48 @@ def arrays(todo: Mapping[AnyRun, Resources], queued: Mapping[str, str]) -> list[
         if slug in queued:
             continue
         parent = run.parent.slug if run.parent is not None else None
-        after: Any = parent if parent in slugs or parent in queued else None
+        after: Any = queued[parent].split("_")[0] if parent in queued else parent if parent in slugs else None
         if isinstance(run, Finetune):
             after = keys.get(run.parent.slug, after)
         own = sorted(benchmarks.get(slug, ())) if isinstance(run, Compress) else getattr(run, "benchmark", None)
         keys[slug] = (run.kind, str(own), todo[run], after)
         groups.setdefault(keys[slug], []).append(run)
-    place = {slug: i for i, slug in enumerate(slugs)}
-    ordered = [
-        Array(tuple(sorted(runs, key=lambda run: place.get(run.parent.slug, 0) if run.parent else 0)), key[2])
-        for key, runs in groups.items()
-    ]
+    place = {slug: i for i, slug in enumerate(slugs)} | {slug: _element(job) for slug, job in queued.items()}
+    ordered = []
+    for (_, _, asked, _), runs in groups.items():
+        runs.sort(key=lambda run: place.get(run.parent.slug, 0) if run.parent else 0)
+        for start in range(0, len(runs), limit):
+            part = runs[start : start + limit]
+            parts = [part] if _fits(part, queued) else [[run] for run in part]
+            ordered += [Array(tuple(some), asked) for some in parts]
     rank = {"pretrain": 0, "compress": 1, "finetune": 2}
     return sorted(ordered, key=lambda array: rank[array.runs[0].kind])
+
+
+def _fits(runs: Sequence[AnyRun], queued: Mapping[str, str]) -> bool:
+    """Whether one dependency says what these runs wait for that is queued: one job, or an array from its beginning."""
+    jobs = [queued[run.parent.slug] for run in runs if run.parent is not None and run.parent.slug in queued]
+    return len({*jobs}) < 2 or [_element(job) for job in jobs] == [*range(len(runs))]
+
+
+def _element(job: str) -> int:
+    """Which element of its array a job is."""
+    return int(job.partition("_")[2] or 0)
+
+
+def look_for_slurm(store: Store) -> None:
+    """Before any work is done.
+
+    Raises:
+        InputError: there is no SLURM here.
+        Busy: a process of this machine does runs of the store, and no job can wait for it.
+    """
+    for program in ("srun", "sbatch"):
+        if shutil.which(program) is None:
+            raise InputError("--cluster slurm", f"there is no {program} here", "--cluster local, or --dry-run")
+    for record in records(store):
+        if record.lives:
+            raise Busy(store.root, f"process {record.job} of this machine does its runs", "wait, or `snp cancel`")
 
 
 def resources(rows: Sequence[Row], todo: Sequence[AnyRun], wish: Resources) -> dict[AnyRun, Resources]:
@@ -134,31 +169,57 @@ class Launch:
         """Submit the arrays; yields each with its record and what it waits for.
 
         Raises:
-            InputError: there is no SLURM, or sbatch refuses.
+            InputError: as of `look_for_slurm`, or sbatch refuses; what was submitted until then is recorded.
         """
-        if SlurmExecutor.affinity() < 0:
-            raise InputError("--cluster slurm", "there is no srun here", "--cluster local, or --dry-run")
+        look_for_slurm(self.store)
+        self._tidy()
         code = freeze(self._code)
         jobs = dict(queued)
         for array in planned:
-            executor = SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
-            executor.update_parameters(**self._parameters(array, jobs, code))
-            try:
-                first, *_ = executor.submit_array([OneRun.of(run, self.place) for run in array.runs])
-            except FailedJobError as error:
-                raise InputError("sbatch", str(error), "see `snp launch --help`") from None
-            job = first.job_id.split("_")[0]
-            yield array, keep(self.store, "slurm", job, code, array.numbers(job)), array.waits_for(jobs)
-            jobs |= array.numbers(job)
+            with stopping.held(), sheltered():
+                record = self._submit(array, jobs, code)
+            yield array, record, array.waits_for(jobs)
+            jobs |= record.runs
+
+    def _submit(self, array: Array, jobs: Mapping[str, str], code: Path) -> Record:
+        """An array that is submitted and recorded, or neither."""
+        executor = SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
+        executor.update_parameters(**self._parameters(array, jobs, code))
+        try:
+            first, *_ = executor.submit_array([OneRun.of(run, self.place) for run in array.runs])
+        except BaseException as error:
+            self._tidy()
+            if not isinstance(error, FailedJobError | FailedSubmissionError):
+                raise
+            mend = "what was submitted before is recorded, the same command goes on; options: `snp launch --help`"
+            raise InputError(f"sbatch: {array.name}", str(error), mend) from None
+        job = first.job_id.split("_")[0]
+        try:
+            return keep(self.store, "slurm", job, code, array.numbers(job))
+        except BaseException:
+            slurm_command("scancel", job)
+            raise
+
+    def _tidy(self) -> None:
+        """Remove what submitit has left of jobs that were never submitted."""
+        for pattern in ("[0-9a-f]" * 32 + ".pkl", ".submission_file_*.sh"):
+            for path in self._folder.glob(pattern):
+                if not path.is_symlink():  # to the script of a job that was
+                    path.unlink()
 
     def local(self, rows: Sequence[Row], seeds: tuple[int, ...] | None, todo: Sequence[AnyRun]) -> Record:
         """One process on this machine, which outlives this one and does all runs, `parallelism` at a time."""
         code = freeze(self._code)
         executor = LocalExecutor(self._folder)
         executor.update_parameters(timeout_min=366 * 24 * 60)  # there is no limit here
-        with chdir(code):  # jobs import from where they were started
-            job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
-        return keep(self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo})
+        with stopping.held(), sheltered():
+            with chdir(code):  # jobs import from where they were started
+                job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
+            try:
+                return keep(self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo})
+            except BaseException:
+                os.kill(int(job.job_id), signal.SIGTERM)
+                raise
 
     def debug(self, todo: Sequence[AnyRun]) -> None:
         """All runs in this process, one after the other; an error opens the debugger."""

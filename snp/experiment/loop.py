@@ -1,10 +1,11 @@
 """The one training loop: resumable to the bit, with a moving average of the weights and an optional compression."""
 
+import math
 import os
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from snp.models.checkpointing import checkpointing
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 45))
 """With the step that is under way, a killed run loses less than a minute."""
 
+GRADIENT = "norm of the gradient"
 Losses = dict[str, Tensor]
 
 
@@ -114,6 +116,8 @@ class Loop:
 
         Raises:
             Stopped: a signal asked for it; the state is saved.
+            InputError: a loss, the gradient or a weight is not finite, in any process; it ends all of them before such
+                a gradient changes a weight, and before such a weight is saved. The last state stays.
         """
         torch.manual_seed(self.seed + ranks.rank())  # each process drops out for itself
         self.model.to(self.device)
@@ -163,10 +167,19 @@ class Loop:
             record |= self.session.log()
         if self.judge is not None and (last or (self.phase.judge_every and step % self.phase.judge_every == 0)):
             record |= self._judged()
+        self._finite(step, record)
         self.curve.append(record)
         if ranks.rank() == 0:
             self.log(record)
         self.sums = {}
+
+    def _finite(self, step: int, values: Mapping[str, float]) -> None:
+        """Whether the numbers of a step, from 1, are finite."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                problem = f"{name} is {value}: training has diverged, or what it started from is not sound"
+                mend = "see whether its weights and data are; this step is not saved, the state before it is kept"
+                raise InputError(f"{self.folder}: step {step} of {self.phase.steps}", problem, mend)
 
     def _fresh(self) -> None:
         self.passing = ranks.parallel(_Passing(self.model, self.losses))
@@ -197,7 +210,10 @@ class Loop:
             for part in parts:
                 for name, value in self._backward(part, overrides, step, session, last=part is parts[-1]).items():
                     sums[name] = sums.get(name, 0.0) + value
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.clip, foreach=True)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.clip, foreach=True))
+        sums = ranks.total(sums | {GRADIENT: norm})  # what is not finite in one process is not in all
+        norm = sums.pop(GRADIENT)
+        self._finite(step + 1, {f"loss '{name}'": value for name, value in sums.items()} | {GRADIENT: norm})
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -209,7 +225,7 @@ class Loop:
             if session.after_step(step):
                 self._fresh()
             self.session_seconds += time.monotonic() - start
-        return ranks.total(sums)
+        return sums
 
     def _backward(
         self, batch: Batch, overrides: dict[str, Tensor] | None, step: int, session: Session | None, last: bool
@@ -280,6 +296,7 @@ class Loop:
         ranks.once(lambda: self._write(state))
 
     def _write(self, state: dict[str, Any]) -> None:
+        self._finite(state["step"], {f"weight {name}": float(w.sum()) for name, w in state["weights"].items()})
         last, previous = self._states
         with replacing(last, previous) as temporary:
             torch.save(state, temporary)

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from snp.checkout import CODE
+from snp.experiment.setup import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.files import read_json
 
@@ -15,7 +17,6 @@ PACKAGES = (
     "torch", "torchvision", "timm", "open_clip_torch", "transformers",
     "numpy", "scipy", "pillow", "safetensors", "pydantic",
 )  # fmt: skip
-REPOSITORY = Path(__file__).resolve().parents[2]
 STATE_FILE = "code.json"
 """In a snapshot of the code: what git said of it."""
 
@@ -28,6 +29,7 @@ def manifest(
     started: datetime,
     wall_seconds: float,
     processes: int = 1,
+    trial: Trial | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -39,6 +41,7 @@ def manifest(
         started: when the run was first started, with time zone.
         wall_seconds: seconds of work, over all restarts.
         processes: how many did it together; they too give other sums.
+        trial: which one, where it is no real run.
     """
     return {
         **code_state(),
@@ -52,6 +55,7 @@ def manifest(
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
+        **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
     }
 
 
@@ -61,21 +65,28 @@ def code_state() -> dict[str, Any]:
 
     Of a snapshot it is that of the checkout when the snapshot was taken.
     """
-    frozen = REPOSITORY / STATE_FILE
-    return read_json(frozen) if frozen.exists() else git_state(REPOSITORY)
+    frozen = CODE / STATE_FILE
+    return read_json(frozen) if frozen.exists() else git_state(CODE)
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """`commit` and `dirty` (changes outside results/, where runs write); None outside a checkout."""
+    """`commit` and `dirty` (changes outside results/, where runs write); None where `folder` is no repository's top.
+
+    Code that is installed below somebody's repository is not of that repository.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
-            command = ["git", "-C", str(folder), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            # a lock of the repository would be left where this is interrupted
+            command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder.resolve():
+        return {"commit": None, "dirty": None}
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!results")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
@@ -83,7 +94,7 @@ def git_state(folder: Path) -> dict[str, Any]:
 def cpu_name() -> str:
     """The model name of the processor, as the system gives it."""
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
+    for line in info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Task
 from snp.experiment.spec import Compress, Finetune, Pretrain, explain
+from snp.files import not_finite
 
 Share = Annotated[float, Field(ge=0)]
 Kind = Literal["structured", "unstructured", "shared", "joint", "dense"]
@@ -101,7 +103,9 @@ SCHEMAS: dict[str, type[Metrics]] = {
 
 
 def check(run: Pretrain | Compress | Finetune, metrics: dict[str, Any], where: object) -> None:
-    """Whether these are the measurements that a run owes; an InputError names the first field at fault."""
+    """Whether these are the measurements that a run owes, all finite; an InputError names the first field at fault."""
+    if (field := not_finite(metrics)) is not None:
+        raise InputError(where, f"{field}: is not finite (nan or infinite), and so no measurement", "run it again")
     try:
         SCHEMAS[run.kind].model_validate(metrics)
     except ValidationError as error:

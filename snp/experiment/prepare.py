@@ -1,6 +1,7 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from snp import ranks
-from snp.data import annotations, build, tasks
+from snp.data import annotations, build, folder, tasks, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
+from snp.data.fields import checked
 from snp.data.loading import Pictures
-from snp.data.tokens import Vocabulary, encode
+from snp.data.sources import layout
+from snp.data.sources.images import places
+from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
@@ -35,13 +39,19 @@ def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:
     """The folder of a data set, made from its seed first if it is not there."""
     root = data_folder(scale, data)
     with ranks.in_turn():
-        return root if is_made(root) else make(root, scale, data, workers)
+        return root if build.is_made(root) else make(root, scale, data, workers)
 
 
-def is_made(root: Path) -> bool:
-    """Whether a whole data set is there; those of the time before other tasks than expressions lack their files."""
-    about = root / "dataset.json"
-    return about.exists() and "tasks_sha256" in read_json(about)
+def ready(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
+    """A data set in a folder that a user names: as it is there, or, with options of its own or where none is, made.
+
+    Raises:
+        InputError: another data set, or anything else, is there.
+    """
+    there = build.is_made(root)
+    if there and (name := folder.said(root, "name")) != data:
+        raise InputError(root, f"holds the data set {name}", f"choose another folder for {data}")
+    return root if there and not options else make(root, scale, data, workers, **options)
 
 
 def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
@@ -55,12 +65,15 @@ def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any)
 
 def vocabulary(root: Path) -> Vocabulary:
     """The tokens that occur in the training captions of a data set; worked out once and kept beside the pixels."""
-    path = root / "cache" / f"vocabulary-{build.data_hash(root)[:12]}.json"
-    if not path.exists():
-        captions = {entry.caption for file in sorted((root / "annotations").glob("*_train.json"))
-                    for entry in annotations.read(file)}  # fmt: skip
-        write_json(path, sorted({i for caption in captions for i in encode(caption)[0]}), indent=None)
-    return Vocabulary(read_json(path))
+    path = root / "cache" / f"vocabulary-{build.data_hash(root)[:12]}-{tokens.VERSION}.json"
+    if path.exists():
+        with suppress(InputError):  # it is damaged
+            return Vocabulary(checked(read_json(path), list, path))
+    names = [name for name in folder.said(root, "captions") if name.endswith("_train")]
+    captions = (entry.caption for name in names for entry in annotations.read(root / "annotations" / f"{name}.json"))
+    found = Vocabulary.of(set(captions))
+    write_json(path, found.clip_ids, indent=None)
+    return found
 
 
 def fit_of(config: TowerConfig) -> Fit | None:
@@ -122,32 +135,35 @@ class Source:
         strict: bool = True,
     ) -> GroundingSet:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
-        where = f"{self.root}: {entries[0].dataset_name if entries else 'entries'}"
-        found = GroundingSet(entries, self._images(config), vocabulary, config.context, where, answers, strict)
+        benchmark = {"flickr": "flickr30k"}.get(name := entries[0].dataset_name if entries else "", name)
+        home = layout.home(self.root, benchmark)
+        images = self._images(benchmark, config)
+        called = lambda i: tasks.called(home, entries[i])  # noqa: E731
+        found = GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
         found.loaders = self.loaders
         return found
 
-    def _images(self, config: TowerConfig) -> Resolve:
+    def _images(self, benchmark: str, config: TowerConfig) -> Resolve:
         """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
         if self.real:
-            return _pictures(self.root, config.image_size, fit_of(config))
+            return _pictures(*places(self.root, benchmark), config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
-        return tasks.questions(self._folder("gqa"), split)
+        return tasks.questions(layout.home(self.root, "gqa"), split)
 
     def answers(self) -> dict[str, dict[str, int]]:
         """The answers that models choose from: type -> answer -> number."""
-        return tasks.answers(self._folder("gqa"))
+        return tasks.answers(layout.home(self.root, "gqa"))
 
     def phrases(self, split: str) -> list[Entry]:
         """Flickr30k's sentences of a split."""
-        return tasks.phrases(self._folder("flickr30k"), split)
+        return tasks.phrases(layout.home(self.root, "flickr30k"), split)
 
     def classes(self) -> dict[int, str]:
         """COCO's classes, number -> name, in the order of their prompts."""
-        return tasks.classes(self._folder("coco"), "val2017")
+        return tasks.classes(layout.home(self.root, "coco"), "val2017")
 
     def prompts(self, vocabulary: Vocabulary, config: TowerConfig) -> list[tuple[str, list[Span]]]:
         """Prompts that hold all classes, with the place of each name."""
@@ -155,26 +171,42 @@ class Source:
 
     def detection(self, split: str, prompts: Sequence[tuple[str, list[Span]]]) -> list[Entry]:
         """Every picture of a split of COCO with every prompt."""
-        return tasks.detection(self._folder("coco"), split, prompts)
+        return tasks.detection(layout.home(self.root, "coco"), split, prompts)
 
     def instances(self, split: str) -> Path:
         """COCO's boxes of a split."""
-        return tasks.instances(self._folder("coco"), split)
-
-    def _folder(self, benchmark: str) -> Path:
-        """A benchmark's own folder, or the one that holds all."""
-        own = self.root / benchmark
-        return own if own.is_dir() else self.root
+        return tasks.instances(layout.home(self.root, "coco"), split)
 
 
 @cache
 def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
-    found = GroundingSet.read(source.root, name, source._images(config), vocabulary, config.context)
+    found = _read(source, name, vocabulary, config)
     found.loaders = source.loaders
     return found
 
 
+def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
+    if not source.real:
+        return GroundingSet.read(source.root, name, source._images("", config), vocabulary, config.context)
+    benchmark, split = layout.owner(name), name.rpartition("_")[2]
+    images = source._images(benchmark, config)
+    if base := layout.prepared(source.root, benchmark, name):
+        return GroundingSet.read(base, name, images, vocabulary, config.context)
+    if name.startswith("finetune_") and layout.references(source.root, benchmark):
+        entries = _expressions(source.root, benchmark).get(split, [])
+        if entries:
+            called = lambda i: tasks.called(source.root / benchmark, entries[i])  # noqa: E731
+            return GroundingSet(entries, images, vocabulary, config.context, called)
+    raise InputError(source.root / "annotations" / f"{name}.json", "file not found", f"needs {layout.NEEDS[benchmark]}")
+
+
 @cache
-def _pictures(root: Path, size: int, fit: Fit | None) -> Pictures:
-    """One for a folder: listing it takes long."""
-    return Pictures(root, size, fit)
+def _expressions(root: Path, benchmark: str) -> dict[str, list[Entry]]:
+    """Read once for all splits."""
+    return tasks.expressions(root, benchmark)
+
+
+@cache
+def _pictures(roots: tuple[Path, ...], flickr: bool, size: int, fit: Fit | None) -> Pictures:
+    """One for the folders: listing them takes long."""
+    return Pictures(roots, flickr, size, fit)

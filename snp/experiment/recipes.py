@@ -126,9 +126,6 @@ MIXED, REFCOCO, REFCOCOG, GQA_BALANCED, FLICKR, COCO = 1_300_000, 120_624, 80_51
 """Training samples of the published benchmarks: captions (Flickr30k's among them), expressions, questions, sentences,
 pictures."""
 
-CAPTIONS = ("final_mixed_train", "final_flickr_separateGT_train")
-"""Files of MDETR's mixture [MDETR's code]."""
-
 
 def _steps(samples: int, epochs: float, batch: int = 64) -> int:
     return round(samples * epochs / batch)

@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from snp.experiment.spec import Scale
 
 Time = Annotated[str, StringConstraints(pattern=r"^(\d+|(\d+-)?\d+:\d\d(:\d\d)?|\d+-\d+)$")]
+Option = Annotated[str, StringConstraints(pattern=r"^(--)?[a-z][a-z-]*(=.+)?$")]
 Memory = Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]$")]
 
 
 class Resources(BaseModel):
     """One job's share of a cluster, in sbatch's words; what is None is left to the row, or to the cluster."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
     time: Time | None = Field(None, description="limit, as sbatch has it: minutes, HH:MM:SS or D-HH:MM:SS")
     mem: Memory | None = Field(None, description="memory on each node, as 16G")
@@ -22,7 +23,7 @@ class Resources(BaseModel):
     nodes: PositiveInt | None = Field(None, description="nodes of one job")
     partition: str | None = Field(None, description="of the cluster")
     account: str | None = Field(None, description="that is charged")
-    sbatch: tuple[str, ...] = Field((), description="more options of sbatch, as qos=high exclusive")
+    sbatch: tuple[Option, ...] = Field((), description="more options of sbatch, as qos=high exclusive")
 
     def overridden(self, by: "Resources") -> "Resources":
         """These, with whatever `by` names in their place."""

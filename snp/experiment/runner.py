@@ -1,8 +1,7 @@
 """Runs rows: what is missing or incomplete, parents first, as many at a time as there are workers."""
 
-import multiprocessing
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from tqdm import tqdm
@@ -11,6 +10,7 @@ from snp.experiment import stopping
 from snp.experiment.setup import Setup
 from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
+from snp.processes import Workers, pool
 
 
 def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
@@ -69,7 +69,7 @@ def run_rows(
         The runs that were (or with `dry_run` would be) done.
 
     Raises:
-        Stopped: by SIGUSR1 or SIGTERM; what was under way has saved its state.
+        Stopped: by a signal; what was under way has saved its state.
         Busy: at the end, where some runs were being done by others; all the rest are done.
     """
     if dry_run:
@@ -81,10 +81,13 @@ def run_rows(
         if not todo and ranks.rank() == 0:
             print("nothing to do: all runs are done")
         if todo:
+            setup.look_for_device()
             make_data(todo, setup, workers)
             elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
             if elsewhere:
                 raise elsewhere[0]
+        if store.trial is not None and ranks.rank() == 0:
+            print(f"a trial: its runs are in {store.root}, and count nowhere")
     return todo
 
 
@@ -117,39 +120,35 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
 
 def _apart(todo: list[AnyRun], store: Store, workers: int, setup: Setup) -> list[Busy]:
     """A process for each run, `workers` at a time. Returns what others are busy with."""
-    spawn = multiprocessing.get_context("spawn")
-    counter = spawn.Value("q", 0)
+    counter = Workers().Value("q", 0)
     total = sum(captions(run, setup) for run in todo)
     waiting, running, elsewhere = list(todo), dict[Future[Any], AnyRun](), list[Busy]()
     with (
         stopping.catching(),
-        ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(counter,)) as pool,
         tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
+        pool(workers, _start, counter) as processes,
+        stopping.held(),  # by the time a signal is looked at, every process is known
     ):
-        try:
-            while waiting or running:
-                for run in _ready(waiting, running, workers):
-                    waiting.remove(run)
-                    running[pool.submit(_do, run, store, setup)] = run
-                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-                for future in done:
-                    run = running.pop(future)
-                    try:
-                        future.result()
-                    except Busy as busy:
-                        elsewhere.append(busy)
-                        waiting = [other for other in waiting if run not in other.parents()]
-                        bar.write(f"left to its process: {run.slug}")
-                    else:
-                        bar.write(f"done: {run.slug}")
-                bar.set_description(", ".join(run.name for run in running.values())[:60])
-                bar.n = min(counter.value, total)
-                bar.refresh()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()  # they save, and the pool waits for them
-            raise
+        while waiting or running:
+            for run in _ready(waiting, running, workers):
+                waiting.remove(run)
+                running[processes.submit(_do, run, store, setup)] = run
+            done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                run = running.pop(future)
+                try:
+                    future.result()
+                except Busy as busy:
+                    elsewhere.append(busy)
+                    waiting = [other for other in waiting if run not in other.parents()]
+                    bar.write(f"left to its process: {run.slug}")
+                else:
+                    bar.write(f"done: {run.slug}")
+            bar.set_description(", ".join(run.name for run in running.values())[:60])
+            bar.n = min(counter.value, total)
+            bar.refresh()
+            if stopping.asked():
+                stopping.stop()  # the processes are asked too: they save, and the pool waits for them
     return elsewhere
 
 
@@ -166,9 +165,6 @@ _counter: Any = None
 def _start(counter: Any) -> None:
     global _counter
     _counter = counter
-    from snp.data.build import end_with_parent
-
-    end_with_parent()  # the command may be killed, and its successor must be alone with the run folders
     one_thread()
 
 

@@ -24,7 +24,12 @@ Answers = dict[str, dict[str, int]]
 def save(
     folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None
 ) -> None:
-    """Write a model, dense or compressed, so that `load` and `answers` need nothing else."""
+    """Write a model, dense or compressed, so that `load` and `answers` need nothing else.
+
+    Raises:
+        InputError: names a weight that is not finite; nothing is written.
+    """
+    _check_finite(model, folder, "the model was not saved")
     about = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
     if answers:
         about["answers"] = answers
@@ -36,7 +41,7 @@ def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
     """A model saved by a run.
 
     Raises:
-        InputError: names the file that is missing or damaged, and the field at fault.
+        InputError: names the file that is missing or damaged, and the field at fault, or a weight that is not finite.
     """
     file = folder / ABOUT
     about = read_json(file)
@@ -48,9 +53,16 @@ def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
     except ValidationError as error:
         raise explain(error, f"{file}: config") from None
     model, plan = checkpoint.load(folder, lambda: family.build(config))
+    _check_finite(model, folder / checkpoint.WEIGHTS, "its run went wrong: start it anew")
     return model, plan, Vocabulary(about["vocabulary"])
 
 
 def answers(folder: Path) -> Answers:
     """Type of questions -> answer -> number, of a model that was saved with them; else empty."""
     return read_json(folder / ABOUT).get("answers", {})
+
+
+def _check_finite(model: nn.Module, where: Path, mend: str) -> None:
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: {name}", "is not finite (nan or infinite)", mend)

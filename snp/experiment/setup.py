@@ -1,19 +1,55 @@
 """What a user's machine brings to a run, and what a trial changes: no part of what a run is, and so not of its hash."""
 
 import os
+import re
 from pathlib import Path
-from typing import Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from snp.checkout import home
+from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, explain
 from snp.models.config import TowerConfig
 
 
 def data_home() -> Path:
-    """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository."""
-    return Path(os.environ.get("SNP_DATA") or Path(__file__).resolve().parents[2] / ".data")
+    """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository, or of the working folder."""
+    return Path(os.environ.get("SNP_DATA") or home() / ".data")
+
+
+class Trial(BaseModel):
+    """That phases are cut short, to see that they run: what comes of it says nothing, and counts nowhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt
+    batch: PositiveInt | None = None
+    shortest: PositiveInt | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the folder that holds its runs, as `trial-steps2-batch1`: equal trials go on, others do not meet."""
+        others = (f"-{name}{value}" for name in ("batch", "shortest") if (value := getattr(self, name)))
+        return f"trial-steps{self.steps}" + "".join(others)
+
+    @classmethod
+    def of(cls, value: Any, where: object) -> "Trial | None":
+        """From its JSON value; None where there is none."""
+        try:
+            return None if value is None else cls.model_validate(value)
+        except ValidationError as error:
+            raise explain(error, where) from None
 
 
 MOST_LOADERS = 8
@@ -23,15 +59,17 @@ MOST_LOADERS = 8
 class Setup(BaseModel):
     """Where things are, for one command."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
     data_root: Path | None = Field(None, description="folder of the published benchmarks (paper scale)")
     vision_weights: str | None = Field(None, description="of the dense vision tower: a file, or timm's name of a model")
     text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
-    batch: PositiveInt | None = Field(None, description="captions in a step of a trial; default: those of the recipe")
+    batch: PositiveInt | None = Field(
+        None, description="captions in a step of a trial, with --steps; default: those of the recipe"
+    )
     shortest: PositiveInt | None = Field(
-        None, description="shorter side of a trial's pictures in pixels; default: those of the recipe, up to 800"
+        None, description="shorter side of a trial's pictures in pixels, with --steps; default: that of the recipe"
     )
     loaders: NonNegativeInt | None = Field(
         None,
@@ -67,12 +105,38 @@ class Setup(BaseModel):
         longest = round(self.shortest * config.longest / config.shortest)
         return config.model_copy(update={"shortest": self.shortest, "longest": longest})
 
-    @model_validator(mode="after")
-    def _trial(self) -> Self:
-        for name in ("batch", "shortest"):
-            if getattr(self, name) is not None and self.steps is None:
-                raise ValueError(f"{name} goes with steps: that of a recipe is part of it")
-        return self
+    @field_validator("batch", "shortest")
+    @classmethod
+    def _of_a_trial(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("steps") is None:
+            raise ValueError(f"goes with --steps: the {others.field_name} of a recipe is part of it")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _of_torch(cls, device: str) -> str:
+        if not re.fullmatch(r"(cpu|cuda(:\d+)?)?", device):
+            raise ValueError("must be cpu or cuda")
+        return device
+
+    @property
+    def trial(self) -> Trial | None:
+        """Which trial it is; None for real runs."""
+        return None if self.steps is None else Trial(steps=self.steps, batch=self.batch, shortest=self.shortest)
+
+    def look_for_device(self) -> None:
+        """Before any work is done.
+
+        Raises:
+            InputError: this machine has not the device that was asked for.
+        """
+        if not self.device.startswith("cuda"):
+            return
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(self.device.partition(":")[2] or 0) >= count:
+            raise InputError("--device", f"{self.device} is not here: torch finds {count} GPUs", "--device cpu")
 
     def ahead(self, scale: Scale) -> int:
         """Processes that decode pictures ahead of one that trains; drawn ones are decoded once for all."""

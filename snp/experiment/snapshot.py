@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from snp.experiment.manifest import REPOSITORY, STATE_FILE, code_state
+from snp.checkout import CODE
+from snp.experiment.manifest import STATE_FILE, code_state
 from snp.files import write_json
 
 PACKAGES = ("snp", "baselines")
@@ -22,27 +23,29 @@ def freeze(folder: Path, copy: bool = True) -> Path:
     """
     digest = hashlib.sha256(str(code_state()).encode())
     for path in _files():
-        digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
+        digest.update(f"{path.relative_to(CODE)}\0".encode() + path.read_bytes() + b"\0")
     snapshot = folder / digest.hexdigest()[:12]
     if not copy or snapshot.exists():
         return snapshot
     folder.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder, prefix=f".{snapshot.name}."))
-    part.chmod(0o755)
-    for path in _files():
-        target = part / path.relative_to(REPOSITORY)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    write_json(part / STATE_FILE, code_state())
     try:
+        part.chmod(0o755)
+        for path in _files():
+            target = part / path.relative_to(CODE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        write_json(part / STATE_FILE, code_state())
         os.rename(part, snapshot)
-    except OSError:  # another launch was first
+    except BaseException as error:
         shutil.rmtree(part)
+        if not (isinstance(error, OSError) and snapshot.exists()):  # another launch was first
+            raise
     return snapshot
 
 
 def _files() -> Iterator[Path]:
     for package in PACKAGES:
-        for path in sorted((REPOSITORY / package).rglob("*")):
+        for path in sorted((CODE / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path

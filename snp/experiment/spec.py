@@ -14,7 +14,8 @@ Data = Literal["scenes", "stamps", "real"]
 Model = Literal["mdetr", "glip"]
 Expressions = Literal["refcoco", "refcoco+", "refcocog"]
 Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco"]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What the generators of all libraries take."""
 
 
 class Spec(BaseModel):
@@ -179,10 +180,10 @@ def parse(value: Any, where: object) -> Pretrain | Compress | Finetune:
 def explain(error: ValidationError, where: object, *within: str) -> InputError:
     """One line for a pydantic error: the first field at fault (`within` others), what was given and what is wrong."""
     first = error.errors()[0]
-    field = ".".join([*within, *map(str, first["loc"])])
+    field = "".join(f"{name}: " for name in [".".join([*within, *map(str, first["loc"])])] if name)
     given = repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
-    return InputError(where, f"{field}: {message}" + (f", got {given}" if len(given) < 60 else ""))
+    return InputError(where, f"{field}{message}" + (f", got {given}" if len(given) < 60 else ""))
 
 
 def percent(share: float | None) -> str:

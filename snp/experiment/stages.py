@@ -18,6 +18,7 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
+from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
 from snp.errors import InputError
@@ -26,7 +27,7 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import Source
-from snp.experiment.recipes import CAPTIONS, Phase, training_of
+from snp.experiment.recipes import Phase, training_of
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
 from snp.experiment.store import AnyRun, Result, Store
@@ -57,10 +58,13 @@ def run(
     Several processes (snp.ranks) do it together: rank 0 holds the folder and writes.
 
     Raises:
-        Stopped: by SIGUSR1 or SIGTERM, with its state saved.
+        Stopped: by a signal, with its state saved.
         Busy: another process does it now.
         InputError: something is wrong that a user can mend; it is noted in the run's folder, as any failure is.
     """
+    if store.trial != setup.trial:
+        raise ValueError(f"{store.root} is a store of {store.trial or 'real runs'}, and this is {setup.trial or 'one'}")
+    setup.look_for_device()
     for parent in run.parents():
         if store.state(parent) != "done":
             raise InputError(
@@ -139,24 +143,18 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         budget = Budget.of(dense, towers, run.keep)
     else:
         groups["fusion"] = dense.fusion_weights()
-        budget = Budget.of_weights(dense, groups, run.sparsity)
+        budget = Budget.of_weights(dense, groups, run.sparsity, method.official)
     problem = Problem(
         model=dense,
         towers=towers,
         budget=budget,
         steps=phase.steps,
-        loss=shared_loss(dense),
+        loss=shared_loss(dense, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
         heldout=held,
         seed=run.seed,
         groups=groups,
         sparsity=run.sparsity,
-        token_masks={
-            "vision": lambda batch: pictures.attended(
-                batch.sizes_I2, dense.config.patch, dense.vision.num_prefix_tokens
-            ),
-            "text": lambda batch: batch.text_BL,
-            "fusion": lambda batch: dense.fused_tokens(*batch.inputs),
-        },
+        token_masks=dense.token_masks(),
         across=lambda tensor: ranks.across(tensor)[0],
     )
     session = method.start(problem)
@@ -221,21 +219,33 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def shared_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
+def shared_loss(
+    model: nn.Module, name: Callable[[], str] = lambda: "a held-out batch"
+) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
     """`inference_loss` of a batch that every process has: each takes a part, and all get the value and gradients of it.
 
     The gradients are those of the overrides. Those of the model's own parameters cannot be shared like this, so where
     nothing stands in for them every process takes the whole batch.
+
+    Args:
+        name: of the batch, for the InputError that it raises, in all processes, where the loss is not finite.
     """
     loss = inference_loss(model)
 
     def shared(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
         if ranks.size() == 1 or not overrides:
-            return loss(batch, overrides)
+            return _finite(loss(batch, overrides), name())
         own = dict(zip(overrides, ranks.across(*overrides.values()), strict=True))
-        return ranks.summed(loss(batch.part(*ranks.share()), own))
+        return _finite(ranks.summed(loss(batch.part(*ranks.share()), own)), name())
 
     return shared
+
+
+def _finite(loss: Tensor, where: str) -> Tensor:
+    if not loss.isfinite():
+        problem = f"the model's loss is {float(loss.detach())}"
+        raise InputError(where, problem, "see whether the weights that it began with are sound")
+    return loss
 
 
 def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:
@@ -270,7 +280,7 @@ def learning(
     With a `task`: the training expressions of this benchmark alone.
     """
     prompted = isinstance(config, configs.GLIPConfig)
-    names = list(CAPTIONS if source.real else CAPTIONS[:1]) if task is None else []
+    names = list(MIXTURE if source.real else MIXTURE[:1]) if task is None else []
     if (task or not source.real) and not prompted:  # the published mixture has the expressions in it
         names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
     sets = [source.captions(name, vocabulary, config) for name in names]
@@ -339,7 +349,7 @@ def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], sour
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size())
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial)
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

@@ -1,17 +1,23 @@
-"""Stopping a run from outside: SIGUSR1 and SIGTERM let it save where it is, and end with `Stopped`.
+"""Stopping a run from outside: SIGUSR1, SIGTERM and SIGINT let it save where it is, and end with `Stopped`.
 
-SLURM sends the first ahead of a time limit, the second before it preempts or cancels.
+SLURM sends the first ahead of a time limit, the second before it preempts or cancels; the third is a terminal's Ctrl-C.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AGAIN = 75
 """Exit code (EX_TEMPFAIL of sysexits.h) of a command that was stopped and wants to be started again."""
+
+_SOON = 0.05
+"""Seconds until a signal is looked at again that came while a module was imported."""
 
 _held = 0
 _asked: int | None = None
@@ -23,7 +29,7 @@ class Stopped(BaseException):
     No Exception: nothing that mends errors may take it for one.
 
     Args:
-        signum: SIGUSR1 (it wants to be started again) or SIGTERM (whoever sent it decides).
+        signum: SIGUSR1 (it wants to be started again), SIGTERM or SIGINT (whoever sent it decides).
     """
 
     def __init__(self, signum: int) -> None:
@@ -47,13 +53,37 @@ def catching() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS if not _background(signum)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _asked = None
+
+
+def _background(signum: int) -> bool:
+    """Whether it is the Ctrl-C of a terminal in whose background this process runs: its shell has it ignored."""
+    return signum == signal.SIGINT and signal.getsignal(signum) == signal.SIG_IGN
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Around all that a command does: where a signal stops it, it ends with one line and the exit code."""
+    with catching():
+        try:
+            yield
+        except (Exception, SystemExit):
+            if not asked():
+                raise
+            _end(Stopped(_signal()))  # a library made another error of it, or it is not answered yet
+        except Stopped as stopped:
+            _end(stopped)
+
+
+def _end(stopped: Stopped) -> NoReturn:
+    print("snp: stopped; the same command goes on from what is saved", file=sys.stderr)
+    sys.exit(stopped.exit_code)
 
 
 @contextmanager
@@ -76,11 +106,33 @@ def asked() -> bool:
 
 def stop() -> None:
     """Raise `Stopped`. Without a signal in this process another one had it: then it was SIGUSR1 or is taken for it."""
-    raise Stopped(signal.SIGUSR1 if _asked is None else _asked)
+    raise Stopped(_signal())
+
+
+def _signal() -> int:
+    return signal.SIGUSR1 if _asked is None else _asked
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _asked
     _asked = signum if _asked is None else _asked
-    if not _held:
+    if _held:
+        return
+    if _loads(frame):  # what is raised there may vanish, or abort the process
+        threading.Timer(_SOON, _ask_again, (signum,)).start()
+    else:
         stop()
+
+
+def _loads(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _ask_again(signum: int) -> None:
+    if asked():
+        os.kill(os.getpid(), signum)

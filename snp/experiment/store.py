@@ -3,22 +3,26 @@
 import errno
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.metrics import check
+from snp.experiment.owner import Owner
+from snp.experiment.setup import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, parse
-from snp.files import alone, read_json, write_json
+from snp.files import PART, alone, json_object, read_json, write_json
 
 State = Literal["missing", "incomplete", "failed", "done"]
 AnyRun = Pretrain | Compress | Finetune
-CURVE_POINTS = 100  # results are kept in git: a longer curve is thinned, the full one stays in log.jsonl
+CURVE_POINTS = 100
+"""Results are kept in git: of a longer curve training losses are thinned, but nothing measured; all is in log.jsonl."""
+MEASURED = "val/"
+"""How the names of what is measured on validation data begin."""
 OWNER, FAILED = "owner.json", "failed.json"
 _AGAIN = "then start it again: what was saved is kept, and the run goes on from there"
 _MENDS = {
@@ -26,6 +30,11 @@ _MENDS = {
     errno.EDQUOT: f"make room in your quota, {_AGAIN}",
     errno.EROFS: f"make the folder writable, or give another one with --out, {_AGAIN}",
     errno.EACCES: f"make the folder writable, or give another one with --out, {_AGAIN}",
+    errno.EPERM: f"make the folder writable, or give another one with --out, {_AGAIN}",
+    errno.ENOTDIR: "a file is where a folder should be: give another one with --out",
+    errno.EEXIST: "a file is where a folder should be: give another one with --out",
+    errno.EISDIR: "a folder is where a file should be: give another name",
+    errno.ENAMETOOLONG: "give a folder with a shorter name with --out",
     errno.ENOENT: f"bring back what was there when the run began, {_AGAIN}",
 }
 MEND = "delete the file and start the run again, or restore it from git"
@@ -40,6 +49,11 @@ class Result:
     metrics: dict[str, Any]
     curve: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def trial(self) -> Trial | None:
+        """The trial that it is of; its figures mean nothing. None for a real run."""
+        return Trial.of(self.manifest.get("trial"), "manifest: trial")
+
 
 class Busy(InputError):
     """Another process does this run at the moment."""
@@ -52,15 +66,21 @@ class Store:
         root: the folder of all runs, for example `results/desk`; it need not exist.
         base: another store whose finished pre-training runs count as done here, so that
             a reproduction starts from the committed dense checkpoint.
+        trial: the runs are those of a trial, for which the folder is kept; they are never taken for real ones.
     """
 
-    def __init__(self, root: str | Path, base: "Store | None" = None) -> None:
-        self.root, self.base = Path(root), base
+    def __init__(self, root: str | Path, base: "Store | None" = None, trial: Trial | None = None) -> None:
+        self.root, self.base, self.trial = Path(root), base, trial
 
     @classmethod
     def at(cls, scale: Scale) -> "Store":
-        """The committed results of a scale: `results/<scale>` of this repository."""
-        return cls(Path(__file__).resolve().parents[2] / "results" / scale)
+        """The committed results of a scale: `results/<scale>` of this repository, or of the working folder."""
+        return cls(home() / "results" / scale)
+
+    def options(self, scale: Scale) -> str:
+        """What leads a command of this scale here, as ` --scale smoke --out runs`; nothing where its defaults do."""
+        size = "" if scale == "desk" else f" --scale {scale}"
+        return size + ("" if self.root == Store.at(scale).root else f" --out {self.root}")
 
     def folder(self, run: AnyRun) -> Path:
         """The folder of a run: in the base store where the run is done there and not here."""
@@ -98,7 +118,7 @@ class Store:
         Files that a kill cut off while they were written are removed.
         """
         folder = self.folder(run)
-        for part in folder.glob(".*"):
+        for part in folder.glob(f".*{PART}"):
             part.unlink()
         if not (folder / "spec.json").exists():
             write_json(folder / "spec.json", run.canonical())
@@ -115,10 +135,10 @@ class Store:
             InputError: instead of an error of the system that can be mended, as a full disk.
         """
         folder = self.root / run.slug
-        with self.noting(run), alone(folder / OWNER, _about_process()) as owner:
-            if owner is not None:
-                about = ", ".join(f"{name} {value}" for name, value in owner.items() if value)
-                raise Busy(folder, f"{run.name} is being run already ({about or 'just begun'})",
+        with self.noting(run), alone(folder / OWNER, Owner.here().model_dump()) as about:
+            if about is not None:
+                owner = Owner.of(about) or "just begun"
+                raise Busy(folder, f"{run.name} is being run already ({owner})",
                            "wait for it, or stop it")  # fmt: skip
             (folder / FAILED).unlink(missing_ok=True)
             self.begin(run)
@@ -136,13 +156,11 @@ class Store:
         except Busy:
             raise
         except OSError as error:
-            if error.errno not in _MENDS:
+            if (mended := mendable(error, self.root / run.slug)) is None:
                 self._fail(run, error)
                 raise
-            where = error.filename or self.root / run.slug
-            mendable = InputError(where, error.strerror or str(error), _MENDS[error.errno])
-            self._fail(run, mendable)
-            raise mendable from error
+            self._fail(run, mended)
+            raise mended from error
         except Exception as error:
             self._fail(run, error)
             raise
@@ -153,12 +171,24 @@ class Store:
         path = self.root / run.slug / FAILED
         with suppress(OSError, InputError):
             if not path.exists():  # where a process fails, those that it trains with lose it
-                write_json(path, {"reason": reason, **_about_process()})
+                write_json(path, {"reason": reason, **Owner.here().model_dump(exclude={"mark"})})
 
     def failure(self, run: AnyRun) -> str | None:
         """Why a run failed, or None where it did not."""
         path = self.root / run.slug / FAILED
-        return str(read_json(path).get("reason", "")) if path.exists() else None
+        if not path.exists():
+            return None
+        about = read_json(path)
+        if not isinstance(about, dict):
+            raise InputError(path, "does not say why the run failed", "delete it, and start the run again")
+        return str(about.get("reason", ""))
+
+    def owner(self, run: AnyRun) -> Owner | None:
+        """Who does a run, or did it when it was killed; None where nobody is noted whom one can make out."""
+        try:
+            return Owner.of(json_object((self.folder(run) / OWNER).read_bytes()))
+        except OSError:
+            return None
 
     def save(
         self,
@@ -179,12 +209,18 @@ class Store:
         """The result of a run.
 
         Raises:
-            InputError: it is missing, cut, of another run, or lacks a measurement; it names the file.
+            InputError: it is missing, cut, of another run, of a trial and no real run, or lacks a measurement; it names
+                the file.
         """
-        path = self.folder(run) / "result.json"
+        if self._borrowed(run):
+            return self.base.result(run)  # type: ignore[union-attr]
+        path = self.root / run.slug / "result.json"
         result = read(path)
         if result.run != run:
             raise InputError(path, f"holds the result of {result.run.slug}, not of {run.slug}", MEND)
+        if result.trial != self.trial:
+            of = f"a trial ({result.trial.name}), whose figures count nowhere" if result.trial else "a real run"
+            raise InputError(path, f"is the result of {of}", "give another folder with --out, or move its folder away")
         return result
 
     def find(self, run: AnyRun) -> Result | None:
@@ -192,10 +228,10 @@ class Store:
         return self.result(run) if (self.folder(run) / "result.json").exists() else None
 
     def results(self, kind: str | None = None) -> Iterator[Result]:
-        """All finished runs of a kind, in the order of their slugs."""
+        """All finished runs of a kind, in the order of their slugs; trials are none, but in their own store."""
         for path in sorted(self.root.glob("*/result.json")):
             result = read(path)
-            if kind is None or result.run.kind == kind:
+            if result.trial == self.trial and kind in (None, result.run.kind):
                 yield result
 
     def log(self, run: AnyRun, record: dict[str, Any]) -> None:
@@ -209,16 +245,13 @@ class Store:
     def read_log(self, run: AnyRun) -> list[dict[str, Any]]:
         """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
 
-        A last line cut by a kill is left out.
+        Lines cut by a kill are left out.
         """
         path = self.folder(run) / "log.jsonl"
         records: dict[object, dict[str, Any]] = {}
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else []):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[(record.get("stage"), record.get("step", f"line {number}"))] = record
+        for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else []):
+            if record := json_object(line):
+                records[(record.get("stage"), str(record.get("step", f"line {number}")))] = record
         return list(records.values())
 
 
@@ -230,23 +263,27 @@ def read(path: Path) -> Result:
         raise InputError(error.where, error.problem, MEND) from None
     if not isinstance(value, dict) or not {"spec", "manifest", "metrics"} <= value.keys():
         raise InputError(path, "not a result: fields spec, manifest and metrics are needed", MEND)
+    for name, kind in (("manifest", dict), ("metrics", dict), ("curve", list)):
+        if not isinstance(value.setdefault(name, kind()), kind):
+            raise InputError(f"{path}: {name}", f"is not a JSON {'object' if kind is dict else 'array'}", MEND)
     run = parse(value["spec"], f"{path}: spec")
     check(run, value["metrics"], f"{path}: metrics")
-    return Result(run, value["manifest"], value["metrics"], value.get("curve", []))
+    Trial.of(value["manifest"].get("trial"), f"{path}: manifest.trial")
+    return Result(run, value["manifest"], value["metrics"], value["curve"])
 
 
-def _about_process() -> dict[str, Any]:
-    """Who does a run, for people: process, host, SLURM's job, and since when."""
-    return {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "job": os.environ.get("SLURM_JOB_ID"),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def mendable(error: OSError, where: object = "") -> InputError | None:
+    """What the system says, with the mend, where a user can mend it, as a full disk; else None."""
+    if error.errno not in _MENDS:
+        return None
+    return InputError(error.filename2 or error.filename or where, error.strerror or str(error), _MENDS[error.errno])
 
 
 def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if len(curve) <= CURVE_POINTS:
-        return curve
-    last = len(curve) - 1
-    return [curve[round(i * last / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+    """The curve without some of the records that hold nothing but training losses, evenly left out."""
+    kept = {i for i, record in enumerate(curve) if any(name.startswith(MEASURED) for name in record)}
+    others = [i for i in range(len(curve)) if i not in kept]
+    room = max(CURVE_POINTS - len(kept), 2)  # its ends stay
+    if len(others) > room:
+        others = [others[round(i * (len(others) - 1) / (room - 1))] for i in range(room)]
+    return [curve[i] for i in sorted(kept.union(others))]

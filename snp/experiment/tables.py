@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from pydantic import BaseModel, ConfigDict
 
+from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.resources import RESOURCES, Resources
@@ -24,7 +25,6 @@ from snp.experiment.spec import (
 DENSE = "dense"
 ALL_PARAMETERS = "all parameters"
 PRUNABLE = "the prunable weights"
-Options = dict[str, bool | int | float | str]
 
 
 class Row(BaseModel):
@@ -47,7 +47,7 @@ class Row(BaseModel):
     model: Model = "mdetr"
     name: str
     method: str
-    options: dict[str, bool | int | float | str] = {}
+    options: Options = {}
     keep: float | None = None
     sparsity: float | None = None
     task: Expressions | None = None
@@ -108,37 +108,16 @@ class Row(BaseModel):
         return RESOURCES[run.scale][run.kind].overridden(self.asks)
 
 
-# name -> (method, options)
-MAIN: dict[str, tuple[str, Options]] = {
-    DENSE: (DENSE, {}),
-    "snp": ("snp", {}),
-    "upop": ("upop", {}),
-    "multiflow": ("multiflow", {}),
-    "lottery": ("lottery", {}),
-    "cross-modal": ("cross-modal", {}),
-    "magnitude": ("omp", {}),
-    "magnitude-structured-uniform": ("magnitude-structured", {"scope": "uniform"}),
-    "magnitude-structured-global": ("magnitude-structured", {"scope": "global"}),
-    "random-structured": ("random-structured", {}),
-}
-SWITCHES: dict[str, tuple[str, Options]] = {
-    "snp-prune-only": ("snp", {"cross": False, "blockwise": False}),
-    "snp-cross-only": ("snp", {"prune": False, "blockwise": False}),
-    "snp-free-logits": ("snp", {"hypernetwork": False}),
-}
+MAIN = (
+    DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude", "magnitude-structured-uniform",
+    "magnitude-structured-global", "random-structured",
+)  # fmt: skip
+SWITCHES = ("snp-prune-only", "snp-cross-only", "snp-free-logits")
 # on request only: sharing inside the text tower cannot remove 40% of all parameters
-EXTRA: dict[str, tuple[str, Options]] = {
-    "snp-blockwise-only": ("snp", {"prune": False, "cross": False}),
-}
+EXTRA = ("snp-blockwise-only",)
 # as MULTIFLOW's paper compares them: those that it speaks of most, and the others
 FAMILY_FIRST = ("multiflow", "omp", "lamp", "snip", "chita")
 FAMILY = (*FAMILY_FIRST, "random", "localmp", "modalitymp", "l2", "itersnip", "chita++", "tamt")
-TICKETS: dict[str, tuple[str, Options]] = {
-    "task-ticket": ("lottery", {}),
-    "universal-ticket": ("lottery", {}),
-    "random-ticket": ("lottery", {"ticket": "random"}),
-}
-METHODS = {name: (name, Options()) for name in FAMILY} | MAIN | SWITCHES | EXTRA | TICKETS
 STAMPS = (
     DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform", "random-structured",
 )  # fmt: skip
@@ -269,6 +248,19 @@ def rows(name: str, scale: Scale) -> list[Row]:
     return TABLES[name](scale)
 
 
+def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
+    """The rows of a table on one data set, or on all.
+
+    Raises:
+        InputError: no such table, or none of its rows is on this data set.
+    """
+    known = rows(name, scale)
+    if not (chosen := [row for row in known if data in (None, row.data)]):
+        others = " and ".join(dict.fromkeys(row.data for row in known))
+        raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")
+    return chosen
+
+
 def find(label: str, scale: Scale, keep: float | None = None) -> Row:
     """The row with this label in any table; `keep` replaces its size: `scenes/snp` with 0.5 is a row too.
 
@@ -316,7 +308,7 @@ def _row(
     main: bool = False,
     recovery: bool = True,
 ) -> Row:
-    method, options = METHODS[name]
+    method, options = ALIASES.get(name, (name, {}))
     whole = {"keep": 1.0} if name == DENSE and recovery else {"keep": keep, "sparsity": sparsity, "task": task}
     return Row(
         scale=scale,

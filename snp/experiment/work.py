@@ -7,10 +7,10 @@ from typing import Any
 
 from submitit.helpers import Checkpointable
 
+from snp.experiment import stopping
 from snp.experiment.runner import one_thread, run_rows
 from snp.experiment.setup import Setup, data_home
 from snp.experiment.spec import parse
-from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import Row
 
@@ -34,7 +34,8 @@ class Place:
     def enter(self) -> tuple[Store, Setup]:
         """The store and the setup, in a process that finds the data here."""
         os.environ["SNP_DATA"] = self.data
-        return Store(self.root, base=Store(self.base) if self.base else None), Setup.model_validate(self.setup)
+        setup = Setup.model_validate(self.setup)
+        return Store(self.root, base=Store(self.base) if self.base else None, trial=setup.trial), setup
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,20 @@ class OneRun(Checkpointable):
         return cls(run.canonical(), place)
 
     def __call__(self) -> None:
-        store, setup = self.place.enter()
-        one_thread()
-        from snp import ranks
-        from snp.experiment.stages import run as execute
+        requeue = signal.getsignal(signal.SIGUSR1)  # submitit's; until the run has ended, it has its own
+        with stopping.ending():
+            store, setup = self.place.enter()
+            one_thread()
+            from snp import ranks
+            from snp.experiment.stages import run as execute
 
-        requeue = signal.getsignal(signal.SIGUSR1)  # submitit's; while it runs, the run has its own
-        try:
-            with ranks.together():  # a job of several tasks does it together
-                execute(parse(self.spec, "the job's run"), store, setup=setup)
-        except Stopped as stopped:
-            if stopped.signum == signal.SIGUSR1 and callable(requeue):
-                requeue(stopped.signum, None)
-            raise SystemExit(stopped.exit_code) from None
+            try:
+                with ranks.together():  # a job of several tasks does it together
+                    execute(parse(self.spec, "the job's run"), store, setup=setup)
+            except stopping.Stopped as stopped:
+                if stopped.signum == signal.SIGUSR1 and callable(requeue):
+                    requeue(stopped.signum, None)
+                raise
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,7 @@ class AllRuns:
         return cls([row.model_dump(mode="json") for row in rows], seeds, workers, place)
 
     def __call__(self) -> None:
-        store, setup = self.place.enter()
-        rows = [Row.model_validate(row) for row in self.rows]
-        try:
+        with stopping.ending():
+            store, setup = self.place.enter()
+            rows = [Row.model_validate(row) for row in self.rows]
             run_rows(rows, self.seeds, store, workers=self.workers, setup=setup)
-        except Stopped as stopped:
-            raise SystemExit(stopped.exit_code) from None

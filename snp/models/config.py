@@ -96,6 +96,10 @@ class GLIPConfig(TowerConfig):
         scales: resolution of every level, relative to the map of the vision tower: powers of two, falling by halves.
         anchor: side of the one square anchor of a place, in strides of its level.
         deformable: the convolutions that mix levels are deformable.
+        alignment: how words meet places, and what a word of a phrase is told. "official": as in GLIP's public code
+            (`GLIP.align`). "ours": a linear map of the place too, and the word normalised after its own map; every word
+            of a phrase is a whole positive, not one of n parts. The desk and smoke models keep it, since their trained
+            checkpoints are in the repository, and with them all rows of Table 4. [ours]
     """
 
     head_width: int
@@ -105,6 +109,7 @@ class GLIPConfig(TowerConfig):
     scales: tuple[float, ...]
     anchor: float = 8.0
     deformable: bool = False
+    alignment: Literal["official", "ours"] = "ours"
 
     def _parts(self) -> tuple[tuple[str, str], ...]:
         return (("fusion_width", "fusion_heads"),)
@@ -146,7 +151,7 @@ GLIP_SMOKE = GLIP_DESK.model_copy(
 GLIP_PAPER = GLIPConfig(
     name="glip-paper", image_size=800, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
     vocabulary=49408, context=256, causal=False, quick_gelu=True, head_width=256, fusion_blocks=6, fusion_heads=8,
-    fusion_width=2048, scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0, shortest=800, longest=1333,
+    fusion_width=2048, scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0, alignment="official", shortest=800, longest=1333,
 )  # fmt: skip
 """DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair] under GLIP's head; CLIP's 77 positions are
 interpolated to 256, so that the names of all classes of COCO (176 tokens) stand in one prompt. [ours]"""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from snp.compression.statistics import TokenMask
 from snp.models import pictures
 from snp.models.anchors import NOWHERE, Anchors
 from snp.models.checkpointing import Checkpointing
@@ -39,6 +41,11 @@ class Detection:
     level_BN: Tensor
     anchors: Anchors
 
+    @property
+    def judged(self) -> tuple[Tensor, ...]:
+        """What evaluators go by, a row for every prompt."""
+        return self.logits_BNL, self.deltas_BN4, self.centre_BN
+
 
 class BiAttention(nn.Module):
     """Image and text look at each other through ONE score matrix, once from either side (GLIP's deep fusion).
@@ -61,20 +68,16 @@ class BiAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """`seen_BL` is False at padding: no place looks at it; nor does a word at places where `there_BN` is False."""
         v, t = self.norm_image(image_BND), self.norm_text(text_BLD)
-        if there_BN is not None:
-            v = v * there_BN[..., None]  # nothing flows from there, nor into what is measured of these maps
         q, k, of_image, of_text = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x in (self.query(v) * self.scale, self.key(t), self.value_image(v), self.value_text(t))
         )
         score_BHNL = q @ k.transpose(-1, -2)
         words = score_BHNL.masked_fill(~seen_BL[:, None, None], float("-inf")).softmax(-1)
-        to_places = (words @ of_text).transpose(1, 2).flatten(2)
         if there_BN is not None:
             score_BHNL = score_BHNL.masked_fill(~there_BN[:, None, :, None], float("-inf"))
-            to_places = to_places * there_BN[..., None]
         places = score_BHNL.softmax(-2).transpose(-1, -2)
-        image = self.to_image(to_places)
+        image = self.to_image((words @ of_text).transpose(1, 2).flatten(2))
         text = self.to_text((places @ of_image).transpose(1, 2).flatten(2))
         return image_BND + self.gamma_image * image, text_BLD + self.gamma_text * text
 
@@ -82,8 +85,8 @@ class BiAttention(nn.Module):
 class GLIP(Checkpointing):
     """GLIP (Li et al. 2022) on two transformer towers of one shape.
 
-    Region-word logits are v . t / (|t| exp(s)) + t . b + b0: a dot product with the normalised word, a learned scale,
-    and a bias made of the word, so that no class is built in: the prompt says what is looked for.
+    Region-word logits are a dot product with the word, a learned scale, and a bias made of the word (`align`), so that
+    no class is built in: the prompt says what is looked for.
     """
 
     def __init__(self, config: GLIPConfig) -> None:
@@ -99,7 +102,8 @@ class GLIP(Checkpointing):
             for _ in blocks
         )
         self.head = nn.ModuleList(DynamicBlock(d, config.deformable) for _ in blocks)
-        self.region, self.word = nn.Linear(d, d), nn.Linear(e, d)
+        self.region = nn.Identity() if config.alignment == "official" else nn.Linear(d, d)
+        self.word = nn.Linear(e, d)
         self.word_bias = nn.Linear(e, 1)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.box, self.centre = nn.Conv2d(d, 4, 1), nn.Conv2d(d, 1, 1)
@@ -112,8 +116,9 @@ class GLIP(Checkpointing):
         nn.init.zeros_(self.word_bias.weight)
         nn.init.constant_(self.word_bias.bias, math.log(PRIOR / (1 - PRIOR)))
         for layer in (self.box, self.centre, self.region):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            if not isinstance(layer, nn.Identity):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
         if self.config.stem == "convolution":
             nn.init.normal_(self.text.token_embedding.weight, std=0.7)
@@ -126,12 +131,28 @@ class GLIP(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("fuse.", "read."))
         ]
 
-    def fused_tokens(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
-        sizes_I2: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Which text tokens are no padding, [B, L]; places of images count, and padding behind them is all zeros."""
-        return text_BL
+    def token_masks(self) -> dict[str, TokenMask]:
+        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding."""
+
+        def words(batch: Any) -> Tensor:
+            return batch.text_BL
+
+        def prompts(batch: Any) -> Tensor:  # the tower reads a prompt that several images share once
+            return batch.text_BL[_prompts(batch.tokens_BL)[0]]
+
+        def places(batch: Any) -> Tensor | None:
+            if batch.sizes_I2 is None:
+                return None
+            return self._anchors(batch.images_ICHW).places(len(batch), batch.sizes_B2, self.level_scale)[1] != NOWHERE
+
+        fused = ("fuse.*.key.*", "fuse.*.value_text.*", "fuse.*.to_text.*", "read.*")
+        seen = ("fuse.*.query.*", "fuse.*.value_image.*", "fuse.*.to_image.*")
+        return {
+            "vision.blocks.*": lambda batch: pictures.attended(self.vision, batch.sizes_I2),
+            "text.*": prompts,
+            **dict.fromkeys(fused, words),
+            **dict.fromkeys(seen, places),
+        }
 
     def forward(
         self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
@@ -142,8 +163,7 @@ class GLIP(Checkpointing):
         parts = self._levels(seen, image_index_B)
         text = self._read_once(tokens_BL, text_BL)
         sizes_B2 = None if sizes_I2 is None else sizes_I2[image_index_B]
-        config, (height, width) = self.config, images_ICHW.shape[-2:]
-        anchors = Anchors((height, width), config.patch, config.scales, config.anchor)
+        anchors = self._anchors(images_ICHW)
         corners, level = anchors.places(len(text), sizes_B2, text)
         there = None if len(parts) == 1 else level != NOWHERE
         for fuse, read, head in zip(self.fuse, self.read, self.head, strict=True):
@@ -151,16 +171,15 @@ class GLIP(Checkpointing):
             image, text = self.through(fuse, image, text, text_BL, there)
             text = self.through(read, text, None, ~text_BL)
             parts = [self.through(head, maps) for maps in _apart(image, parts)]
-        region_BND = _together([torch.cat([self._flat(m) for m in maps], 1) for maps in parts])
-        word_BLD = F.normalize(self.word(text), dim=-1)
-        logits = self.region(region_BND) @ word_BLD.transpose(1, 2) / self.log_scale.exp()
+        # before boxes and centres: gradients add up in the order of use, and results are those of before to the bit
+        logits = self.align(_together([torch.cat([self._flat(m) for m in maps], 1) for maps in parts]), text)
         deltas = [
             torch.cat([self._flat(self.box(m)) * s for m, s in zip(maps, self.level_scale, strict=True)], 1)
             for maps in parts
         ]
         centre = [torch.cat([self._flat(self.centre(m)) for m in maps], 1) for maps in parts]
         return Detection(
-            (logits + self.word_bias(text).transpose(1, 2)).clamp(-50, 50),
+            logits,
             _together(deltas),
             _together(centre).squeeze(-1),
             corners,
@@ -180,17 +199,41 @@ class GLIP(Checkpointing):
         ]
         return [own[i] for i in image_index_B.tolist()]
 
+    def align(self, region_BND: Tensor, text_BLD: Tensor) -> Tensor:
+        """Logits [B, N, L] of every place and word. W, c: of the map `word`; b, b0: of `word_bias`; s: `log_scale`.
+
+        official: with t = text / |text|, v . (W t / 2 + c) / exp(s) + t . b + b0, within +-50,000.
+        ours: with w = W text + c, R(v) . w / (|w| exp(s)) + text . b + b0, within +-50; R: the map `region`. [ours]
+        """
+        official = self.config.alignment == "official"
+        if official:
+            text_BLD = F.normalize(text_BLD, dim=-1)
+        word_BLD = self.word(text_BLD / 2) if official else F.normalize(self.word(text_BLD), dim=-1)
+        logits = self.region(region_BND) @ word_BLD.transpose(1, 2) / self.log_scale.exp()
+        most = 50_000 if official else 50
+        return (logits + self.word_bias(text_BLD).transpose(1, 2)).clamp(-most, most)
+
     def _read_once(self, tokens_BL: Tensor, text_BL: Tensor) -> Tensor:
         """States of the text tower [B, L, width]; a prompt that several images share passes it once."""
-        prompts, index_B = tokens_BL.unique(dim=0, return_inverse=True)
-        first = torch.zeros(len(prompts), dtype=torch.long, device=index_B.device).scatter_(
-            0, index_B, torch.arange(len(index_B), device=index_B.device)
-        )
+        first, index_B = _prompts(tokens_BL)
         return encode_text(self.text, tokens_BL[first], text_BL[first], self.config.heads)[index_B]
+
+    def _anchors(self, images_ICHW: Tensor) -> Anchors:
+        height, width = images_ICHW.shape[-2:]
+        return Anchors((height, width), self.config.patch, self.config.scales, self.config.anchor)
 
     @staticmethod
     def _flat(level_BDHW: Tensor) -> Tensor:
         return level_BDHW.flatten(2).transpose(1, 2)
+
+
+def _prompts(tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """(a caption of every different prompt [P], the prompt of every caption [B])."""
+    prompts, index_B = tokens_BL.unique(dim=0, return_inverse=True)
+    first_P = torch.zeros(len(prompts), dtype=torch.long, device=index_B.device).scatter_(
+        0, index_B, torch.arange(len(index_B), device=index_B.device)
+    )
+    return first_P, index_B
 
 
 def _together(parts: list[Tensor]) -> Tensor:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from snp.compression.statistics import TokenMask
 from snp.errors import InputError
 from snp.models import pictures
 from snp.models.checkpointing import Checkpointing
@@ -27,7 +29,7 @@ class Grounding:
     """What the model says of B captions: K decoder layers, Q queries, N image tokens, L text tokens, C contrastive.
 
     logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
-    shares of the image side; the patch_ and tower_ fields are None without proposals. answers: "type" and every type
+    shares of the image's own sides; the patch_ and tower_ fields are None without proposals. answers: "type" and every type
     of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
     """
 
@@ -38,6 +40,11 @@ class Grounding:
     patch_score_BN: Tensor | None
     patches: "Patches | None"
     answers: dict[str, Tensor] | None = None
+
+    @property
+    def judged(self) -> tuple[Tensor, ...]:
+        """What evaluators go by, a row for every caption: of the last layer, and the answers."""
+        return self.logits_KBQS[-1], self.boxes_KBQ4[-1], *(self.answers or {}).values()
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,23 @@ class MDETR(Checkpointing):
             if isinstance(module, nn.Linear) and path.startswith(("encoder.", "decoder."))
         ]
 
-    def fused_tokens(
+    def token_masks(self) -> dict[str, TokenMask]:
+        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding.
+
+        In the decoder these are the keys and values of image and text; all else of it sees queries.
+        """
+
+        def fused(batch: Any) -> Tensor:
+            return self._fused(*batch.inputs)
+
+        return {
+            "vision.blocks.*": lambda batch: pictures.attended(self.vision, batch.sizes_I2),
+            "text.*": lambda batch: batch.text_BL,
+            "encoder.*": fused,
+            "decoder.*.across.[kv].*": fused,
+        }
+
+    def _fused(
         self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
         sizes_I2: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
@@ -154,7 +177,7 @@ class MDETR(Checkpointing):
         memory = torch.cat([v_BND, t_BLD], 1)
         grid = sine_positions(centres, D, self.config.position_temperature)  # [N, D], or [B, N, D]
         position = F.pad(grid, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
-        seen = self.fused_tokens(*inputs)
+        seen = self._fused(*inputs)
         for layer in self.encoder:
             memory = self.through(layer, memory, position, seen)
         token_BLC = F.normalize(self.token_contrast(memory[:, N:]), dim=-1)

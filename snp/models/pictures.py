@@ -41,10 +41,10 @@ def patches(sizes_I2: Tensor | None, patch: int) -> Tensor | None:
     return torch.arange(max(counts), device=sizes_I2.device) < sizes_I2.new_tensor(counts)[:, None]
 
 
-def attended(sizes_I2: Tensor | None, patch: int, first: int) -> Tensor | None:
-    """Which tokens of the tower are no padding, [I, first + N], with so many before the patches; None where all are."""
-    own_IN = patches(sizes_I2, patch)
-    return None if own_IN is None else F.pad(own_IN, (first, 0), value=True)
+def attended(tower: VisionTransformer, sizes_I2: Tensor | None) -> Tensor | None:
+    """Which tokens of the tower are no padding, those before the patches included: [I, T]; None where all are."""
+    own_IN = patches(sizes_I2, tower.patch_embed.patch_size[0])
+    return None if own_IN is None else F.pad(own_IN, (tower.num_prefix_tokens, 0), value=True)
 
 
 def see(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) -> Seen:
@@ -65,7 +65,7 @@ def see(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) 
     # a patch that reaches beyond its picture sees the mean colour there
     sequences = [tower._pos_embed(tower.patch_embed(picture)) for picture in cut]
     x_IND = tower.norm_pre(pad_sequence([sequence[0] for sequence in sequences], batch_first=True))
-    keys = attended(sizes_I2, patch, first)
+    keys = attended(tower, sizes_I2)
     mask = None if keys is None else keys[:, None, None]
     for block in tower.blocks:
         if tower.grad_checkpointing and torch.is_grad_enabled():

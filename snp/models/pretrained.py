@@ -1,11 +1,13 @@
 """Published weights for the two towers: from a file, or by the name that timm or open_clip has for a model."""
 
 import math
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import open_clip
 import timm
@@ -16,16 +18,25 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from snp.data.tokens import END, START
 from snp.errors import InputError
+from snp.models import torchscript
 
 Weights = dict[str, Tensor]
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 HEADS = ("head.", "head_dist.", "fc_norm.", "pre_logits.")
 """Of classifiers, which the vision tower does not have."""
-BESIDE_TEXT = re.compile(r"(visual|vision_model|(visual|text)_projection|logit_(scale|bias)|attn_mask)(\.|$)")
+BESIDE_TEXT = re.compile(
+    r"(visual|vision_model|(visual|text)_projection|logit_(scale|bias)|input_resolution|context_length|vocab_size)(\.|$)"
+    r"|(.*\.)?attn_mask$"
+)
 """What files of a whole CLIP hold beside the text transformer."""
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(_orig_mod|module)\.")
+"""What torch.compile and DataParallel put into names, at whatever depth."""
+BEFORE_PATCHES = ("cls_token", "dist_token", "reg_token")
+"""Tokens of a vision tower that may have positions of their own, ahead of the patches'."""
 TRANSFORMERS = (
     (r"^embeddings\.token_embedding\.", "token_embedding."),
     (r"^embeddings\.position_embedding\.weight$", "positional_embedding"),
@@ -47,20 +58,26 @@ def load_vision(tower: VisionTransformer, source: str) -> None:
 
     Args:
         source: a file with timm's or DeiT's names (.safetensors, or .pth, .pt, .bin, also nested in 'model' or
-            'state_dict'), or timm's name of a model, as deit_base_patch16_224, which timm fetches.
+            'state_dict', and wrapped as torch.compile, DataParallel and Lightning do), or timm's name of a model, as
+            deit_base_patch16_224, which timm fetches.
 
     Raises:
-        InputError: neither is to be had; or a tensor is missing, unexpected, or of a shape that does not fit.
+        InputError: neither is to be had; or a tensor is missing, unexpected, not finite, not of floating-point numbers,
+            or of a shape that does not fit.
     """
     weights = _weights(source, _from_timm, "--vision-weights", "deit_base_patch16_224")
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEADS)}
+    _check_numbers(weights, source)
+    before = sum(weights[name].shape[1] for name in BEFORE_PATCHES if name in weights and weights[name].dim() == 3)
     if tower.cls_token is None:
         weights.pop("cls_token", None)
     else:
         weights.setdefault("cls_token", tower.cls_token.detach())
     if (positions := weights.get("pos_embed")) is not None and positions.dim() == 3:
-        side = math.isqrt(positions.shape[1])
-        first = positions.shape[1] - side**2  # class token, and whatever else stands before the patches
+        first = _before_grid(positions.shape[1], before)
+        if first is None:
+            problem = f"its {positions.shape[1]} positions are no square grid, with or without {before} ahead of it"
+            raise InputError(f"{source}: pos_embed", problem, "take weights that were trained on square pictures")
         grid = resample_abs_pos_embed(positions[:, first:], list(tower.patch_embed.grid_size), num_prefix_tokens=0)
         if tower.cls_token is not None:
             own = positions[:, :1] if first else tower.pos_embed.detach()[:, :1]
@@ -77,7 +94,8 @@ def load_text(tower: TextTransformer, source: str, clip_ids: Sequence[int] | Non
 
     Args:
         source: a file with the names of open_clip or of transformers, of a text model or of a whole CLIP (endings and
-            nesting as in `load_vision`), or open_clip's name of model and weights, as ViT-L-14/openai.
+            nesting as in `load_vision`; OpenAI's TorchScript archive, of which no code is run), or open_clip's name of
+            model and weights, as ViT-L-14/openai.
         clip_ids: CLIP's numbers of the words of a `Vocabulary`; its padding and unknown word keep what the tower has.
             None: the tower's words are CLIP's, all of them.
 
@@ -87,12 +105,16 @@ def load_text(tower: TextTransformer, source: str, clip_ids: Sequence[int] | Non
     quick = isinstance(tower.transformer.resblocks[0].mlp.gelu, QuickGELU)
     fetch = partial(_from_open_clip, quick=quick)
     weights = _text_part(_weights(source, fetch, "--text-weights", "ViT-L-14/openai"))
+    _check_numbers(weights, source)
     positions, length = weights.get("positional_embedding"), len(tower.positional_embedding)
-    if positions is not None and len(positions) != length:
+    if positions is not None and positions.dim() == 2 and len(positions) != length:
         longer = F.interpolate(positions.T[None].float(), length, mode="linear", align_corners=True)[0].T
         weights["positional_embedding"] = longer if length > len(positions) else positions[:length]
     words = weights.get("token_embedding.weight")
     if clip_ids is not None and words is not None and words.shape[1:] == tower.token_embedding.weight.shape[1:]:
+        if len(words) <= max(clip_ids, default=0):
+            problem = f"has {len(words)} words, and CLIP's number {max(clip_ids)} is needed"
+            raise InputError(f"{source}: token_embedding.weight", problem, "take a text tower with all words of CLIP")
         own = tower.token_embedding.weight.detach().clone()
         own[[START, END]] = words[-2:].to(own)  # the last two of CLIP's
         own[4:] = words[list(clip_ids)].to(own)
@@ -121,20 +143,59 @@ def _read(path: Path, option: str) -> Weights:
     try:
         read: Any = load_file if path.suffix == ".safetensors" else _load
         found = read(path)
+    except InputError:
+        raise
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise InputError(path, f"cannot be read: {error}", "fetch it again") from None
     for key in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     tensors = found.items() if isinstance(found, dict) else ()
-    weights = {name.removeprefix("module."): tensor for name, tensor in tensors if isinstance(tensor, Tensor)}
+    weights = {name: tensor for name, tensor in tensors if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not weights:
         raise InputError(path, "holds no tensors by name", "give a file of a model's state")
-    return weights
+    return _unwrapped(weights)
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    if torchscript.is_archive(path):
+        return torchscript.read(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # what torch says of it tells people to run the code
+        others = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
+        if not others:
+            raise InputError(path, "cannot be read: it is no file of torch.save", "fetch it again") from None
+        problem = f"holds more than tensors ({others[0]}): to read that would run code of the file"
+        mend = "where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
+        raise InputError(path, problem, mend) from None
+
+
+def _unwrapped(weights: Weights) -> Weights:
+    """Without what wrappers put before names: `_orig_mod.`, `module.`, and whatever all names have in front."""
+    found = {WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
+    while True:
+        fronts = {name.partition(".")[0] for name in found}
+        inner = {name.partition(".")[2]: tensor for name, tensor in found.items()}
+        if len(fronts) > 1 or any(not name or name[0].isdigit() for name in inner):  # digits: in front is a list
+            return found
+        found = inner
+
+
+def _check_numbers(weights: Weights, source: str) -> None:
+    """Whether all tensors are of finite floating-point numbers, in the precision of the towers too."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            problem = f"is of {str(tensor.dtype).removeprefix('torch.')}, and weights are floating-point numbers"
+            raise InputError(f"{source}: {name}", problem, "take weights that are not quantized")
+        if not tensor.float().isfinite().all():
+            problem = "holds numbers that are not finite (nan or infinite)"
+            raise InputError(f"{source}: {name}", problem, "fetch the file again, or save it anew in a wider precision")
+
+
+def _before_grid(count: int, most: int) -> int | None:
+    """How many of `count` positions stand before those of a square grid, the most that are possible; else None."""
+    return next((n for n in range(most, -1, -1) if count > n and math.isqrt(count - n) ** 2 == count - n), None)
 
 
 def _from_timm(name: str) -> Weights:

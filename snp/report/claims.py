@@ -13,9 +13,12 @@ from typing import Literal
 
 import pandas as pd
 
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.tables import DENSE, Row
-from snp.report.frame import Measured, over_benchmarks
+from snp.experiment.spec import Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, Row, rows
+from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
 
 ALMOST = 1.0
@@ -23,6 +26,8 @@ OVERHEAD = 1.10
 CEILING = 0.5  # share of the towers that sharing one tower's weights with the other removes
 CEILING_SLACK = 0.05
 TESTBED = {"40%": 3.0, "60%": 8.0}  # points that random structure must lose for methods to part
+CLAIMED = ("table1", "table2", "table3", "table4")
+"""The tables whose rows can test some of them."""
 
 Verdict = Literal["holds", "fails", "undecided", "not tested"]
 
@@ -79,6 +84,21 @@ def claims(measured: Measured) -> list[Claim]:
     """All claims that the rows can test, on every data set."""
     sets = dict.fromkeys(row.data for row in measured.rows)
     return [claim for data in sets for claim in _claims(Evidence(data, measured))]
+
+
+def claims_table(table: str, store: Store, scale: Scale) -> str:
+    """The claims that the rows of a table test, as markdown.
+
+    Raises:
+        InputError: no such table, one whose rows can test no claim, or no result of any of them.
+    """
+    measured = Measured(rows(table, scale), store)
+    if not (text := claims_markdown(measured)):
+        problem = "its rows can test none of the paper's claims"
+        raise InputError(table, problem, f"those of {', '.join(CLAIMED)} can")
+    if measured.empty:
+        raise unmeasured(table, table, store, scale)
+    return text
 
 
 def claims_markdown(*parts: Measured) -> str:

@@ -1,23 +1,25 @@
-"""Figures from results alone: precision over the parameters that remain, and relaxed tickets over sparsity."""
+"""Figures from results alone: scores over the parameters that remain, and relaxed tickets over sparsity."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, Row
-from snp.files import write_atomic
-from snp.report.frame import Measured, over_benchmarks
+from snp.experiment.tables import DENSE, Row, select
+from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach
-from snp.report.table import select
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TOLERATED = 1.0
-"""Loss that counts as none: points of precision, or for tickets per cent of the dense score."""
+"""Loss that counts as none: points of the score, or for tickets per cent of the dense score."""
 MARKERS = {"joint": "o", "structured": "s", "shared": "^", "unstructured": "x"}
 PANELS = {"whole units": ("joint", "structured", "shared"), "single weights": ("unstructured",)}
 
@@ -28,6 +30,7 @@ class Curve:
 
     Attributes:
         name: of the rows, with the benchmark where a figure has several.
+        benchmark: that its scores are of.
         kind: what its plans do.
         points: one line per size, the largest model first: `removed` (share), `remaining` (millions of parameters
             stored, for unstructured methods not zero), `score` (per cent), `error` (half its interval), `loss`.
@@ -35,12 +38,22 @@ class Curve:
     """
 
     name: str
+    benchmark: Benchmark
     kind: str
     points: pd.DataFrame
 
     @property
     def reach(self) -> float:
         return reach(self.points.removed, self.points.loss, TOLERATED)
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """The points as they are drawn: a size that stands alone is joined to the dense model."""
+        if len(self.points) > 1:
+            return self.points
+        only = self.points.iloc[0]
+        whole = {"removed": 0.0, "remaining": only.remaining / (1 - only.removed), "score": only.score + only.loss}
+        return pd.DataFrame([{"kind": self.kind, **whole, "error": 0.0, "loss": 0.0}, only.to_dict()])
 
     @property
     def reached(self) -> str:
@@ -53,7 +66,10 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     """The curves of a table's rows, in its order; sizes that are not measured are left out.
 
     Of `tickets`, sizes are sparsities of the prunable weights, every benchmark is a curve, and losses are per cent of
-    the dense score; else the RefCOCO-like benchmark counts, and losses are points below dense.
+    the dense score; else the first benchmark of the rows counts, by its main figure, and losses are points below dense.
+
+    Raises:
+        InputError: no row is measured beside the dense one, so that there is nothing to draw.
     """
     rows = select(name, scale, data)
     measured = Measured(rows, store)
@@ -62,7 +78,7 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     found = []
     for method in dict.fromkeys(row.name for row in rows if row.method != DENSE):
         sizes = [row for row in rows if row.name == method]
-        for benchmark in sizes[0].benchmarks if of_tickets else ("refcoco",):
+        for benchmark in sizes[0].benchmarks if of_tickets else rows[0].benchmarks[:1]:
             lines = [
                 line
                 for row in sizes
@@ -71,7 +87,9 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
             if lines:
                 points = pd.DataFrame(lines).sort_values("removed", ignore_index=True)
                 label = f"{method}, {ABOUT[benchmark].title}" if of_tickets else method
-                found.append(Curve(label, points.kind[0], points))
+                found.append(Curve(label, benchmark, points.kind[0], points))
+    if not found:
+        raise unmeasured(f"rows of {name} beside the dense one, on {data}", name, store, scale)
     return found
 
 
@@ -115,48 +133,52 @@ def limits(name: str, store: Store, scale: Scale, data: Data) -> pd.DataFrame:
 def figure(name: str, store: Store, scale: Scale, data: Data, path: str | Path) -> Path:
     """Draw the curves of a table as PNG, each with how far it reaches; equal results give equal bytes.
 
-    Tickets: per cent of the dense score over sparsity, with the line of 99%. Others: precision@1 (RefCOCO-like, mean
-    over splits, 95% interval where there are seeds) over the parameters that remain, whole units apart from single
-    weights, with the line of one point below dense.
-    """
-    from matplotlib.figure import Figure  # slow to import, and only needed here
+    Tickets: per cent of the dense score over sparsity, with the line of 99%. Others: the main figure of their benchmark
+    (mean over splits, 95% interval where there are seeds) over the parameters that remain, whole units apart from
+    single weights, with the line of one point below dense.
 
+    Raises:
+        InputError: as `curves`.
+    """
     drawn = curves(name, store, scale, data)
     of_tickets = name == "tickets"
     panels = {"tickets": tuple(MARKERS)} if of_tickets else PANELS
-    canvas = Figure(figsize=(4.5 + 3.5 * len(panels), 4.8), layout="constrained")
-    grid = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, kinds) in zip(grid, panels.items(), strict=True):
-        members = [curve for curve in drawn if curve.kind in kinds]
-        for place, curve in enumerate(members):
-            points = curve.points
-            axes.errorbar(
-                100 * points.removed if of_tickets else points.remaining,
-                100 - points.loss if of_tickets else points.score,
-                yerr=None if of_tickets else points.error,
-                marker=MARKERS[curve.kind],
-                linestyle=("-", "--", "-.")[place // 10 % 3],
-                linewidth=2.5 if curve.name == "snp" else 1.2,
-                capsize=2,
-                label=f"{curve.name} ({curve.kind}): {curve.reached}",
-            )
-        for level in _levels(drawn, of_tickets):
-            axes.axhline(level, color="grey", linestyle=":", linewidth=1)
-        axes.set_title(f"{data}: {title}")
-        axes.set_xlabel("prunable weights that are zero, %" if of_tickets else "parameters that remain, millions")
-        axes.grid(alpha=0.3)
-        if members:
-            axes.legend(fontsize=7, title="relaxed sparsity" if of_tickets else "lossless ratio", title_fontsize=7)
-    grid[0].set_ylabel("% of the dense score" if of_tickets else f"{ABOUT['refcoco'].title}-like precision@1, %")
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return write_atomic(path, buffer.getvalue())
+    with drawing.picture(path, (4.5 + 3.5 * len(panels), 4.8), dpi=150) as canvas:
+        grid = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, kinds) in zip(grid, panels.items(), strict=True):
+            _panel(axes, [curve for curve in drawn if curve.kind in kinds], of_tickets)
+            for level in _levels(drawn, of_tickets):
+                axes.axhline(level, color="grey", linestyle=":", linewidth=1)
+            axes.set_title(f"{data}: {title}")
+        about = ABOUT[drawn[0].benchmark]
+        score = f"{about.title}-like {about.shown[0]}, %"
+        grid[0].set_ylabel("% of the dense score" if of_tickets else score)
+    return Path(path)
+
+
+def _panel(axes: "Axes", members: list[Curve], of_tickets: bool) -> None:
+    for place, curve in enumerate(members):
+        points = curve.drawn
+        axes.errorbar(
+            100 * points.removed if of_tickets else points.remaining,
+            100 - points.loss if of_tickets else points.score,
+            yerr=None if of_tickets else points.error,
+            marker=MARKERS[curve.kind],
+            linestyle=("-", "--", "-.")[place // 10 % 3],
+            linewidth=2.5 if curve.name == "snp" else 1.2,
+            capsize=2,
+            label=f"{curve.name} ({curve.kind}): {curve.reached}",
+        )
+    axes.set_xlabel("prunable weights that are zero, %" if of_tickets else "parameters that remain, millions")
+    axes.grid(alpha=0.3)
+    if members:
+        axes.legend(fontsize=7, title="relaxed sparsity" if of_tickets else "lossless ratio", title_fontsize=7)
 
 
 def _levels(drawn: list[Curve], of_tickets: bool) -> Iterator[float]:
     """Where the dense score and the tolerated loss stand."""
     if of_tickets:
         yield from (100.0, 100 - TOLERATED)
-    elif drawn:
+    else:
         first = drawn[0].points.iloc[0]
         yield from (first.score + first.loss, first.score + first.loss - TOLERATED)

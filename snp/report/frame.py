@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from snp.checkout import checkout
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
-from snp.experiment.spec import Benchmark
+from snp.experiment.spec import Benchmark, Scale
 from snp.experiment.store import Result, Store
 from snp.experiment.tables import Row
 
@@ -71,6 +73,11 @@ class Measured:
         main = keys.benchmark.map({name: about.shown[0] for name, about in ABOUT.items()})
         self._main = self._overall[keys.metric == main].droplevel("metric")
 
+    @property
+    def empty(self) -> bool:
+        """Whether the store has no result of any of the rows."""
+        return self.scores.empty and self.costs.empty
+
     def shown(self, row: Row) -> pd.DataFrame:
         """All figures over samples of every type: lines are (benchmark, split, metric), columns are seeds."""
         return self._overall[self._overall.index.get_level_values("label") == row.label].droplevel("label")
@@ -102,9 +109,18 @@ def subtract(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_benchmarks(wide: pd.DataFrame) -> pd.Series:
-    """Mean over splits, then over benchmarks, per seed; a seed that lacks any of them is left out."""
-    whole = wide.loc[:, wide.notna().all()]
+    """Mean over splits, then over benchmarks, per seed; a seed that lacks any of them, or all, is left out."""
+    whole = wide.loc[:, wide.notna().all() & bool(len(wide))]
     return whole.groupby(level="benchmark", sort=False).mean().mean()
+
+
+def unmeasured(what: str, table: str, store: Store, scale: Scale) -> InputError:
+    """Says that a store holds no results of `what`, and how to come by some: nothing is not rendered as if it were."""
+    if checkout() is None and store.root == Store.at(scale).root and not store.root.is_dir():
+        problem = "no such folder, as an installation brings no results"
+        return InputError(store.root, problem, "give a folder of runs with --out, or work in a checkout")
+    command = f"snp run {table}{store.options(scale)}" + (" --data-root DIR" if scale == "paper" else "")
+    return InputError(store.root, f"holds no results of {what}", f"`{command}` makes them")
 
 
 def _overhead(result: Result) -> float | None:

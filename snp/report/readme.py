@@ -6,30 +6,39 @@ from pathlib import Path
 from snp.errors import InputError
 from snp.experiment.store import Store
 from snp.experiment.tables import rows
-from snp.files import write_atomic
+from snp.files import read_text, write_atomic
 from snp.report import deviations, scaling
-from snp.report.claims import claims_markdown
+from snp.report.claims import CLAIMED, claims_markdown
 from snp.report.figures import limits
-from snp.report.frame import Measured
+from snp.report.frame import Measured, unmeasured
 from snp.report.table import brief, markdown, table
 
-CLAIMED = ("table1", "table2", "table3", "table4")
+_EXAMPLE = "`<!-- begin table1 scenes -->` and, below it, `<!-- end -->`"
 _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def rendered(text: str, store: Store) -> str:
+def rendered(text: str, store: Store, where: object = "README.md") -> str:
     """`text` with every part between its comments replaced by what the results in `store` say now.
 
     Parts: `table1 scenes` (all there is of a table), `brief table1b scenes` (its main tables alone), `limits figure1
-    scenes` (how far curves reach), `claims`, `scaling` (of the model of costs, from results/bench),
-    `deviations` (of paper scale from its sources).
+    scenes` (how far curves reach), `claims`, `scaling` (of the model of costs, from results/bench), `deviations` (of
+    paper scale from its sources).
+
+    Raises:
+        InputError: no part at all, one that does not end or is unknown, or no results for it.
     """
+    begun, whole = text.count("<!-- begin "), len(_PART.findall(text))
+    if begun == 0 or begun > whole:
+        problem = "has a part that does not end, or without a plain name" if begun else "has no part to render"
+        raise InputError(where, problem, f"write {_EXAMPLE}")
 
     def part(match: re.Match[str]) -> str:
         match match[2].split():
             case ["claims"]:
                 tables = [Measured(rows(name, "desk"), store) for name in CLAIMED]
-                content = claims_markdown(*(measured for measured in tables if not measured.scores.empty))
+                if not (seen := [measured for measured in tables if not measured.scores.empty]):
+                    raise unmeasured(", ".join(CLAIMED), CLAIMED[0], store, "desk")
+                content = claims_markdown(*seen)
             case ["deviations"]:
                 content = deviations.markdown()
             case ["scaling"]:
@@ -41,7 +50,7 @@ def rendered(text: str, store: Store) -> str:
             case [name, data]:
                 content = table(name, store, "desk", data, "markdown")
             case _:
-                raise InputError(f"README.md: begin {match[2]}", "is no part", "write `begin table1 scenes`")
+                raise InputError(f"{where}: begin {match[2]}", "is no part", "write `begin table1 scenes`")
         return f"{match[1]}{content}{match[3]}"
 
     return _PART.sub(part, text)
@@ -49,8 +58,8 @@ def rendered(text: str, store: Store) -> str:
 
 def update(path: Path, store: Store) -> bool:
     """Write the tables of `path` anew; whether anything changed."""
-    before = path.read_text()
-    after = rendered(before, store)
+    before = read_text(path)
+    after = rendered(before, store, path)
     if after != before:
         write_atomic(path, after)
     return after != before

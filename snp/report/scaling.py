@@ -1,6 +1,5 @@
 """What paper scale costs and how it grows with GPUs: a stated model of time, fed with what was counted and measured."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from snp import drawing
+from snp.checkout import home
+from snp.errors import InputError
 from snp.experiment.recipes import RECIPES, Phase
-from snp.files import read_json, write_atomic
+from snp.files import read_json
 from snp.models import config as configs
 
 PASSES = 4
@@ -17,7 +19,7 @@ PASSES = 4
 COPIES = 4
 """Of the weights in a saved state, in 32 bits each: weights, their average, and two moments of AdamW. A GPU holds their
 gradients too."""
-MEASURED = Path(__file__).resolve().parents[2] / "results" / "bench" / "scaling.json"
+MEASURED = home() / "results" / "bench" / "scaling.json"
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DRAWS = 4000
 
@@ -183,7 +185,7 @@ def checked(found: dict[str, Any]) -> str:
 
 def markdown(path: Path, cluster: Cluster = Cluster()) -> str:
     """Tables of costs and of throughput, from the measurements in a file."""
-    found = read_json(path)
+    found = _read(path)
     costs = rows(found, cluster).to_markdown(index=False, disable_numparse=True)
     growth = pd.DataFrame(
         {
@@ -197,6 +199,12 @@ def markdown(path: Path, cluster: Cluster = Cluster()) -> str:
     )
     parts = [assumed(found, cluster), costs, growth.to_markdown(index=False, disable_numparse=True), checked(found)]
     return "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(path, "file not found", "`snp bench scaling` measures what it holds; it comes with a checkout")
+    return read_json(path)
 
 
 def assumed(found: dict[str, Any], cluster: Cluster) -> str:
@@ -235,23 +243,21 @@ def _growth(found: dict[str, Any], cluster: Cluster) -> list[tuple[int, Point, f
 
 def figure(measured: Path, path: Path, cluster: Cluster = Cluster()) -> Path:
     """Draw throughput over GPUs: one run, whose batch ends it, and rows beside each other; equal input, equal bytes."""
-    from matplotlib.figure import Figure  # slow to import, and only needed here
-
-    found = read_json(measured)
-    canvas = Figure(figsize=(10, 4.2), layout="constrained")
-    for axes, name in zip(canvas.subplots(1, 2), ("mdetr", "glip"), strict=True):
-        points = curve(found, name, cluster)
-        node = next(point for point in points if point.gpus == cluster.node)
-        axes.plot([p.gpus for p in points], [p.throughput for p in points], "o-", label="one run, its batch shared out")
-        beside = [gpus for gpus in GPUS if gpus >= cluster.node]
-        axes.plot(beside, [node.throughput * gpus / cluster.node for gpus in beside], "s--",
-                  label=f"rows beside each other, {cluster.node} GPUs each")  # fmt: skip
-        axes.plot(GPUS, [points[0].throughput * gpus for gpus in GPUS], ":", color="grey", label="without any loss")
-        axes.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="samples/s", title=f"{name}, paper scale: simulated")
-        axes.set_xticks(GPUS, [str(gpus) for gpus in GPUS])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return write_atomic(path, buffer.getvalue())
+    found = _read(measured)
+    with drawing.picture(path, (10, 4.2), dpi=150) as canvas:
+        for axes, name in zip(canvas.subplots(1, 2), ("mdetr", "glip"), strict=True):
+            points = curve(found, name, cluster)
+            node = next(point for point in points if point.gpus == cluster.node)
+            shared = [point.throughput for point in points]
+            axes.plot([point.gpus for point in points], shared, "o-", label="one run, its batch shared out")
+            beside = [gpus for gpus in GPUS if gpus >= cluster.node]
+            axes.plot(beside, [node.throughput * gpus / cluster.node for gpus in beside], "s--",
+                      label=f"rows beside each other, {cluster.node} GPUs each")  # fmt: skip
+            axes.plot(GPUS, [shared[0] * gpus for gpus in GPUS], ":", color="grey", label="without any loss")
+            title = f"{name}, paper scale: simulated"
+            axes.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="samples/s", title=title)
+            axes.set_xticks(GPUS, [str(gpus) for gpus in GPUS])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8)
+    return path

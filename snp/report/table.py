@@ -5,13 +5,12 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, TYPES
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, rows
+from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
-from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract
+from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract, unmeasured
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
@@ -44,9 +43,11 @@ def table(
         format: markdown (with claims and published figures), csv (every metric, long form) or latex.
 
     Raises:
-        InputError: no such table, no rows for this data set, or an unreadable result.
+        InputError: no such table, no rows for this data set, an unreadable result, or no result at all.
     """
     measured = Measured(select(name, scale, data), store)
+    if measured.empty:
+        raise unmeasured(name if data is None else f"{name} on {data}", name, store, scale)
     if format == "csv":
         return csv(summary(measured))
     if format == "latex":
@@ -65,14 +66,6 @@ def table(
 def brief(name: str, store: Store, scale: Scale, data: Data | None = None) -> str:
     """The main tables of `table` alone, as markdown."""
     return "\n".join(_main(Measured(select(name, scale, data), store)))
-
-
-def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
-    """The rows of a table on one data set, or on all."""
-    chosen = [row for row in rows(name, scale) if data in (None, row.data)]
-    if not chosen:
-        raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}")
-    return chosen
 
 
 def reproduction(name: str, rows: list[Row], store: Store, committed: Store, scale: Scale) -> str:

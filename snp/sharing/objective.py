@@ -5,13 +5,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower, packed
+from snp.compression.block import UNIT_DIMS, Block
+from snp.compression.tower import COMPONENTS, Tower, packed
 from snp.sharing.structure import Geometry, Structure, Vectors
 
 
 def stacked(tower: Tower, component: str) -> Tensor:
     """Live unit matrices of all layers (L, N, F): row (l, i) holds every parameter of share unit i of layer l."""
     return torch.stack([block.units(component) for block in tower.blocks])
+
+
+def measured(tower: Tower, component: str) -> Tensor:
+    """The same in float32 at least: squares of half-precision weights are too small for their own type."""
+    units_LNF = stacked(tower, component)
+    return units_LNF.to(torch.promote_types(units_LNF.dtype, torch.float32))
 
 
 def effective_parameters(structure: Structure) -> dict[str, Tensor]:
@@ -55,16 +62,15 @@ def prior(geometry: Geometry) -> Vectors:
     """
     made: Vectors = {}
     for c in COMPONENTS:
-        donor, receiver = stacked(geometry.donor, c), stacked(geometry.receiver, c)
+        donor, receiver = measured(geometry.donor, c), measured(geometry.receiver, c)
         both = (donor.square() + receiver.square()).mean(-1) / 2
         made[c] = {
-            "prune": both.unflatten(1, (-1, geometry.shape.units(c))).mean(1).log(),
-            "cross": (receiver - donor).square().mean(-1).clamp(min=1e-12).log(),
-            "blockwise": (receiver - receiver[geometry.base]).square().mean(-1).clamp(min=1e-12).log(),
+            "prune": both.unflatten(1, (-1, geometry.shape.units(c))).mean(1),
+            "cross": (receiver - donor).square().mean(-1),
+            "blockwise": (receiver - receiver[geometry.base]).square().mean(-1),
         }
-    return {
-        c: {kind: v - v.mean(1, keepdim=True) for kind, v in vectors.items()} for c, vectors in made.items()
-    }
+    logs = {c: {k: v.clamp(min=1e-12).log().cpu() for k, v in vectors.items()} for c, vectors in made.items()}
+    return {c: {k: v - v.mean(1, keepdim=True) for k, v in vectors.items()} for c, vectors in logs.items()}
 
 
 class Alignment:
@@ -102,13 +108,13 @@ class Alignment:
 
     def __call__(self) -> Tensor:
         """The regulariser on the live weights (0-d, differentiable in them)."""
-        total = torch.zeros(())
         g = self.geometry
+        total = torch.zeros((), device=g.donor.blocks[0].weight("q").device)
         for c in COMPONENTS:
             pruned, shared = self.pruned[c], self.shared[c]
             if not len(pruned) and not len(shared):
                 continue
-            donor, receiver = stacked(g.donor, c), stacked(g.receiver, c)
+            donor, receiver = measured(g.donor, c), measured(g.receiver, c)
             if len(pruned):
                 for units in (donor, receiver):
                     square_LHP = units.square().sum(-1).unflatten(1, (-1, g.shape.units(c)))

@@ -133,11 +133,14 @@ class SNPSession(Session):
         """One step on L_task(x; W~(m,s,b)) + lambda * R(P, T): weights frozen, model in eval mode, held-out batch."""
         structure = self._sample()
         with evaluating(self.problem.model):
-            task = self.problem.loss(self.problem.heldout(), effective_parameters(structure))
+            task = self.problem.loss(self.problem.heldout(), effective_parameters(structure)).cpu()
         excess = budget_regularizer(structure.stored(), self._target_now())
         parameters = list(self.hyper.parameters())
         gradients = torch.autograd.grad(task + self.options.lam * excess, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and not gradient.isfinite().all():
+                problem = f"its gradient at step {self.step} is not finite; the held-out loss is {float(task.detach())}"
+                raise InputError("snp", problem, "check the batches and the learning rate")
             parameter.grad = gradient
         self.optimizer.step()
         size = float(structure.stored().detach()) / self.target
@@ -236,7 +239,7 @@ class SNPSession(Session):
         return {
             "budget_ratio": float(self.structure.stored()) / self.target,
             **self.structure.shares(),
-            "spread": float(logits.std()),
+            **({"spread": float(logits.std())} if self.options.prune else {}),  # else all are infinite
             **self.measured,
         }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snp.compression.plan import Plan, Share
-from snp.compression.tower import COMPONENTS, Shape, Tower
+from snp.compression.tower import COMPONENTS, Shape, Tower, alike
 from snp.errors import InputError
 
 KINDS = ("prune", "cross", "blockwise")
@@ -33,7 +33,7 @@ class Geometry:
 
     @classmethod
     def of(cls, towers: Sequence[Tower], rest: int, block: int) -> "Geometry":
-        """Measure `towers`; InputError unless they are two of one shape."""
+        """Measure `towers`; InputError unless they are two of one shape, type and device."""
         if len(towers) != 2:
             raise InputError(
                 "towers", f"snp shares between two towers, got {len(towers)}", "give vision, then text"
@@ -45,6 +45,7 @@ class Geometry:
                 f"their shapes differ: {shape} and {receiver.shape}",
                 "snp needs one depth, width, number of heads and FFN size",
             )
+        alike([donor, receiver])
         return cls(donor, receiver, shape, torch.arange(shape.layers) // block * block, rest)
 
     @property
@@ -117,9 +118,11 @@ class Structure:
 
         receiver = cross*donor + blockwise*(base layer's EFFECTIVE unit) + (keep-cross-blockwise)*own [ours].
         """
-        keep, cross, blockwise = (v[component][..., None] for v in (self.keep, self.cross, self.blockwise))
-        taker = self.geometry.takes.nonzero().flatten()
-        base = self.geometry.base[taker]
+        keep, cross, blockwise = (  # exact in any floating type: they are 0 or 1
+            v[component][..., None].to(donor_LNF) for v in (self.keep, self.cross, self.blockwise)
+        )
+        taker = self.geometry.takes.nonzero().flatten().to(donor_LNF.device)
+        base = self.geometry.base.to(donor_LNF.device)[taker]
         lent = cross[base] * donor_LNF[base] + (keep - cross)[base] * receiver_LNF[base]
         receiver = cross * donor_LNF + (keep - cross - blockwise) * receiver_LNF
         return keep * donor_LNF, receiver.index_add(0, taker, blockwise[taker] * lent)

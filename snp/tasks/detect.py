@@ -19,6 +19,8 @@ from snp.errors import InputError
 from snp.models.anchors import NOWHERE
 from snp.models.glip import GLIP, Detection
 from snp.tasks import detection
+from snp.tasks.grounding import slots
+from snp.tasks.outputs import check_finite
 from snp.tasks.passes import passes
 from snp.tasks.precision import in_float32
 
@@ -77,7 +79,8 @@ def assign(boxes_M4: Tensor, anchors_N4: Tensor, level_N: Tensor) -> Tensor:
 
     Of every level the 9 anchors nearest to a box are candidates; those whose IoU is at least the mean plus the standard
     deviation of all its candidates', and whose centre lies in the box, learn it. An anchor of several boxes learns the
-    one that it overlaps most.
+    one that it overlaps most. Boxes are shares of the picture, from edge to edge; in the public code edges lie half a
+    pixel aside, which now and then decides otherwise about an anchor. [ours]
     """
     if not len(boxes_M4):
         return torch.full((len(anchors_N4),), -1, device=anchors_N4.device)
@@ -125,14 +128,19 @@ def assigned(
 
 
 @in_float32
-def losses(out: Detection, batch: Batch) -> dict[str, Tensor]:
-    """word: focal loss of every place and token, over positives; box: 1 - GIoU, weighed by centerness; centre: BCE."""
+def losses(out: Detection, batch: Batch, shared: bool = False) -> dict[str, Tensor]:
+    """word: focal loss of every place and token, over positives; box: 1 - GIoU, weighed by centerness; centre: BCE.
+
+    Args:
+        shared: each of the n tokens of a phrase is told 1/n, as in GLIP's public code; else 1. [ours]
+    """
     where_B, where_N, box, true, near = assigned(out.corners_BN4, out.level_BN, batch)
     all_near = near
     if (whole := batch.whole) is not None:
         all_near = assigned(*out.anchors.places(len(whole), whole.sizes_B2, out.corners_BN4), whole)[-1]
     target_BNL = torch.zeros_like(out.logits_BNL)
-    target_BNL[where_B, where_N] = batch.positive_BML[where_B, box].to(target_BNL.dtype)
+    positive_BML = slots(batch.positive_BML, target_BNL.shape[-1]) if shared else batch.positive_BML
+    target_BNL[where_B, where_N] = positive_BML[where_B, box].to(target_BNL.dtype)
     counts_BNL = batch.text_BL[:, None] & (out.level_BN != NOWHERE)[..., None]
     word = sigmoid_focal_loss(out.logits_BNL, target_BNL, alpha=0.25, gamma=2.0) * counts_BNL
     positives = max(len(all_near), 1)
@@ -154,7 +162,11 @@ def detections(out: Detection, classes_CL: Tensor) -> list[tuple[Tensor, Tensor,
 
     Args:
         classes_CL: bool, the tokens of every class in the prompt.
+
+    Raises:
+        InputError: names the prompt of which the model says what is not finite.
     """
+    check_finite(lambda b: f"prompt {b}", *out.judged)
     share_LC = (classes_CL.float() / classes_CL.sum(1, keepdim=True).clamp(min=1)).T
     likely_BNC = out.logits_BNL.sigmoid() @ share_LC
     score_BNC = (likely_BNC * out.centre_BN.sigmoid()[..., None]).sqrt().where(likely_BNC > THRESHOLD, 0)
@@ -191,7 +203,8 @@ def evaluate(
         pictures: how many are looked at at once; each passes the vision tower once for all prompts.
 
     Raises:
-        InputError: names and categories do not match; a caption is none of the prompts.
+        InputError: names and categories do not match; a caption is none of the prompts; a picture of which the model
+            says what is not finite.
     """
     if len(categories) != sum(len(spans) for _, spans in prompts):
         raise InputError("categories", f"{len(categories)} for the {sum(len(s) for _, s in prompts)} names of prompts")
@@ -241,8 +254,12 @@ def ground(model: GLIP, batch: Batch, phrase_BL: Tensor | None = None) -> tuple[
 
     Args:
         phrase_BL: bool, the tokens that name what is meant; by default all words, which needs no parser.
+
+    Raises:
+        InputError: names the caption of which the model says what is not finite.
     """
     out = model(*batch.inputs)
+    check_finite(lambda b: f"caption {b}", *out.judged)
     if phrase_BL is None:
         phrase_BL = batch.text_BL & (batch.tokens_BL != START) & (batch.tokens_BL != END)
     share_BL = phrase_BL.float() / phrase_BL.sum(1, keepdim=True).clamp(min=1)

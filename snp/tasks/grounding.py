@@ -33,11 +33,15 @@ def giou_loss(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(logits_BQS: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
-    """The query of every box, [B, M]; -1 where no box stands or no query is left. Costs: class 1, L1 5, GIoU 2."""
+    """The query of every box, [B, M]; -1 where no box stands or no query is left. Costs: class 1, L1 5, GIoU 2.
+
+    A query of which something is no number is taken before all others, so that the losses are no numbers either.
+    """
     target_BMS = slots(batch.positive_BML, logits_BQS.shape[-1])
     cost = -torch.einsum("bqs,bms->bqm", logits_BQS.softmax(-1), target_BMS)
     ours, theirs = boxes_BQ4[:, :, None], batch.boxes_BM4[:, None]
     cost = cost + WEIGHTS["l1"] * (ours - theirs).abs().sum(-1) + WEIGHTS["giou"] * giou_loss(ours, theirs)
+    cost = cost.nan_to_num(nan=-1e6, posinf=-1e6, neginf=-1e6)
     found = torch.full(batch.valid_BM.shape, -1)
     counts = batch.valid_BM.sum(1).tolist()
     for b, (matrix, m) in enumerate(zip(cost.cpu().numpy(), counts, strict=True)):
@@ -56,7 +60,8 @@ def contrast(left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL:
     """MDETR's contrastive alignment, both directions, summed over rows that have a positive.
 
     Returns the two sums' mean of rows with positives on each side: each row costs its log-sum-exp minus the mean
-    logit of its positives. Padding takes no part.
+    logit of its positives. Padding takes no part, so that what a caption costs does not depend on the longest one of
+    its batch; in MDETR's public code it does. [ours]
     """
     logits = torch.einsum("bxc,blc->bxl", left_BXC, token_BLC) / TEMPERATURE
     logits = logits.masked_fill(~text_BL[:, None], -1e4)

@@ -19,7 +19,7 @@ def losses(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None =
     """
     out = functional_call(model, overrides, batch.inputs) if overrides else model(*batch.inputs)
     if isinstance(model, GLIP):
-        return weigh(detect.losses(out, batch))
+        return weigh(detect.losses(out, batch, model.config.alignment == "official"))
     parts = grounding.losses(out, batch)
     if out.answers is not None and batch.answer_B is not None:
         parts |= vqa.losses(out, batch)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from snp import ranks
+from snp.data.annotations import Entry
 from snp.data.dataset import Batch, GroundingSet
-from snp.tasks.outputs import mapped
+from snp.tasks.outputs import check_finite, mapped
 
 T = TypeVar("T")
 PATCHES = 128 * 14**2
@@ -25,16 +26,25 @@ def passes(
     They are fewer where their images could have more than `PATCHES`. Each image passes the vision tower once for all
     its captions. Only pixels and words reach the model, on whatever device it is, and dropout is off; batch and outputs
     are on the CPU. Several processes pass some of the groups each, and all get what is seen in every one, in order.
+
+    Raises:
+        InputError: names the entry of which the model says what is not finite.
     """
     training, device = model.training, next(model.parameters()).device
     captions = max(1, min(captions, PATCHES // model.config.image_tokens))
 
     def seen(group: tuple[np.ndarray, Batch]) -> T:
         index, batch = group
-        return look(index, batch, mapped(model(*batch.to(device).inputs), Tensor.cpu))
+        out = model(*batch.to(device).inputs)
+        check_finite(lambda b: _name(data.entries[index[b]]), *out.judged)
+        return look(index, batch, mapped(out, Tensor.cpu))
 
     model.eval()
     try:
         return ranks.spread(data.by_image(captions), seen, data.made)
     finally:
         model.train(training)
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.dataset_name}, entry {entry.id} (picture {entry.file_name})"

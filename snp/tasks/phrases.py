@@ -12,6 +12,7 @@ from snp.data.annotations import Entry
 from snp.data.dataset import Batch, GroundingSet
 from snp.errors import InputError
 from snp.models.mdetr import MDETR, Grounding
+from snp.tasks.outputs import DIVERGED
 from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
@@ -79,7 +80,7 @@ def score(truth: Truth, predictions: Mapping[Key, tuple[np.ndarray, np.ndarray]]
             tried from the highest score down, ties in their order.
 
     Raises:
-        InputError: a sentence or a phrase without a prediction.
+        InputError: a sentence or a phrase without a prediction, or with one that is not finite.
     """
     counts = np.bincount(truth.sentence_N, minlength=len(truth.keys))
     for key, count in zip(truth.keys, counts, strict=True):
@@ -89,6 +90,8 @@ def score(truth: Truth, predictions: Mapping[Key, tuple[np.ndarray, np.ndarray]]
         if scores.shape != (count, len(boxes)):
             problem = f"scores of shape {list(scores.shape)} for {count} phrases and {len(boxes)} boxes"
             raise InputError(f"picture {key[0]}, sentence {key[1]}", problem)
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise InputError(f"picture {key[0]}, sentence {key[1]}", "a box or score is not finite", DIVERGED)
     Q = max((len(predictions[key][0]) for key in truth.keys), default=0)
     right_NK = np.zeros((len(truth.types), len(RANKS) + 1), bool)
     ends = [*truth.first_N[1:], len(truth.boxes_T4)]
@@ -161,7 +164,8 @@ def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str,
         sentences: how many are read at once; each image passes the vision tower once for all of its own.
 
     Raises:
-        InputError: `data` asks for no phrase; a sentence that occurs twice; a phrase without a box.
+        InputError: `data` asks for no phrase; a sentence that occurs twice; a phrase without a box; a sentence of which
+            the model says what is not finite.
     """
     truths = {"any_box": Truth.of(data.entries), "merged_box": Truth.of(data.entries, merged=True)}
     if not truths["any_box"].types:

@@ -8,8 +8,10 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from snp.data.dataset import Batch, GroundingSet
+from snp.errors import InputError
 from snp.models.mdetr import MDETR, Grounding
 from snp.tasks.grounding import giou_loss
+from snp.tasks.outputs import check_finite
 from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
@@ -32,9 +34,17 @@ def score(
 
     Args:
         rank_NQ: 1 - P(no object) of each query; boxes are tried from the highest down, ties in query order.
-        mdetr_compatible: threshold GIoU instead, as MDETR's public evaluator does.
+        mdetr_compatible: threshold GIoU instead, and of equally ranked boxes try the one with the larger corners first,
+            x0 before y0, x1 and y1, as MDETR's public evaluator does.
+
+    Raises:
+        InputError: no expression; or one whose boxes or ranks are not finite.
     """
-    order = rank_NQ.argsort(dim=1, descending=True, stable=True)
+    if not len(boxes_NQ4):
+        raise InputError("expressions", "there are none to be judged")
+    check_finite(lambda n: f"expression {n}", boxes_NQ4, rank_NQ)
+    in_order = rank_NQ.argsort(dim=1, descending=True, stable=True)
+    order = _by_corners(rank_NQ, boxes_NQ4) if mdetr_compatible else in_order
     iou = pairwise_iou(boxes_NQ4, target_N4).gather(1, order)
     judged = 1 - giou_loss(boxes_NQ4, target_N4[:, None]).gather(1, order) if mdetr_compatible else iou
     right = (judged >= 0.5).cummax(1).values.numpy()
@@ -48,11 +58,23 @@ def score(
     return summary(np.ones(len(first), bool)) | {"by_type": by_type}
 
 
+def _by_corners(rank_NQ: Tensor, boxes_NQ4: Tensor) -> Tensor:
+    """Queries from the highest rank down; of equal ranks, from the largest corners down."""
+    corners = box_convert(boxes_NQ4, "cxcywh", "xyxy").unbind(-1)
+    keys = [key.numpy() for key in (*reversed(corners), rank_NQ)]  # the last one counts most
+    return torch.from_numpy(np.lexsort(keys)[:, ::-1].copy())
+
+
 def evaluate(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any]:
     """Score the model on every expression of `data`; each image passes the vision tower once for all its sentences.
 
     Only pixels and words reach the model: spans and boxes of the batch are used for judging alone.
+
+    Raises:
+        InputError: no expression; or one of which the model says what is not finite.
     """
+    if not len(data):
+        raise InputError("expressions", "there are none to be judged")
 
     def look(index: np.ndarray, batch: Batch, out: Grounding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rank_BQ = 1 - out.logits_KBQS[-1].softmax(-1)[..., -1]

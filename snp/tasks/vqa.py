@@ -51,7 +51,7 @@ def evaluate(model: MDETR, data: GroundingSet, questions: int = 128) -> dict[str
         questions: how many are asked at once; each image passes the vision tower once for all of its own.
 
     Raises:
-        InputError: model and data do not have the same answers.
+        InputError: model and data do not have the same answers; or the model says of a question what is not finite.
     """
     names = {kind: sorted(ids, key=ids.__getitem__) for kind, ids in (data.answers or {}).items()}
     sizes = {kind: len(own) for kind, own in names.items()}

@@ -23,6 +23,8 @@ PROGRAMS = {
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODES = ("n1", "n2")
+ELEMENTS = 6
+"""Of an array, at most."""
 PATIENCE = 90
 """Seconds that a daemon has to answer; they take one or two where the machine is not busy."""
 
@@ -194,6 +196,7 @@ PriorityType=priority/basic
 KillWait=5
 OverTimeLimit=0
 MinJobAge=300
+MaxArraySize={ELEMENTS}
 InactiveLimit=0
 BatchStartTimeout=1
 MessageTimeout=60

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster import NODES, REPOSITORY, Cluster
+from cluster import ELEMENTS, NODES, REPOSITORY, Cluster
 
-from snp.experiment.jobs import Status, cancel, launch_folder, records, statuses
+from snp.experiment.jobs import Status, array_limit, cancel, launch_folder, records, statuses
 from snp.experiment.launch import Array, Launch
 from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.setup import Setup
@@ -35,13 +35,18 @@ def snp(*arguments: object) -> str:
     return done.stdout
 
 
-def wait(store: Store, run: AnyRun, ready: Callable[[Status], bool]) -> Status:
+def wait(store: Store, run: AnyRun, ready: Callable[[Status], bool], seconds: float = 120) -> Status:
     """The status of a run as soon as it is `ready`, or has ended otherwise."""
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + seconds
     while not ready(now := statuses([run], store)[0]):
         assert now.state not in ("done", "failed") and time.monotonic() < limit, now
         time.sleep(0.3)
     return now
+
+
+def trials(folder: Path, setup: Setup = LONG) -> Store:
+    """The store of a trial, which is all of `folder`."""
+    return Store(folder, trial=setup.trial)
 
 
 def submit(store: Store, run: AnyRun, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
@@ -70,8 +75,9 @@ def logged(store: Store, run: AnyRun) -> list[int]:
 def out_of_time(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run that is longer than its job may be. SLURM looks at limits every half minute, and so warns within the first
     one, when the run has begun; other tests go on meanwhile."""
-    store = Store(tmp_path_factory.mktemp("out_of_time"))
-    submit(store, PRETRAIN, ASKED.overridden(Resources(time="1")), Setup(steps=5000, batch=32), warning=5)
+    setup = Setup(steps=5000, batch=32)
+    store = trials(tmp_path_factory.mktemp("out_of_time"), setup)
+    submit(store, PRETRAIN, ASKED.overridden(Resources(time="1")), setup, warning=5)
     return store
 
 
@@ -85,7 +91,7 @@ def test_a_script_ends_in_a_done_run_and_a_row_of_its_table(
 
 
 def test_a_run_that_slurm_requeues_goes_on_from_its_last_step(slurm: Cluster, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = trials(tmp_path)
     job = submit(store, PRETRAIN)
     assert wait(store, PRETRAIN, lambda now: bool(now.progress)).state == "running"
     slurm.run("scontrol", "requeue", job, check=True)
@@ -109,7 +115,7 @@ def test_a_run_whose_time_is_up_saves_and_is_requeued(out_of_time: Store) -> Non
 
 
 def test_a_cancelled_run_is_saved_and_its_dependents_end_with_it(slurm: Cluster, tmp_path: Path) -> None:
-    store, child = Store(tmp_path), find("scenes/snp@60", "desk").compress(0)
+    store, child = trials(tmp_path), find("scenes/snp@60", "desk").compress(0)
     launch = Launch(store, Place.of(store, LONG), parallelism=1)
     parent, _ = launch.slurm([Array((PRETRAIN,), ASKED), Array((child,), ASKED)], {})
     wait(store, PRETRAIN, lambda now: bool(now.progress))
@@ -128,7 +134,7 @@ def test_a_run_whose_node_fails_is_requeued_and_goes_on_from_what_was_saved(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SNP_SAVE_EVERY", "2")
-    store, setup = Store(tmp_path), Setup(steps=100, batch=32)
+    store = trials(tmp_path, setup := Setup(steps=100, batch=32))
     job = submit(store, PRETRAIN, setup=setup)
     wait(store, PRETRAIN, lambda now: bool(now.progress))
     time.sleep(12)  # SLURM takes a job for lost only where it began 11 s ago
@@ -143,13 +149,13 @@ def test_a_run_whose_node_fails_is_requeued_and_goes_on_from_what_was_saved(
 
 
 def test_a_job_killed_for_its_memory_is_reported_as_such(slurm: Cluster, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = trials(tmp_path)
     submit(store, PRETRAIN, ASKED.overridden(Resources(mem="200M")))
     assert wait(store, PRETRAIN, lambda now: now.state == "failed").reason == "out of memory: ask for more with --mem"
 
 
 def test_a_run_that_raises_says_why(slurm: Cluster, tmp_path: Path) -> None:
-    store, orphan = Store(tmp_path), find("scenes/snp@60", "desk").compress(0)
+    store, orphan = trials(tmp_path), find("scenes/snp@60", "desk").compress(0)
     submit(store, orphan)
     assert "needs this run, which is missing" in wait(store, orphan, lambda now: now.state == "failed").reason
 
@@ -176,7 +182,8 @@ def test_tasks_on_two_nodes_that_are_asked_to_stop_are_requeued_and_go_on(slurm:
     longer.chmod(0o755)
     two = ("-p", "two", "-N2", "--mem=2G")
     job = sbatch(slurm, tmp_path, "slurm/mdetr_pretrain.sh", *two, SCALE="desk", PYTHON=longer)
-    store = Store(tmp_path)
+    setup = Setup(steps=60, batch=32)
+    store = trials(tmp_path / setup.trial.name, setup)
     wait(store, PRETRAIN, lambda now: bool(now.progress))
     slurm.run("scancel", "--signal=USR1", job, check=True)
     wait(store, PRETRAIN, lambda now: "Restarts=1" in slurm.run("scontrol", "show", "job", job))
@@ -193,14 +200,15 @@ def test_a_table_is_launched_once_and_finished(slurm: Cluster, tmp_path: Path) -
     (code / "code.json").write_text('{"commit": "frozen", "dirty": false}')
 
     launch = ["launch", "table1", "--scale", "smoke", "--out", tmp_path]
-    lines = snp(*launch).splitlines()[2:]
+    lines = snp(*launch).splitlines()[2:-2]
     assert [line.split()[1] for line in lines][:3] == ["snp-pretrain", "snp-compress", "snp-compress"]
-    assert sum(int(line.split()[2]) for line in lines) == len(runs)
+    sizes = [int(line.split()[2]) for line in lines]
+    assert sum(sizes) == len(runs) and max(sizes) == ELEMENTS == array_limit(), "more were split"
     assert f"nothing to submit: {len(runs)} runs are queued or running" in snp(*launch)
     assert "afterok" in slurm.run("squeue", "--format=%E")
 
     for run in runs:
-        wait(store, run, lambda now: now.state == "done")
+        wait(store, run, lambda now: now.state == "done", seconds=900)  # the first may be queued behind all others
     assert {store.result(run).manifest["commit"] for run in runs} == {"frozen"}
     assert "nothing to submit: 0 runs are queued or running" in snp(*launch)
     assert f"{len(runs)} done" in snp("status", "table1", "--scale", "smoke", "--out", tmp_path)

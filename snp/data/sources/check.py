@@ -1,50 +1,30 @@
-"""Whether a folder holds a benchmark, whole: counts, pictures, boxes, spans and answers, in one report."""
+"""Whether a folder holds a benchmark, whole: what a run reads of it, counts, pictures and their sizes; one report."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
-from snp.data import annotations
+from snp.data import annotations, folder, tasks
 from snp.data.annotations import Entry
-from snp.data.sources import coco, flickr, gqa, refer
-from snp.data.sources.images import FOLDERS, Images, drawn, naming, unreadable
+from snp.data.fields import noted
+from snp.data.flat import unfit
+from snp.data.sources import coco, flickr
+from snp.data.sources.images import FOLDERS, Images, looked_at, places
+from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, home, owner, prepared, references
+from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 
 Level = Literal["ok", "warning", "error"]
 SHOWN = 3
 """Problems of one file that are told one by one; the others are counted."""
-
-PUBLISHED: dict[str, dict[str, int]] = {
-    "refcoco": {"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095},
-    "refcoco+": {"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
-    "refcocog": {"train": 80_512, "val": 4_896, "test": 9_602},
-    "gqa": {"train_balanced": 943_000, "val_balanced": 132_062, "testdev_balanced": 12_578, "test_balanced": 95_336},
-    "flickr30k": {"train": 29_783, "val": 1_000, "test": 1_000},
-    "coco": {"train2017": 118_287, "val2017": 5_000},
-}
-"""Expressions (RefCOCO: UNC's splits, RefCOCOg: UMD's), questions, or pictures of every split, as their authors give
-them. The mixture of MDETR is described as 1.3 million pairs only."""
-
-NEEDS: dict[str, str] = {
-    "refcoco": "annotations/finetune_refcoco_{train,val,testA,testB}.json (MDETR's pre-processed files), or "
-    "refcoco/refs(unc).p with refcoco/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
-    "refcoco+": "annotations/finetune_refcoco+_{train,val,testA,testB}.json (MDETR's pre-processed files), or "
-    "refcoco+/refs(unc).p with refcoco+/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
-    "refcocog": "annotations/finetune_refcocog_{train,val,test}.json (MDETR's pre-processed files), or "
-    "refcocog/refs(umd).p with refcocog/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
-    "gqa": "annotations/finetune_gqa_*.json and gqa_answer2id.json (MDETR's pre-processed files), or GQA's "
-    "{train,val,testdev,test}_{balanced,all}_questions.json; Visual Genome's pictures in images/",
-    "flickr30k": "Annotations/, Sentences/ and {train,val,test}.txt of Flickr30k Entities, or "
-    "annotations/final_flickr_{separateGT,mergedGT}_*.json (MDETR's); pictures in flickr30k-images/, {train,val,test}/ "
-    "or flat",
-    "coco": "annotations/instances_{train,val}2017.json, pictures in train2017/ and val2017/",
-    "mixed": "annotations/final_mixed_train.json (MDETR's), pictures of COCO (train2014/), Visual Genome (images/) and "
-    "Flickr30k (flickr30k-images/)",
-}
+CAPTION, PROMPT = 77, 256
+"""Tokens that the models of paper scale read: MDETR of a caption, GLIP of a prompt of class names."""
+MIXED = ("train", "val")
+"""Splits of MDETR's mixture, whose sizes nobody tells."""
 
 
 @dataclass(frozen=True)
@@ -57,217 +37,243 @@ class Finding:
     mend: str = ""
 
 
+@dataclass
+class _Split:
+    """What a run reads of one split.
+
+    Attributes:
+        samples: how many there are: captions, questions, or pictures.
+        of: the benchmark whose pictures they are, if it is another than is looked through.
+        pictures: file name -> widths and heights that are said of it.
+        faults: all that a run would refuse.
+        warnings: what it reads, and a user should know.
+    """
+
+    name: str
+    path: Path
+    samples: int = 0
+    pictures: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    faults: list[InputError] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    of: str = ""
+
+    def take(self, entries: Sequence[Entry], called: Callable[[Entry], str]) -> None:
+        """Entries as the paper's MDETR reads them."""
+        self.samples = len(entries)
+        for entry in entries:
+            sizes = self.pictures.setdefault(entry.file_name, set())
+            if entry.width:  # questions alone do not know it
+                sizes.add((entry.width, entry.height))
+        lengths = Vocabulary.full().encode_all([entry.caption for entry in entries])[2]
+        self.faults += unfit(lengths, CAPTION, lambda i: called(entries[i]))
+
+    def findings(self, benchmark: str) -> Iterator[Finding]:
+        """What there is to say of its file, and of its size."""
+        for error in self.faults[:SHOWN]:
+            yield Finding("error", error.where, error.problem, error.mend)
+        if len(self.faults) > SHOWN:
+            yield Finding("error", str(self.path), f"and {len(self.faults) - SHOWN:,} more problems like these")
+        if not self.faults:
+            yield Finding("ok", str(self.path), f"{self.name}: {self.samples:,} samples, each one sound")
+        yield from self.warnings
+        wanted = PUBLISHED.get(benchmark, {}).get(self.name)
+        if wanted is None:
+            return
+        if self.faults:
+            yield Finding("warning", str(self.path), f"{self.name}: cannot be counted before it is mended")
+        elif self.samples == wanted:
+            yield Finding("ok", str(self.path), f"{self.name}: as many as published, {wanted:,}")
+        else:
+            text = f"{self.name}: {self.samples:,} where {wanted:,} are published"
+            yield Finding("warning", str(self.path), text, "figures on it cannot be compared with published ones")
+
+
 def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
-    """Look through a folder.
+    """Look through a folder, as a run reads it.
 
     Args:
         benchmark: a key of `NEEDS`.
-        root: `--data-root`; what is looked for below it, `NEEDS` says.
-        decode: read every picture to its end, not only look whether it is there.
+        root: `--data-root`, or the benchmark's own folder; what is looked for below it, `NEEDS` says.
+        decode: read every picture to its end, and its size, not only look whether it is there.
     """
     if not root.is_dir():
         return [Finding("error", str(root), "no such folder", f"make it, with {NEEDS[benchmark]}")]
-    parts = list(_splits(benchmark, root))
-    if not parts:
+    splits = list(_SPLITS.get(benchmark, _expressions)(benchmark, root))
+    if not splits:
         return [Finding("error", str(root), f"holds nothing of {benchmark}", f"needs {NEEDS[benchmark]}")]
-    findings: list[Finding] = []
-    names: dict[str, None] = {}
-    seen = set()
-    for part in parts:
-        files: list[str] = []
-        findings += part.look(files)
-        names |= dict.fromkeys(files)
-        seen.add(part.split)
-        if (wanted := PUBLISHED.get(benchmark, {}).get(part.split)) is not None:
-            findings.append(_count(part, wanted))
-    for split in PUBLISHED.get(benchmark, {}):
-        if split not in seen:
-            findings.append(Finding("warning", str(root), f"split {split} is missing", f"needs {NEEDS[benchmark]}"))
-    return findings + _pictures(root, list(names), decode)
-
-
-@dataclass
-class _Split:
-    """One file of one split: `read` gives (number of samples, picture names), or raises; `faults` lists all."""
-
-    split: str
-    path: Path
-    read: Callable[[], tuple[int, list[str]]]
-    faults: Callable[[], Iterable[InputError]] = tuple
-    count: int | None = None
-
-    def look(self, files: list[str]) -> list[Finding]:
-        """What is wrong with the file; its pictures are added to `files`."""
-        found = list(self.faults())
-        if not found:
-            try:
-                self.count, names = self.read()
-            except InputError as error:
-                found = [error]
-            else:
-                files += names
-                return [Finding("ok", str(self.path), f"{self.split}: {self.count:,} samples, each one sound")]
-        told = [Finding("error", e.where, e.problem, e.mend) for e in found[:SHOWN]]
-        if len(found) > SHOWN:
-            told.append(Finding("error", str(self.path), f"and {len(found) - SHOWN:,} more problems like these"))
-        return told
-
-
-def _count(part: _Split, wanted: int) -> Finding:
-    if part.count is None:
-        return Finding("warning", str(part.path), f"{part.split}: cannot be counted before it is mended")
-    if part.count == wanted:
-        return Finding("ok", str(part.path), f"{part.split}: as many as published, {wanted:,}")
-    text = f"{part.split}: {part.count:,} where {wanted:,} are published"
-    return Finding("warning", str(part.path), text, "figures on it cannot be compared with published ones")
-
-
-def _splits(benchmark: str, root: Path) -> Iterator[_Split]:
-    """The splits that are there, in whichever of their formats."""
-    folder = root / "annotations" if (root / "annotations").is_dir() else root
-    if benchmark in refer.FILES:
-        yield from _refer(benchmark, root, folder)
-    elif benchmark == "mixed":
-        yield from _prepared(folder, "final_mixed_", "")
-    elif benchmark == "coco":
-        for path in sorted(folder.glob("instances_*.json")):
-            yield _Split(path.stem.removeprefix("instances_"), path, lambda path=path: _of_coco(path))
-    elif benchmark == "flickr30k":
-        yield from _flickr(root, folder)
-    else:
-        yield from _gqa(root, folder)
-
-
-def _prepared(folder: Path, prefix: str, suffix: str, boxless: bool = False) -> Iterator[_Split]:
-    """MDETR's pre-processed files of one benchmark."""
-    for path in sorted(folder.glob(f"{prefix}*{suffix}.json")):
-        yield _Split(
-            path.stem.removeprefix(prefix),
-            path,
-            lambda path=path: _of_entries(annotations.read(path, boxless)),
-            lambda path=path: annotations.problems(path, boxless),
-        )
-
-
-def _refer(benchmark: str, root: Path, folder: Path) -> Iterator[_Split]:
-    prepared = list(_prepared(folder, f"finetune_{benchmark}_", ""))
-    yield from prepared
-    file = refer.FILES[benchmark]
-    for base in (root / benchmark, root):
-        if prepared or not (base / file).exists():
-            continue
-        instances = base / "instances.json"
-        if not instances.exists():
-            instances = root / "annotations" / "instances_train2014.json"
-        try:
-            splits = refer.read(base / file, instances, benchmark)
-        except InputError as error:
-            yield _Split("all", base / file, lambda error=error: _raise(error))
-            return
-        for split, entries in splits.items():
-            yield _Split(split, base / file, lambda entries=entries: _of_entries(entries))
-        return
-
-
-def _flickr(root: Path, folder: Path) -> Iterator[_Split]:
-    for path in (root / f"{split}.txt" for split in PUBLISHED["flickr30k"]):
-        if path.exists():
-            pictures = path.read_text().split()
-            yield _Split(
-                path.stem,
-                path,
-                lambda pictures=pictures: (len(pictures), list(map(naming(root), pictures))),
-                lambda pictures=pictures: _flickr_faults(root, pictures),
-            )
-    for kind in ("separateGT", "mergedGT"):
-        for part in _prepared(folder, f"final_flickr_{kind}_", ""):
-            part.split = f"{part.split} ({kind})"
-            yield part
-
-
-def _flickr_faults(root: Path, pictures: list[str]) -> Iterator[InputError]:
-    for picture in tqdm(pictures, desc="sentences and boxes", unit="picture", leave=False):
-        try:
-            flickr.read(root, [picture])
-        except InputError as error:
-            yield error
-
-
-def _gqa(root: Path, folder: Path) -> Iterator[_Split]:
-    prepared = list(_prepared(folder, "finetune_gqa_", "", boxless=True))
-    answers = (base / "gqa_answer2id.json" for base in (folder, root))
-    vocabulary = next((path for path in answers if path.exists()), None)
-    raw = [path for base in {root, folder, root / "questions"} for path in sorted(base.glob("*_questions.json"))]
-    for part in prepared:
-        entries = lambda part=part: annotations.read(part.path, boxless=True)  # noqa: E731
-        yield _Split(part.split, part.path, part.read, lambda part=part, entries=entries: _gqa_faults(
-            part.path, part.faults, entries, vocabulary))  # fmt: skip
-    for path in raw:
-        entries = lambda path=path: gqa.questions(path, name=naming(root))  # noqa: E731
-        yield _Split(
-            path.stem.removesuffix("_questions"), path, lambda entries=entries: _of_entries(entries()),
-            lambda path=path, entries=entries: _gqa_faults(path, tuple, entries, vocabulary),
-        )  # fmt: skip
-
-
-def _gqa_faults(
-    path: Path,
-    faults: Callable[[], Iterable[InputError]],
-    entries: Callable[[], list[Entry]],
-    vocabulary: Path | None,
-) -> Iterator[InputError]:
-    """Faults of the file, and answers that a model with this vocabulary could never give."""
-    found = list(faults())
-    yield from found
-    if found or vocabulary is None:
-        return
+    findings = [finding for split in splits for finding in split.findings(benchmark)]
+    for name in PUBLISHED.get(benchmark, {}):
+        if name not in {split.name for split in splits}:
+            findings.append(Finding("warning", str(root), f"split {name} is missing", f"needs {NEEDS[benchmark]}"))
+    pictures: dict[str, dict[str, set[tuple[int, int]]]] = {}
+    for split in splits:
+        own = pictures.setdefault(split.of or benchmark, {})
+        for file_name, sizes in split.pictures.items():
+            own.setdefault(file_name, set()).update(sizes)
     try:
-        known = gqa.answers(vocabulary)
-        missing = Counter(entry.answer for entry in entries() if entry.answer and entry.answer not in known)
+        return findings + [found for of, own in pictures.items() for found in _pictures(of, root, own, decode)]
     except InputError as error:
-        yield error
+        return [*findings, Finding("error", error.where, error.problem, error.mend)]
+
+
+def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
+    """Splits in MDETR's files; those that have none, in the files of their authors."""
+    names = [name for name in PUBLISHED[benchmark] if prepared(root, benchmark, f"finetune_{benchmark}_{name}")]
+    for name in names:
+        yield _prepared(root, benchmark, name, f"finetune_{benchmark}_{name}")
+    files = references(root, benchmark)
+    if files is None or set(names) >= PUBLISHED[benchmark].keys():
         return
-    for answer, count in missing.most_common():
-        mend = f"add it to {vocabulary.name}, or leave these questions out"
-        yield InputError(path, f"answer {answer!r} of {count:,} questions is not in {vocabulary}", mend)
+    faults = list[InputError]()
+    by_split = tasks.expressions(root, benchmark, faults)
+    if faults:
+        yield _Split("all", files[0], faults=faults)
+    for name, entries in by_split.items():
+        if name not in names:
+            split = _Split(name, files[0])
+            split.take(entries, lambda entry: f"{files[0]}: ann_id {entry.original_id}")
+            yield split
 
 
-def _of_entries(entries: list[Entry]) -> tuple[int, list[str]]:
-    return len(entries), [entry.file_name for entry in entries]
+def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
+    names = [name for name in MIXED if prepared(root, benchmark, f"final_mixed_{name}")]
+    for name in names:
+        yield _prepared(root, benchmark, name, f"final_mixed_{name}")
+    _, file = MIXTURE
+    if prepared(root, of := owner(file), file):
+        split = _prepared(root, of, "train of Flickr30k", file)
+        split.of = of
+        yield split
+    elif names and not folder.ours(root):
+        path = root / "annotations" / f"{file}.json"
+        yield _Split("train of Flickr30k", path, faults=[InputError(path, "file not found", f"needs {NEEDS[benchmark]}")])
 
 
-def _of_coco(path: Path) -> tuple[int, list[str]]:
-    found = coco.read(path)
-    return len(found.images), [picture.file_name for picture in found.images.values()]
+def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
+    """A split in MDETR's pre-processed format."""
+    base = prepared(root, benchmark, file)
+    assert base is not None
+    split = _Split(name, base / "annotations" / f"{file}.json")
+    entries = annotations.read(split.path, faults=split.faults)
+    split.take(entries, lambda entry: f"{split.path}: id {entry.id}")
+    return split
 
 
-def _raise(error: InputError) -> tuple[int, list[str]]:
-    raise error
+def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
+    base, missing = home(root, benchmark), list[InputError]()
+    known: dict[str, dict[str, int]] | None = None
+    with noted(missing):
+        known = tasks.answers(base)
+    for name in PUBLISHED[benchmark]:
+        try:
+            split = _Split(name, tasks.asked(base, name))
+        except InputError:  # it is missing
+            continue
+        split.faults, missing = missing, []
+        entries = tasks.questions(base, name, split.faults)
+        split.take(entries, lambda entry, path=split.path: f"{path}: {entry.question_id}")  # type: ignore[misc]
+        if known is not None:
+            _answers(split, entries, known)
+        yield split
 
 
-def _pictures(root: Path, names: list[str], decode: bool) -> list[Finding]:
-    """Whether all pictures are there, and can be read."""
-    if not names:
-        return []
-    images = Images([root, root.resolve().parent] if drawn(root) else [root])
-    paths = {name: images.find(name) for name in names}
-    missing = [name for name, path in paths.items() if path is None]
-    found = []
+def _answers(split: _Split, entries: list[Entry], known: dict[str, dict[str, int]]) -> None:
+    """Answers that a model with this vocabulary could never give: for training they are refused."""
+    training = split.name == "train"
+    strange = Counter(
+        (entry.question_type, entry.answer)
+        for entry in entries
+        if (entry.answer or training) and entry.answer not in known.get(entry.question_type, {})
+    )
+    for (kind, answer), count in strange.most_common():
+        problem = f"answer {answer!r} of {count:,} questions is not in gqa_answer2id_by_type.json, type {kind!r}"
+        if training:
+            split.faults.append(InputError(split.path, problem, "add it, or leave these questions out"))
+        else:
+            split.warnings.append(Finding("warning", str(split.path), problem, "whatever a model says is wrong"))
+
+
+def _phrases(benchmark: str, root: Path) -> Iterator[_Split]:
+    base = home(root, benchmark)
+    for name in PUBLISHED[benchmark]:
+        if path := find(base, f"{name}.txt"):
+            split = _Split(name, path)
+            split.take(tasks.phrases(base, name, faults=split.faults), lambda entry: tasks.called(base, entry))
+            split.samples = len(flickr.listed(path, []))
+            yield split
+
+
+def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
+    base = home(root, benchmark)
+    for name in PUBLISHED[benchmark]:
+        if path := find(base, f"instances_{name}.json"):
+            split = _Split(name, path)
+            known = coco.read(path, split.faults)
+            split.samples = len(known.images)
+            for picture in known.images.values():
+                split.pictures.setdefault(picture.file_name, set()).add((picture.width, picture.height))
+            lengths = Vocabulary.full().encode_all(list(known.categories.values()))[2]
+            called = [f"{path}: category {number}" for number in known.categories]
+            split.faults += unfit(lengths, PROMPT, called.__getitem__)
+            yield split
+
+
+_SPLITS: dict[str, Callable[[str, Path], Iterator[_Split]]] = {
+    "mixed": _mixed, "gqa": _questions, "flickr30k": _phrases, "coco": _detection,
+}  # fmt: skip
+
+
+def _pictures(
+    benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int]]], decode: bool
+) -> Iterator[Finding]:
+    """Whether all pictures are there, can be read, and are those that the annotations speak of."""
+    if not pictures:
+        return
+    found = Images(*places(root, benchmark))
+    paths = {name: path for name in pictures if (path := found.find(name))}
+    missing = [name for name in pictures if name not in paths]
     if missing:
-        text = f"{len(missing):,} of {len(names):,} pictures are missing, as {', '.join(missing[:SHOWN])}"
-        found.append(Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}"))
-    there = [path for path in paths.values() if path is not None]
-    bad = []
+        text = f"{len(missing):,} of {len(pictures):,} pictures are missing, as {', '.join(missing[:SHOWN])}"
+        yield Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}")
+    bad = list[Finding]()
     if decode:
-        decoded = tqdm(unreadable(there), total=len(there), desc="pictures", unit="picture", leave=False)
-        bad = [(path, fault) for path, fault in decoded if fault]
-        for path, fault in bad[:SHOWN]:
-            found.append(Finding("error", str(path), f"cannot be read: {fault}", "fetch it again"))
-        if len(bad) > SHOWN:
-            found.append(Finding("error", str(root), f"and {len(bad) - SHOWN:,} more pictures that cannot be read"))
-    if not missing and not bad:
-        found.append(Finding("ok", str(root), f"{len(there):,} pictures{', all of them whole' if decode else ''}"))
-    return found
+        looked = tqdm(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
+        for (name, path), seen in zip(paths.items(), looked, strict=True):
+            if isinstance(seen, InputError):
+                bad.append(Finding("error", seen.where, seen.problem, seen.mend))
+            else:
+                bad += _misfits(path, seen, pictures[name])
+    for level in ("error", "warning"):
+        told = [finding for finding in bad if finding.level == level]
+        yield from told[:SHOWN]
+        if len(told) > SHOWN:
+            yield replace(told[0], where=str(root), text=f"and {len(told) - SHOWN:,} more pictures like these")
+    if not missing and not any(finding.level == "error" for finding in bad):
+        yield Finding("ok", str(root), f"{len(paths):,} pictures{', all of them whole' if decode else ''}")
+
+
+def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> Iterator[Finding]:
+    """Sizes that are said of a picture and are not its own.
+
+    A run takes boxes as shares of the sides, and brings pictures to a size of its own: a copy of another size is as
+    good, if it is not turned. One of other proportions may be cropped, and may be squashed.
+    """
+    width, height = seen
+    for w, h in sorted(said):
+        text = f"has {width}x{height} pixels, where its annotation says {w}x{h}"
+        if _alike(width / w, height / h, w, h):
+            continue
+        if _alike(width / h, height / w, h, w):
+            mend = "boxes would lie elsewhere: fetch the pictures and annotations again, of one origin"
+            yield Finding("error", str(path), f"{text}: it is turned, or of another data set", mend)
+        else:
+            mend = "right only if it was squashed, and not cropped"
+            yield Finding("warning", str(path), f"{text}: of other proportions", mend)
+
+
+def _alike(across: float, down: float, width: int, height: int) -> bool:
+    """Whether these shares of the sides are one, but for the rounding of a pixel."""
+    return abs(across - down) <= 1 / width + 1 / height
 
 
 def report(findings: list[Finding]) -> str:

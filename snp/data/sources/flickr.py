@@ -2,14 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from snp.data.annotations import Box, Entry, Span
+from snp.data.fields import SIDE, check_box, noted, shown
 from snp.data.sources.images import jpg
 from snp.errors import InputError
+from snp.files import read_text
 
+_MEND = "fetch the annotations of Flickr30k Entities"
+_LINES = re.compile(r"\r\n?|\n")
+"""Ends of lines; a sentence may hold what else Unicode calls so."""
+_NUMBER = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
+_PICTURE = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
 _PHRASE = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]+)\]")
 UNSEEN = "0"
 """The number of phrases that name nothing visible."""
@@ -56,55 +63,87 @@ def sentence(line: str, where: str) -> Sentence:
     return Sentence(text, tuple(phrases))
 
 
-def sentences(path: Path) -> list[Sentence]:
-    """All sentences of a ``Sentences/<id>.txt``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(path, "file not found", "fetch the annotations of Flickr30k Entities") from None
-    return [sentence(line, f"{path}: line {i + 1}") for i, line in enumerate(lines) if line.strip()]
+def sentences(path: Path, faults: list[InputError] | None = None) -> list[Sentence]:
+    """All sentences of a ``Sentences/<id>.txt``; of `faults` see `read`."""
+    found = list[Sentence]()
+    for i, line in enumerate(_LINES.split(read_text(path, _MEND)), 1):
+        with noted(faults):
+            if line.strip():
+                found.append(sentence(line, f"{path}: line {i}"))
+    return found
 
 
-def boxes(path: Path) -> Boxes:
-    """What ``Annotations/<id>.xml`` says; corners are inclusive there, so a box of one pixel has size one."""
+def boxes(path: Path, faults: list[InputError] | None = None) -> Boxes:
+    """What ``Annotations/<id>.xml`` says; of `faults` see `read`.
+
+    A box is as wide as its corners are apart, as MDETR reads it: where they are the same, it has no area, and nothing
+    that is found overlaps it.
+    """
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(path, "file not found", "fetch the annotations of Flickr30k Entities") from None
-    except ElementTree.ParseError as error:
+        raise InputError(path, "file not found", _MEND) from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: of an encoding that is none
         raise InputError(path, f"not valid XML: {error}", "fetch it again") from None
-
-    def number(node: ElementTree.Element, tag: str, where: str) -> int:
-        text = node.findtext(tag)
-        if text is None or not text.strip().lstrip("-").isdigit():
-            raise InputError(f"{where}.{tag}", "missing" if text is None else f"{text!r} is not a whole number")
-        return int(text)
-
     size = root.find("size")
     if size is None:
         raise InputError(f"{path}: size", "missing")
-    width, height = (number(size, tag, f"{path}: size") for tag in ("width", "height"))
-    found: dict[str, list[Box]] = {}
-    boxless = set()
+    width, height = (_number(size, tag, f"{path}: size") for tag in ("width", "height"))
+    if not (1 <= width <= SIDE and 1 <= height <= SIDE):
+        raise InputError(f"{path}: size", f"picture of {width}x{height} pixels")
+    about = Boxes(width, height, {}, frozenset())
+    boxless = set[str]()
     for i, node in enumerate(root.iter("object")):
-        where = f"{path}: object[{i}]"
-        names = [name.text or "" for name in node.iter("name")]
-        if not names:
-            raise InputError(f"{where}.name", "missing")
-        box = node.find("bndbox")
-        if box is None:
-            boxless.update(names)
-            continue
-        x0, y0, x1, y1 = (number(box, tag, f"{where}.bndbox") for tag in ("xmin", "ymin", "xmax", "ymax"))
-        if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-            raise InputError(f"{where}.bndbox", f"{[x0, y0, x1, y1]} lies outside its image of {width}x{height} pixels")
-        for name in names:
-            found.setdefault(name, []).append((float(x0), float(y0), float(x1 - x0 + 1), float(y1 - y0 + 1)))
-    return Boxes(width, height, found, frozenset(boxless - found.keys()))
+        with noted(faults):
+            boxless.update(_object(node, f"{path}: object[{i}]", about))
+    return replace(about, boxless=frozenset(boxless - about.boxes.keys()))
+
+
+def _object(node: ElementTree.Element, where: str, about: Boxes) -> list[str]:
+    """Add the box of an object to those of its entities; without one, they are returned."""
+    names = [name.text or "" for name in node.iter("name")]
+    if not names:
+        raise InputError(f"{where}.name", "missing")
+    corners = node.find("bndbox")
+    if corners is None:
+        return names
+    x0, y0, x1, y1 = (_number(corners, tag, f"{where}.bndbox") for tag in ("xmin", "ymin", "xmax", "ymax"))
+    box = float(x0), float(y0), float(x1 - x0), float(y1 - y0)
+    check_box(box, about.width, about.height, f"{where}.bndbox", empty=True)
+    for name in names:
+        about.boxes.setdefault(name, []).append(box)
+    return []
+
+
+def _number(node: ElementTree.Element, tag: str, where: str) -> int:
+    text = node.findtext(tag)
+    if text is None or not _NUMBER.fullmatch(text):
+        raise InputError(f"{where}.{tag}", "missing" if text is None else f"{shown(text)} is not a whole number")
+    return int(text)
+
+
+def listed(path: Path, faults: list[InputError] | None = None) -> list[str]:
+    """The numbers of pictures in a ``{train,val,test}.txt``, each once; of `faults` see `read`."""
+    found: dict[str, None] = {}
+    with noted(faults):
+        for i, number in enumerate(read_text(path, _MEND).split(), 1):
+            with noted(faults):
+                if not _PICTURE.fullmatch(number):
+                    raise InputError(f"{path}: picture {i}", f"{shown(number)} is not the number of a picture")
+                if number in found:
+                    raise InputError(f"{path}: picture {i}", f"{number} occurs twice")
+                found[number] = None
+    return list(found)
 
 
 def read(
-    root: Path, pictures: Iterable[str], merged: bool = False, name: Callable[[str], str] = jpg
+    root: Path,
+    pictures: Iterable[str],
+    merged: bool = False,
+    name: Callable[[str], str] = jpg,
+    faults: list[InputError] | None = None,
 ) -> list[Entry]:
     """One entry for every sentence of these pictures that has a phrase with a box.
 
@@ -113,36 +152,45 @@ def read(
         pictures: their numbers, as ``val.txt`` lists them.
         merged: the boxes of one phrase become the one box around them (merged-box protocol).
         name: the file of a picture's number.
+        faults: all that is wrong is added to them, and left out; by default the first of it is raised.
+
+    Raises:
+        InputError: naming the file and the line or field at fault.
     """
     entries: list[Entry] = []
     for picture in pictures:
-        about = boxes(root / "Annotations" / f"{picture}.xml")
-        for number, said in enumerate(sentences(root / "Sentences" / f"{picture}.txt")):
-            named = [phrase for phrase in said.phrases if about.boxes.get(phrase.entity)]
-            if not named:
-                continue
-            objects = [
-                (box, (phrase.span,))
-                for phrase in named
-                for box in ([around(about.boxes[phrase.entity])] if merged else about.boxes[phrase.entity])
-            ]
-            entries.append(
-                Entry(
-                    id=len(entries),
-                    file_name=name(picture),
-                    height=about.height,
-                    width=about.width,
-                    caption=said.text,
-                    dataset_name="flickr",
-                    boxes=tuple(box for box, _ in objects),
-                    spans=tuple(spans for _, spans in objects),
-                    original_id=int(picture),
-                    evaluated=tuple((phrase.span,) for phrase in named),
-                    phrase_types=tuple(phrase.types for phrase in named),
-                    sentence_id=number,
-                )
-            )
+        with noted(faults):
+            about = boxes(root / "Annotations" / f"{picture}.xml", faults)
+            for number, said in enumerate(sentences(root / "Sentences" / f"{picture}.txt", faults)):
+                named = [phrase for phrase in said.phrases if about.boxes.get(phrase.entity)]
+                if named:
+                    entries.append(_entry(len(entries), picture, name(picture), about, number, said, named, merged))
     return entries
+
+
+def _entry(
+    index: int, picture: str, file_name: str, about: Boxes, number: int, said: Sentence, named: list[Phrase],
+    merged: bool,
+) -> Entry:  # fmt: skip
+    objects = [
+        (box, (phrase.span,))
+        for phrase in named
+        for box in ([around(about.boxes[phrase.entity])] if merged else about.boxes[phrase.entity])
+    ]
+    return Entry(
+        id=index,
+        file_name=file_name,
+        height=about.height,
+        width=about.width,
+        caption=said.text,
+        dataset_name="flickr",
+        boxes=tuple(box for box, _ in objects),
+        spans=tuple(spans for _, spans in objects),
+        original_id=int(picture),
+        evaluated=tuple((phrase.span,) for phrase in named),
+        phrase_types=tuple(phrase.types for phrase in named),
+        sentence_id=number,
+    )
 
 
 def around(found: list[Box]) -> Box:

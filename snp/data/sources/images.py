@@ -1,13 +1,14 @@
 """How a benchmark's pictures are called and where they lie: any of the usual layouts; whether a file is whole."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
-from snp.data import pictures
+from snp.data import folder, pictures, pixels
+from snp.data.sources.layout import home
+from snp.errors import InputError
 
 FOLDERS = (
     "", "images", "train2014", "val2014", "train2017", "val2017", "train", "val", "test", "flickr30k-images",
@@ -23,7 +24,7 @@ def jpg(identity: str) -> str:
 
 def drawn(root: Path) -> bool:
     """Whether a benchmark's folder is part of a data set that was drawn here."""
-    return (root.resolve().parent / "dataset.json").is_file()
+    return folder.ours(root.resolve().parent)
 
 
 def naming(root: Path) -> Callable[[str], str]:
@@ -31,44 +32,69 @@ def naming(root: Path) -> Callable[[str], str]:
     return pictures.file_name if drawn(root) else jpg
 
 
+_YEARS = re.compile(r"COCO_(?:train|val|test)201\d_(\d{12}\.jpg)", re.ASCII)
+"""COCO's pictures as 2014 named them, with the name that 2017 gave them."""
+FLICKR = "flickr30k-images"
+
+
 class Images:
     """The pictures below some roots, found by file name; every folder is listed once.
 
-    A name that has folders of its own is looked for with them first.
-    COCO's pictures are found under the names of both years: ``COCO_train2014_000000000009.jpg`` is
-    ``000000000009.jpg`` of 2017.
+    A name that has folders of its own is looked for with them. COCO's pictures of 2014 are found under the names of
+    2017: ``COCO_train2014_000000000009.jpg`` is ``000000000009.jpg``.
+
+    Args:
+        roots: a name in several is that of the first.
+        flickr: Flickr30k's pictures come first, whose names Visual Genome has too; else they come last.
+
+    Raises:
+        InputError: a folder that cannot be listed.
     """
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
+    def __init__(self, roots: Iterable[Path], flickr: bool = False) -> None:
+        self._folders = [
+            root / name
+            for root in dict.fromkeys(roots)
+            for name in sorted(FOLDERS, key=lambda name: (name == FLICKR) != flickr)
+        ]
         self._paths: dict[str, Path] = {}
-        for root in roots:
-            for folder in FOLDERS:
-                if (root / folder).is_dir():
-                    for file in os.scandir(root / folder):
-                        self._paths.setdefault(file.name, Path(file.path))
+        for place in self._folders:
+            try:
+                for file in os.scandir(place):
+                    self._paths.setdefault(file.name, Path(file.path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise InputError(place, f"cannot be listed: {error.strerror}") from None
 
     def find(self, file_name: str) -> Path | None:
         """The path of a picture, or None."""
-        name = Path(file_name).name
-        if name != file_name:
-            nested = (root / folder / file_name for root in self._roots for folder in FOLDERS)
-            if (path := next((path for path in nested if path.is_file()), None)) is not None:
-                return path
-        return self._paths.get(name) or self._paths.get(name.rpartition("_")[2])
+        if "/" in file_name:
+            return next((path for place in self._folders if os.path.isfile(path := place / file_name)), None)
+        if file_name in self._paths:
+            return self._paths[file_name]
+        known = _YEARS.fullmatch(file_name)
+        return self._paths.get(known[1]) if known else None
 
 
-def unreadable(paths: Iterable[Path], workers: int | None = None) -> Iterator[tuple[Path, str]]:
-    """(path, "" or what is wrong with it) of each picture, all bytes of it decoded; JPEG at an eighth of its size."""
+def places(root: Path, benchmark: str) -> tuple[tuple[Path, ...], bool]:
+    """Where a benchmark's pictures are: its own folder, the root that holds all, or beside it where it was drawn.
 
-    def fault(path: Path) -> tuple[Path, str]:
+    Returns:
+        The arguments of `Images`.
+    """
+    own = home(root, benchmark)
+    return (own, root, *([own.resolve().parent] if drawn(own) else [])), benchmark == "flickr30k"
+
+
+def looked_at(paths: Iterable[Path], workers: int | None = None) -> Iterator[tuple[int, int] | InputError]:
+    """Of each picture width and height, seen upright, or what is wrong with it: all bytes of it are decoded."""
+
+    def look(path: Path) -> tuple[int, int] | InputError:
         try:
-            with Image.open(path) as image:
-                image.draft("RGB", (32, 32))
-                image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return path, str(error)
-        return path, ""
+            return pixels.look(path)
+        except InputError as error:
+            return error
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-        yield from pool.map(fault, paths)
+        yield from pool.map(look, paths)

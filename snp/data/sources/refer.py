@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snp.data.annotations import Entry
+from snp.data.fields import check_box, checked, need, noted, words
 from snp.data.sources import coco
 from snp.errors import InputError
 
@@ -37,49 +38,60 @@ def plain_pickle(path: Path) -> Any:
         raise InputError(path, f"refused: {error or type(error).__name__}", mend) from None
 
 
-def read(references: Path, instances: Path, benchmark: str) -> dict[str, list[Entry]]:
+def read(
+    references: Path, instances: Path, benchmark: str, faults: list[InputError] | None = None
+) -> dict[str, list[Entry]]:
     """Split -> one entry for every sentence, with the box of the object it names; the span is the whole sentence.
 
     Args:
         references: ``refs(unc).p`` or ``refs(umd).p``.
         instances: COCO's ``instances_train2014.json``, or the ``instances.json`` that comes with the references.
+        faults: all that is wrong is added to them, and left out; by default the first of it is raised.
 
     Raises:
         InputError: naming the file and the field at fault.
     """
-    known = coco.read(instances)
-    found = plain_pickle(references)
-    if not isinstance(found, list):
-        raise InputError(references, f"holds a {type(found).__name__}, not a list of references")
+    known = coco.read(instances, faults)
+    found = list[Any]()
+    with noted(faults):
+        found = checked(plain_pickle(references), list, references)
     splits: dict[str, list[Entry]] = {}
     for index, reference in enumerate(found):
-        where = f"{references}: [{index}]"
-        if not isinstance(reference, dict):
-            raise InputError(where, "is not a dict")
-        for key, kind in (("ann_id", int), ("image_id", int), ("split", str), ("sentences", list)):
-            if not isinstance(reference.get(key), kind):
-                raise InputError(f"{where}.{key}", f"missing or not {kind.__name__}")
-        annotation, image = known.annotations.get(reference["ann_id"]), known.images.get(reference["image_id"])
-        if annotation is None or image is None:
-            missing = "ann_id" if annotation is None else "image_id"
-            raise InputError(f"{where}.{missing}", f"{reference[missing]} is not in {instances}")
-        entries = splits.setdefault(reference["split"], [])
-        for place, sentence in enumerate(reference["sentences"]):
-            text = sentence.get("sent") if isinstance(sentence, dict) else None
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"{where}.sentences[{place}].sent", "missing or empty")
-            entries.append(
-                Entry(
-                    id=len(entries),
-                    file_name=image.file_name,
-                    height=image.height,
-                    width=image.width,
-                    caption=text,
-                    dataset_name=benchmark,
-                    boxes=(annotation.box,),
-                    spans=(((0, len(text)),),),
-                    original_id=reference["ann_id"],
-                    categories=(annotation.category,),
-                )
-            )
+        with noted(faults):
+            _take(reference, f"{references}: [{index}]", known, instances, benchmark, splits)
     return splits
+
+
+def _take(
+    reference: Any, where: str, known: coco.Instances, instances: Path, benchmark: str, splits: dict[str, list[Entry]]
+) -> None:
+    """Add the sentences of one reference to those of its split."""
+    number, picture, split, sentences = (
+        need(reference, key, kind, where)
+        for key, kind in (("ann_id", int), ("image_id", int), ("split", str), ("sentences", list))
+    )
+    annotation, image = known.annotations.get(number), known.images.get(picture)
+    if annotation is None or image is None:
+        missing = "ann_id" if annotation is None else "image_id"
+        raise InputError(f"{where}.{missing}", f"{reference[missing]} is not in {instances}")
+    if annotation.image != picture:
+        problem = f"{number} is an object of image {annotation.image}, not of image_id {picture}"
+        raise InputError(f"{where}.ann_id", problem, f"fetch this file and {instances.name} again, of one origin")
+    check_box(annotation.box, image.width, image.height, f"{where}.ann_id: box of {number} in {instances.name}")
+    said = [words(sentence, "sent", f"{where}.sentences[{place}]") for place, sentence in enumerate(sentences)]
+    entries = splits.setdefault(split, [])
+    for text in said:
+        entries.append(
+            Entry(
+                id=len(entries),
+                file_name=image.file_name,
+                height=image.height,
+                width=image.width,
+                caption=text,
+                dataset_name=benchmark,
+                boxes=(annotation.box,),
+                spans=(((0, len(text)),),),
+                original_id=number,
+                categories=(annotation.category,),
+            )
+        )

@@ -1,0 +1,17 @@
+"""Names of rows in the tables that are a method with options; known to `snp.compress` too, and free of torch."""
+
+Options = dict[str, bool | int | float | str]
+
+ALIASES: dict[str, tuple[str, Options]] = {
+    "magnitude": ("omp", {}),
+    "magnitude-structured-uniform": ("magnitude-structured", {"scope": "uniform"}),
+    "magnitude-structured-global": ("magnitude-structured", {"scope": "global"}),
+    "snp-prune-only": ("snp", {"cross": False, "blockwise": False}),
+    "snp-cross-only": ("snp", {"prune": False, "blockwise": False}),
+    "snp-blockwise-only": ("snp", {"prune": False, "cross": False}),
+    "snp-free-logits": ("snp", {"hypernetwork": False}),
+    "task-ticket": ("lottery", {}),
+    "universal-ticket": ("lottery", {}),
+    "random-ticket": ("lottery", {"ticket": "random"}),
+}
+"""Name -> (method, its options)."""

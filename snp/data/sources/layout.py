@@ -1,0 +1,84 @@
+"""What belongs to a published benchmark, and where its files lie below a folder."""
+
+from pathlib import Path
+
+from snp.data.sources.refer import FILES
+from snp.errors import InputError
+
+PUBLISHED: dict[str, dict[str, int]] = {
+    "refcoco": {"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095},
+    "refcoco+": {"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
+    "refcocog": {"train": 80_512, "val": 4_896, "test": 9_602},
+    "gqa": {"train": 943_000, "val": 132_062, "testdev": 12_578, "test": 95_336},
+    "flickr30k": {"train": 29_783, "val": 1_000, "test": 1_000},
+    "coco": {"train2017": 118_287, "val2017": 5_000},
+}
+"""Expressions (RefCOCO: UNC's splits, RefCOCOg: UMD's), balanced questions, or pictures of every split, as their
+authors give them. The mixture of MDETR is described as 1.3 million pairs only."""
+
+NEEDS: dict[str, str] = {
+    "refcoco": "annotations/finetune_refcoco_{train,val,testA,testB}.json (MDETR's pre-processed files), or "
+    "refcoco/refs(unc).p with refcoco/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
+    "refcoco+": "annotations/finetune_refcoco+_{train,val,testA,testB}.json (MDETR's pre-processed files), or "
+    "refcoco+/refs(unc).p with refcoco+/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
+    "refcocog": "annotations/finetune_refcocog_{train,val,test}.json (MDETR's pre-processed files), or "
+    "refcocog/refs(umd).p with refcocog/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
+    "gqa": "GQA's {train,val,testdev,test}_balanced_questions.json (with {train,val}_sceneGraphs.json for boxes), or "
+    "annotations/finetune_gqa_{train,val,testdev}_balanced.json (MDETR's pre-processed files), and MDETR's "
+    "gqa_answer2id_by_type.json; Visual Genome's pictures in images/",
+    "flickr30k": "Annotations/, Sentences/ and {train,val,test}.txt of Flickr30k Entities; pictures in "
+    "flickr30k-images/, {train,val,test}/ or flat",
+    "coco": "annotations/instances_{train,val}2017.json, pictures in train2017/ and val2017/",
+    "mixed": "annotations/final_mixed_train.json and final_flickr_separateGT_train.json (MDETR's), pictures of COCO "
+    "(train2014/), Visual Genome (images/) and Flickr30k (flickr30k-images/)",
+}
+MIXTURE = ("final_mixed_train", "final_flickr_separateGT_train")
+"""Files that models learn from before all benchmarks: MDETR's mixture, of which Flickr30k's sentences are one."""
+_FOLDERS = ("", "questions", "sceneGraphs", "annotations")
+"""Folders below a benchmark's own in which its files are looked for, in this order."""
+
+
+def home(root: Path, benchmark: str) -> Path:
+    """A benchmark's own folder below `root`, or `root`, which holds all."""
+    own = root / benchmark
+    return own if own.is_dir() else root
+
+
+def find(home: Path, file: str) -> Path | None:
+    """A file of a benchmark, by its name; None where there is none."""
+    return next((path for folder in _FOLDERS if (path := home / folder / file).is_file()), None)
+
+
+def found(home: Path, benchmark: str, *files: str) -> Path:
+    """The first of these files that is there.
+
+    Raises:
+        InputError: none is; it says what the benchmark needs.
+    """
+    path = next((path for file in files if (path := find(home, file))), None)
+    if path is None:
+        looked = ", ".join(str(home / folder) for folder in _FOLDERS)
+        raise InputError(home / files[0], f"file not found, looked in {looked}", f"needs {NEEDS[benchmark]}")
+    return path
+
+
+def owner(name: str) -> str:
+    """The benchmark of one of MDETR's pre-processed files, by its name without ending: where its pictures are."""
+    if name.startswith("finetune_"):
+        return name.removeprefix("finetune_").rpartition("_")[0]
+    return "flickr30k" if name.startswith("final_flickr_") else "mixed"
+
+
+def prepared(root: Path, benchmark: str, name: str) -> Path | None:
+    """The folder that has this one of MDETR's pre-processed files in its annotations/; None where there is none."""
+    bases = (home(root, benchmark), root)
+    return next((base for base in bases if (base / "annotations" / f"{name}.json").is_file()), None)
+
+
+def references(root: Path, benchmark: str) -> tuple[Path, Path] | None:
+    """The references of RefCOCO or its kin, and the objects that they name; None where there are none."""
+    path = next((path for base in (home(root, benchmark), root) if (path := base / FILES[benchmark]).is_file()), None)
+    if path is None:
+        return None
+    own = path.with_name("instances.json")
+    return path, own if own.is_file() else root / "annotations" / "instances_train2014.json"

@@ -1,0 +1,87 @@
+"""Flags of commands: their types say what they may be, and what they may not be is one line that names the flag."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import tyro
+from pydantic import BaseModel, ValidationError, validate_call
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from snp.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., None])
+PROBLEMS = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "string_pattern_mismatch": "is not written as it should be",
+}
+"""Of a value, in pydantic's kinds of errors; the others are said as pydantic says them."""
+registry = ConstructorRegistry()
+
+
+class App(tyro.extras.SubcommandApp):
+    """Commands, each a function; pydantic checks what it is called with.
+
+    Raises:
+        InputError: from a command whose flag is not of its type.
+    """
+
+    def command(self, function: F) -> F:  # type: ignore[override]
+        """Make a function a command."""
+
+        @wraps(function)
+        def given(*values: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return values, named
+
+        check = validate_call(given)
+
+        @wraps(function)
+        def checked(*values: Any, **named: Any) -> None:
+            try:
+                values, named = check(*values, **named)
+            except ValidationError as error:
+                raise _refused(function, error) from None
+            function(*values, **named)
+
+        return super().command(checked)  # type: ignore[return-value]
+
+
+@registry.struct_rule
+def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """A group of flags as it is given: tyro would print its errors itself, so it is checked with the others."""
+    kind = info.type
+    if not (inspect.isclass(kind) and issubclass(kind, BaseModel)):
+        return None
+
+    @wraps(kind, updated=())
+    def make(**values: Any) -> BaseModel:
+        return kind.model_construct(**values)
+
+    hints = inspect.get_annotations(kind)
+    fields = [
+        StructFieldSpec(name, hints[name], getattr(info.default, name), helptext=field.description)
+        for name, field in kind.model_fields.items()
+    ]
+    return StructConstructorSpec(instantiate=make, fields=tuple(fields))
+
+
+def _refused(function: Callable[..., None], error: ValidationError) -> InputError:
+    """One line for what a command was called with: the first flag at fault, and what it is for."""
+    first = error.errors()[0]
+    name, *within = first["loc"]
+    mend = ""
+    group = inspect.signature(function).parameters[str(name)].default
+    if isinstance(group, BaseModel) and within:
+        name = within[0]
+        mend = type(group).model_fields[str(name)].description or ""
+    problem = PROBLEMS.get(first["type"], first["msg"].removeprefix("Value error, ")).format(**first.get("ctx", {}))
+    return InputError(f"--{str(name).replace('_', '-')}", f"{problem}, got {first['input']}", mend)
