@@ -122,7 +122,7 @@ class _Gradients:
         self.rows = 0
         with evaluating(self.problem.model):
             for batch in self.problem.batches(self.options.gradients):
-                for gradient in gradients(self.problem.loss(batch, dict(leaves)), leaves).values():
+                for gradient in gradients(self.problem, batch, leaves).values():
                     self._file.write(gradient.contiguous().numpy().tobytes())
                 self.rows += 1
         if not self.rows:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -118,15 +118,24 @@ def schedule(problem: Problem, tensors: Mapping[str, Tensor], rounds: int) -> li
     return [*(round((1 - (1 - whole / size) ** (t / rounds)) * size) for t in range(1, rounds)), whole]
 
 
-def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Scores:
-    """Name -> gradient; InputError where none arrives or one is not finite."""
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+def gradients(
+    problem: Problem, batch: Any, leaves: Mapping[str, Tensor], make: Callable[[], dict[str, Tensor]] | None = None
+) -> Scores:
+    """Name -> gradient of a batch's loss; InputError where none arrives or one is not finite.
+
+    Args:
+        leaves: what stands in for the weights of these names, or
+        make: what it is made of.
+    """
+    _, found = problem.gradients(batch, make or (lambda: dict(leaves)), leaves.values())
+    checked = {}
     for name, gradient in zip(leaves, found, strict=True):
         if gradient is None:
             raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
         if not gradient.isfinite().all():
             raise InputError(name, "its gradient is not finite", "check the calibration batches")
-    return dict(zip(leaves, found, strict=True))
+        checked[name] = gradient
+    return checked
 
 
 def impossible(problem: Problem, size: int, tensors: int) -> InputError:

@@ -1,6 +1,7 @@
 """MULTIFLOW: how much signal flows through a weight's two neurons; magnitudes share the budget out."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -43,9 +44,8 @@ class MULTIFLOW(Method):
 
     def start(self, problem: Problem) -> Session:
         official = self.options.mode == "official"
-        energy = input_energy(
-            problem.model, problem.groups, problem.batches(), problem.run, problem.token_masks, official
-        )
+        parts = chain.from_iterable(map(problem.parts, problem.batches()))
+        energy = input_energy(problem.model, problem.groups, parts, problem.run, problem.token_masks, official)
         dense = weights(problem)
 
         def score(name: str) -> Tensor:
