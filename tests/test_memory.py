@@ -86,8 +86,9 @@ def losses(
 ) -> dict[str, Tensor]:
     """Of all that the model says; the real losses look at values."""
     out = torch.func.functional_call(model, overrides, batch.inputs) if overrides else model(*batch.inputs)
-    said = (getattr(out, field.name) for field in fields(out))
-    return {"all": torch.stack([x.float().square().mean() for x in said if isinstance(x, Tensor) and x.requires_grad]).sum()}
+    said = [getattr(out, field.name) for field in fields(out)]
+    parts = [x.float().square().mean() for x in said if isinstance(x, Tensor) and x.requires_grad]
+    return {"all": torch.stack(parts).sum()}
 
 
 @pytest.mark.parametrize("kind", ["mdetr", "glip"])

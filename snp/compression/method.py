@@ -98,12 +98,16 @@ class Problem:
             The loss, without a graph; for every input its gradient, None where none arrives.
         """
         wanted = list(inputs)
-        sums: Sums = []
+        values: list[Tensor] = []
+        sums: Sums = [None] * len(wanted)
         for part in self.parts(self.share(batch)):
-            found = gradients_of(self.model, partial(self.loss, part), make, wanted)
-            sums = [_plus(*pair) for pair in zip(sums, found, strict=True)] if sums else found
-        value, *gradients = self.total(sums, [torch.zeros_like(sums[0]), *wanted])
-        return value, gradients
+            value, found = gradients_of(self.model, partial(self.loss, part), make, wanted)
+            values.append(value)
+            sums = [_plus(*pair) for pair in zip(sums, found, strict=True)]
+        own = torch.stack(values).sum()
+        whole, *gradients = self.total([own, *sums], [own, *wanted])
+        assert whole is not None
+        return whole, gradients
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -32,7 +32,7 @@ def overriding(model: nn.Module, overrides: Mapping[str, Tensor] | None, work: C
 
 def gradients_of(
     model: nn.Module, loss: Callable[[Overrides], Tensor], make: Callable[[], Overrides], inputs: Sequence[Tensor]
-) -> list[Tensor | None]:
+) -> tuple[Tensor, list[Tensor | None]]:
     """A loss of overrides, without its graph, and its gradients in what these are made of, None where none arrives.
 
     The memory of an override is free as soon as its gradient is known: it goes to the gradients that follow.
@@ -50,9 +50,9 @@ def gradients_of(
     overriding(model, leaves, lambda: value.backward(inputs=learned))
     known = [(edge, leaf.grad) for edge, leaf in zip(edges.values(), learned, strict=True) if leaf.grad is not None]
     if not known:
-        return [value.detach(), *[None] * len(inputs)]
+        return value.detach(), [None] * len(inputs)
     ends, gradients = zip(*known, strict=True)
-    return [value.detach(), *torch.autograd.grad(ends, inputs, gradients, allow_unused=True)]
+    return value.detach(), list(torch.autograd.grad(ends, inputs, gradients, allow_unused=True))
 
 
 def _let_go(leaf: Tensor) -> None:

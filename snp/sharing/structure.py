@@ -105,8 +105,8 @@ class Structure:
 
     def cut(self) -> "Structure":
         """The same values as tensors of their own, whose gradients go no further."""
-        own = ({c: v.detach().requires_grad_() for c, v in kind.items()} for kind in (self.keep, self.cross, self.blockwise))
-        return Structure(self.geometry, *own)
+        kinds = (self.keep, self.cross, self.blockwise)
+        return Structure(self.geometry, *({c: v.detach().requires_grad_() for c, v in k.items()} for k in kinds))
 
     def stored(self) -> Tensor:
         """Parameters of the whole model that this structure stores (0-d float64; differentiable) [ours]."""
