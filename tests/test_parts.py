@@ -17,6 +17,7 @@ from snp.compression.method import Problem
 from snp.compression.overriding import gradients_of, overriding
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
+from snp.errors import InputError
 from snp.experiment import stages
 from snp.experiment.loop import Cursor
 from snp.experiment.recipes import RECIPES, Phase
@@ -113,6 +114,16 @@ def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> 
         torch.testing.assert_close(
             scores[1][name], expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())
         )
+
+
+def test_a_held_out_batch_whose_loss_is_not_finite_is_named() -> None:
+    problem = problem_of("mdetr", IN_PARTS)
+    named = stages.own_passes(problem.model, IN_PARTS, lambda: f"batch {problem.heldout.position}")
+    problem = replace(problem, **named)
+    with torch.no_grad():
+        problem.model.get_parameter("box_head.4.bias").fill_(torch.nan)
+    with pytest.raises(InputError, match="batch 1: the model's loss is nan"):
+        get("snp", every=1).start(problem).after_step(0)
 
 
 # -- tensors that stand in, in a backward pass ---------------------------------------------------------------------

@@ -130,12 +130,9 @@ class Block:
 
         qk: q row, k row, q bias, k bias; vo and ffn: row, column, bias. Gradients flow to the parameters.
         """
-        return torch.cat(self.unit_views(component), dim=1)
-
-    def unit_views(self, component: str) -> list[Tensor]:
-        """What `units` are put together of: views of the parameters, which take no memory, [n_share, ...] each."""
         parts = [self.weight(role) if dim == 0 else self.weight(role).T for role, dim in UNIT_DIMS[component]]
-        return parts + [self.bias(role)[:, None] for role, dim in UNIT_DIMS[component] if dim == 0]
+        parts += [self.bias(role)[:, None] for role, dim in UNIT_DIMS[component] if dim == 0]
+        return torch.cat(parts, dim=1)
 
     @property
     def parameter_names(self) -> set[str]:

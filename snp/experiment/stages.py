@@ -150,7 +150,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         sparsity=run.sparsity,
         token_masks={"text": lambda batch: batch.text_BL, "fusion": lambda batch: dense.fused_tokens(batch.text_BL)},
         across=lambda tensor: ranks.across(tensor)[0],
-        **own_passes(dense, phase),
+        **own_passes(dense, phase, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
     )
     session = method.start(problem)
 
@@ -209,11 +209,16 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def own_passes(model: nn.Module, phase: Phase) -> dict[str, Any]:
+def own_passes(
+    model: nn.Module, phase: Phase, where: Callable[[], str] = lambda: "a held-out batch"
+) -> dict[str, Any]:
     """How a method's own batches pass the model, as fields of its Problem.
 
     In smaller parts than those of weight steps, with activations computed again where they are computed again there.
     Several processes have the same batches, and pass a part of each.
+
+    Args:
+        where: names the batch in the InputError that all processes raise where its loss is not finite.
     """
     plain = inference_loss(model)
 
@@ -221,12 +226,17 @@ def own_passes(model: nn.Module, phase: Phase) -> dict[str, Any]:
         with checkpointing(model, phase.checkpointing):
             return plain(batch, overrides)
 
-    return {
-        "loss": loss,
-        "parts": lambda batch: batch.in_parts_of(phase.own_part),
-        "share": ranks.part,
-        "total": ranks.added,
-    }
+    def total(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+        found = ranks.added(tensors, like)
+        if (value := found[0]) is not None and not value.isfinite():
+            problem = f"the model's loss is {float(value)}"
+            raise InputError(where(), problem, "see whether the weights that it began with are sound")
+        return found
+
+    def parts(batch: Batch) -> Iterator[Batch]:
+        return batch.in_parts_of(phase.own_part)
+
+    return {"loss": loss, "parts": parts, "share": ranks.part, "total": total}
 
 
 def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:

@@ -13,9 +13,9 @@ from snp.compression.tower import COMPONENTS, UNIT_DIMS, Block, Tower, packed
 from snp.sharing.structure import Geometry, Structure, Vectors
 
 
-def stacked(tower: Tower, component: str) -> Tensor:
-    """Live unit matrices of all layers (L, N, F): row (l, i) holds every parameter of share unit i of layer l."""
-    return torch.stack([block.units(component) for block in tower.blocks])
+def stacked(tower: Tower, component: str, layers: slice = slice(None)) -> Tensor:
+    """Live unit matrices of layers (L, N, F), by default of all: row (l, i) holds all parameters of share unit i of l."""
+    return torch.stack([block.units(component) for block in tower.blocks[layers]])
 
 
 def effective_parameters(structure: Structure) -> dict[str, Tensor]:
@@ -28,23 +28,17 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     pieces: dict[str, dict[int, Tensor]] = {}
     for c in COMPONENTS:
         for layers in g.groups:
-            towers = (g.donor, g.receiver)
-            # views taken now: in the backward pass these tensors themselves stand in for the weights
-            dense = [
-                [[view.detach() for view in block.unit_views(c)] for block in tower.blocks[layers]] for tower in towers
-            ]
-            made = checkpoint(_effective, structure, c, layers, dense, use_reentrant=False, preserve_rng_state=False)
-            for tower, units_LNF in zip(towers, made, strict=True):
+            made = checkpoint(_effective, structure, c, layers, use_reentrant=False, preserve_rng_state=False)
+            for tower, units_LNF in zip((g.donor, g.receiver), made, strict=True):
                 for block, units_NF in zip(tower.blocks[layers], units_LNF, strict=True):
                     for name, start, tensor in _tensors(block, c, units_NF):
                         pieces.setdefault(name, {})[start] = tensor
     return {name: packed(found) for name, found in pieces.items()}
 
 
-def _effective(
-    structure: Structure, component: str, layers: slice, dense: list[list[list[Tensor]]]
-) -> tuple[Tensor, Tensor]:
-    donor, receiver = (torch.stack([torch.cat(views, 1) for views in tower]) for tower in dense)
+def _effective(structure: Structure, component: str, layers: slice) -> tuple[Tensor, Tensor]:
+    towers = (structure.geometry.donor, structure.geometry.receiver)
+    donor, receiver = (stacked(tower, component, layers).detach() for tower in towers)
     return structure.effective(component, layers, donor, receiver)
 
 
@@ -53,7 +47,7 @@ def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[s
     parts = UNIT_DIMS[component]
     biased = [role for role, dim in parts if dim == 0]
     pieces = units_NF.split([block.d_model] * len(parts) + [1] * len(biased), 1)
-    for (role, dim), weight in zip(parts, pieces, strict=False):
+    for (role, dim), weight in zip(parts, pieces[: len(parts)], strict=True):
         yield block.ref(role).weight, block.ref(role).start, weight if dim == 0 else weight.T
     for role, bias in zip(biased, pieces[len(parts) :], strict=True):
         yield block.ref(role).bias, block.ref(role).start, bias.squeeze(1)

@@ -138,12 +138,13 @@ class Structure:
         Args:
             layers: those of the block, one of `Geometry.groups`.
         """
-        vectors = (self.keep, self.cross, self.blockwise)
-        keep, cross, blockwise = (v[component][layers, :, None] for v in vectors)
+        keep, cross, blockwise = (  # exact in any floating type: they are 0 or 1
+            v[component][layers, :, None].to(donor_LNF) for v in (self.keep, self.cross, self.blockwise)
+        )
         lent = cross[:1] * donor_LNF[:1] + (keep - cross)[:1] * receiver_LNF[:1]
         receiver = cross * donor_LNF
         receiver += (keep - cross - blockwise) * receiver_LNF  # in place: a block is what a step needs most memory for
-        takers = torch.arange(1, len(keep))
+        takers = torch.arange(1, len(keep), device=keep.device)
         return keep * donor_LNF, receiver.index_add_(0, takers, blockwise[1:] * lent)
 
     def plan(self, note: str = "") -> Plan:
