@@ -14,7 +14,7 @@ from snp.sharing.structure import Geometry, Structure, Vectors
 
 
 def stacked(tower: Tower, component: str, layers: slice = slice(None)) -> Tensor:
-    """Live unit matrices of layers (L, N, F), by default of all: row (l, i) holds all parameters of share unit i of l."""
+    """Live unit matrices of layers, by default all (L, N, F): row (l, i) holds all parameters of unit i of layer l."""
     return torch.stack([block.units(component) for block in tower.blocks[layers]])
 
 
