@@ -24,14 +24,14 @@ from snp.experiment.store import AnyRun, Store, mendable
 from snp.experiment.tables import TABLES, Row, find, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
-from snp.flags import App, registry
+from snp.flags import App, Named, registry
 from snp.terminal import lenient
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
 Format = Literal["markdown", "csv", "latex"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
-Out = Annotated[Path | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
+Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
 Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
 OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 
@@ -118,7 +118,7 @@ def reproduce(
     scale: Scale = "desk",
     data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
+    out: Annotated[Named | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
     workers: PositiveInt = 2,
     dry_run: bool = False,
     from_results: Annotated[
@@ -350,7 +350,7 @@ def figure(
     name: Annotated[
         str, tyro.conf.arg(help="figure1, tickets, scaling, or a table whose rows are drawn"), Positional
     ],
-    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
+    png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
     data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
     out: Out = None,
@@ -372,7 +372,7 @@ def figure(
 
 
 @app.command
-def readme(path: Annotated[Path, Positional] = Path("README.md"), check: bool = False) -> None:
+def readme(path: Annotated[Named, Positional] = Path("README.md"), check: bool = False) -> None:
     """Write the tables of a README anew from the committed results; with --check only say whether they are stale."""
     from snp.report.readme import rendered, update
 
@@ -389,11 +389,11 @@ def data(
     name: Annotated[Data | Published, tyro.conf.arg(help="check: a published benchmark; else drawn data"), Positional],
     scale: Scale = "desk",
     root: Annotated[
-        Path | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")
+        Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")
     ] = None,
-    source: Annotated[Path | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
-    png: Annotated[Path | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
-    data_root: Annotated[Path | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
+    source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
+    png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
+    data_root: Annotated[Named | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
     decode: Annotated[bool, tyro.conf.arg(help="check: read every picture to its end")] = True,
     workers: PositiveInt = 2,
 ) -> None:
@@ -439,12 +439,12 @@ def _check(name: Published, root: Path | None, decode: bool) -> None:
 
 @app.command
 def demo(
-    picture: Annotated[Path, tyro.conf.arg(help="any picture file"), Positional],
+    picture: Annotated[Named, tyro.conf.arg(help="any picture file"), Positional],
     text: Annotated[str, tyro.conf.arg(help="a phrase or a question; GLIP: class names, as 'dog. cup'"), Positional],
     checkpoint: Annotated[
-        tuple[Path, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
+        tuple[Named, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
     ] = (),
-    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
+    png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.experiment.demo import Checkpoint, draw, predict
@@ -462,7 +462,7 @@ def demo(
 
 @app.command
 def predictions(
-    png: Annotated[Path | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
+    png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
     scale: Scale = "desk",
     data: Data = "scenes",

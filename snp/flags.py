@@ -3,12 +3,15 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
-from pydantic import BaseModel, ValidationError, validate_call
+from pydantic import BaseModel, BeforeValidator, ValidationError, validate_call
 from tyro.constructors import (
     ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
@@ -23,9 +26,21 @@ PROBLEMS = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be {le} or less",
     "string_pattern_mismatch": "is not written as it should be",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
 }
 """Of a value, in pydantic's kinds of errors; the others are said as pydantic says them."""
 registry = ConstructorRegistry()
+
+
+def _said(value: object) -> object:
+    if value == "":  # as of a shell's variable that is not set: Path("") would be the working folder
+        raise ValueError("is empty")
+    return value
+
+
+Named = Annotated[Path, BeforeValidator(_said)]
+"""A file or a folder that has a name."""
 
 
 class App(tyro.extras.SubcommandApp):
@@ -53,6 +68,21 @@ class App(tyro.extras.SubcommandApp):
             function(*values, **named)
 
         return super().command(checked)  # type: ignore[return-value]
+
+
+@registry.primitive_rule
+def _unread(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A number or a path as it is written: tyro would print its errors itself, so it is read with the others."""
+    kind = info.type
+    if kind not in (int, float, Path):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=lambda texts: texts[0],
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @registry.struct_rule

@@ -31,7 +31,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (RUN, "--seed", "4294967296", "must be less than 4294967296"),
     (RUN, "--keep", "nan", "must lie in (0, 1], got nan"),
     (RUN, "--keep", "inf", "must lie in (0, 1], got inf"),
+    (RUN, "--keep", "half", "must be a number, got half"),
     (RUN, "--steps", "0", "must be more than 0, got 0"),
+    (RUN, "--steps", "x", "must be a whole number, got x"),
+    (RUN, "--steps", "1.5", "must be a whole number, got 1.5"),
+    (RUN, "--workers", "nan", "must be a whole number, got nan"),
+    (RUN, "--seed", "x", "must be a whole number, got x"),
+    (RUN, "--out", "", "is empty"),
+    (RUN, "--data-root", "", "is empty"),
+    (("data", "make", "scenes"), "--root", "", "is empty"),
     (RUN, "--steps", "-5", "must be more than 0, got -5"),
     (RUN, "--batch", "4", "goes with --steps"),
     (RUN, "--device", "foo", "must be cpu or cuda, got foo"),
@@ -100,5 +108,4 @@ def test_a_folder_that_cannot_be_one_is_one_line(capsys: pytest.CaptureFixture[s
         with pytest.raises(SystemExit) as exit:
             main([*command, "--out", str(tmp_path / "file"), *(("--cluster", "local") if command is LAUNCH else ())])
         last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert exit.value.code == 2 and last.startswith(f"snp: {tmp_path / 'file'}"), last
-        assert "a file is where a folder should be" in last
+        assert exit.value.code == 2 and last == f"snp: --out {tmp_path / 'file'}: is no folder (name one, or a new one)"

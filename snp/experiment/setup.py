@@ -19,6 +19,7 @@ from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
 from snp.experiment.spec import Compress, Finetune, Pretrain, explain
+from snp.flags import Named
 
 
 def data_home() -> Path:
@@ -53,7 +54,7 @@ class Setup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
-    data_root: Path | None = Field(None, description="folder of the published benchmarks (paper scale)")
+    data_root: Named | None = Field(None, description="folder of the published benchmarks (paper scale)")
     vision_weights: str | None = Field(None, description="of the dense vision tower: a file, or timm's name of a model")
     text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
