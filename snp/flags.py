@@ -114,4 +114,5 @@ def _refused(function: Callable[..., None], error: ValidationError) -> InputErro
         name = within[0]
         mend = type(group).model_fields[str(name)].description or ""
     problem = PROBLEMS.get(first["type"], first["msg"].removeprefix("Value error, ")).format(**first.get("ctx", {}))
-    return InputError(f"--{str(name).replace('_', '-')}", f"{problem}, got {first['input']}", mend)
+    got = "''" if first["input"] == "" else first["input"]
+    return InputError(f"--{str(name).replace('_', '-')}", f"{problem}, got {got}", mend)

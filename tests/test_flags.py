@@ -34,6 +34,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (RUN, "--keep", "half", "must be a number, got half"),
     (RUN, "--steps", "0", "must be more than 0, got 0"),
     (RUN, "--steps", "x", "must be a whole number, got x"),
+    (RUN, "--steps", "", "must be a whole number, got ''"),
     (RUN, "--steps", "1.5", "must be a whole number, got 1.5"),
     (RUN, "--workers", "nan", "must be a whole number, got nan"),
     (RUN, "--seed", "x", "must be a whole number, got x"),
