@@ -62,6 +62,13 @@ def paper_trial(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site of docs/ in .site; dead links and undocumented names fail. -- serve shows it while it is written."""
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # on what becomes of MkDocs: nothing that a build needs to say
+    python(session, "-m", "mkdocs", *(session.posargs or ("build", "--quiet")))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff over everything, mypy over the compression interface."""
     python(session, "-m", "ruff", "check", ".")

@@ -348,7 +348,7 @@ def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", 
 @app.command
 def figure(
     name: Annotated[
-        str, tyro.conf.arg(help="figure1, tickets, scaling, or a table whose rows are drawn"), Positional
+        str, tyro.conf.arg(help="method, figure1, tickets, scaling, or a table whose rows are drawn"), Positional
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: Scale = "desk",
@@ -360,6 +360,9 @@ def figure(
     from snp.report.figures import limits
     from snp.report.table import markdown
 
+    if name == "method":
+        print(import_module("snp.report.method").picture(png or _new("method.png")))
+        return
     if name == "scaling":
         if out or data or scale != "desk":
             raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
@@ -372,15 +375,24 @@ def figure(
 
 
 @app.command
-def readme(path: Annotated[Named, Positional] = Path("README.md"), check: bool = False) -> None:
-    """Write the tables of a README anew from the committed results; with --check only say whether they are stale."""
-    from snp.report.readme import rendered, update
+def readme(
+    page: Annotated[
+        tuple[Named, ...], tyro.conf.arg(help="default: README.md, slurm/README.md and docs/*.md"), Positional
+    ] = (),
+    check: Annotated[bool, tyro.conf.arg(help="only say which are stale")] = False,
+) -> None:
+    """Write the tables of README and docs anew from the committed results."""
+    from snp.report.readme import pages, rendered, update
 
     store = Store.at("desk")
-    if not check:
+    chosen = page or pages(Path())
+    if not chosen:
+        raise InputError(Path().resolve(), "holds no page with a part to render", "name one, as README.md")
+    stale = [path for path in chosen if rendered(text := read_text(path), store, path) != text] if check else []
+    if stale:
+        raise InputError(", ".join(map(str, stale)), "not what the results say", "run `snp readme`")
+    for path in () if check else chosen:
         print(f"{path}: {'rewritten' if update(path, store) else 'up to date'}")
-    elif rendered(text := read_text(path), store, path) != text:
-        raise InputError(path, "its tables are not what the results say", "run `snp readme`")
 
 
 @app.command

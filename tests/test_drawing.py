@@ -20,7 +20,7 @@ from pathlib import Path
 from snp.data.show import sample_page
 from snp.experiment.demo import Prediction, Seen, draw
 from snp.experiment.store import Store
-from snp.report import figures, scaling
+from snp.report import figures, method, scaling
 
 made, data = Path(sys.argv[1]), Path(sys.argv[2])
 photo = min((data / "images").rglob("*.png"))
@@ -29,6 +29,7 @@ drawn = [
     sample_page(data, made / "samples.png", n=4),
     draw([("dense", photo, "a $red$ star", said), ("snp", photo, "a star", said)], made / "demo.png"),
     scaling.figure(scaling.MEASURED, made / "scaling.png"),
+    method.picture(made / "method.png"),
     figures.figure("figure1", Store.at("desk"), "desk", "scenes", made / "figure1.png"),
     figures.figure("tickets", Store.at("desk"), "desk", "scenes", made / "tickets.png"),
 ]

@@ -16,7 +16,6 @@ from snp.experiment.tables import TABLES, Row, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
-from snp.report.readme import rendered
 from snp.report.statistics import estimate, points, reach
 from snp.report.table import Format, compare, reproduction, table
 
@@ -370,11 +369,6 @@ def test_the_mode_of_a_method_that_has_several_stands_under_the_table(store: Sto
     assert "- multiflow: in its corrected mode\n" in table("table1", store, "desk", "scenes")
 
 
-def test_the_readme_shows_what_the_committed_results_say() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert rendered(text, Store.at("desk")) == text, "run `snp readme`"
-
-
 def test_answers_that_see_no_picture_stand_below_the_dense_row(store: Store) -> None:
     dense = next(row for row in rows("table2", "desk") if row.name == "dense" and row.data == "scenes")
     store.save(dense.compress(0), MANIFEST, cost(dense))
@@ -385,8 +379,3 @@ def test_answers_that_see_no_picture_stand_below_the_dense_row(store: Store) -> 
     _, _, first, second, *_ = (text for text in table("table2", store, "desk", "scenes").splitlines() if "|" in text)
     assert [cell.strip() for cell in first.split("|")[3:5]] == ["81.0", "80.0"]
     assert [cell.strip() for cell in second.split("|")[1:5]] == ["majority answer", "sees no picture", "37.0", ""]
-
-
-def test_slurms_readme_shows_what_was_counted_and_measured() -> None:
-    text = (Path(__file__).parents[1] / "slurm" / "README.md").read_text(encoding="utf-8")
-    assert rendered(text, Store.at("desk")) == text, "run `snp readme slurm/README.md`"

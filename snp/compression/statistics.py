@@ -36,7 +36,8 @@ def input_energy(
     Args:
         model: seen in eval mode; left as it was.
         groups: modality -> names of weights [out, in] of nn.Linear or of torch's self-attention.
-        batches, forward: every batch is handed to `forward` once.
+        batches: what is passed over.
+        forward: is handed every batch once.
         token_masks: modality, name of a weight, or pattern of names (fnmatch) -> which of the tokens that these maps
             see count, in inputs [B, L, in]. A name goes before patterns, the longest of them first, and these before
             the modality: a map of the text's group that sees the image has another mask, or none. [ours: the public

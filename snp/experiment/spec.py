@@ -61,7 +61,7 @@ class Spec(BaseModel):
 class Pretrain(Spec):
     """A dense model: trained once per data set and scale; every other run starts from it.
 
-    Args:
+    Attributes:
         parent: the dense model whose towers it starts from; none for random ones, or weights of the user's.
     """
 
@@ -86,7 +86,7 @@ def dense(scale: Scale, data: Data, model: Model = "mdetr") -> Pretrain:
 class Compress(Spec):
     """The dense model compressed in continued pre-training, to a size given in one of two ways.
 
-    Args:
+    Attributes:
         options: those that the row names; what a row does not name is left to the method's defaults.
         keep: share of ALL parameters to remain; or
         sparsity: share of the prunable weights to zero: the linear maps of both towers and of the fusion.

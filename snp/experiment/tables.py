@@ -30,13 +30,14 @@ PRUNABLE = "the prunable weights"
 class Row(BaseModel):
     """A row of a table: one method on one data set at one size, over seeds.
 
-    Args:
+    Attributes:
         model: which of the two grounding models.
         keep: share of ALL parameters that remains; or
         sparsity: share of the prunable weights that is zero.
         task: the benchmark it is compressed on; none for the pre-training mixture.
         recovery: whether continued pre-training follows, or goes with, the compression.
-        group: the share that is removed, in per cent. of: what it is a share of.
+        group: the share that is removed, in per cent.
+        of: what it is a share of.
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
     """

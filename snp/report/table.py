@@ -136,7 +136,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             delta = estimate(over_benchmarks(measured.difference(row, dense[data])))
             line["Δ dense"] = "" if row.method == DENSE else points(delta)
             shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
-            line |= {head: _share(cost[name].mean()) for head, name in shares.items()}
+            line |= {head: share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)
             lines += [
                 {"method": f"{name.replace('_', ' ')} answer", "kind": "sees no picture"}
@@ -232,7 +232,8 @@ def _quoted(rows: list[Row]) -> str:
     return quoted({benchmark for row in rows for benchmark in row.benchmarks}, {row.method for row in rows})
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
+    """A share as per cent, empty where there is none."""
     return "" if pd.isna(value) else f"{100 * value:.1f}%"
 
 

@@ -1,0 +1,70 @@
+"""The headline: a few methods on one line each, with what they lose and what they save."""
+
+import pandas as pd
+
+from snp.errors import InputError
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.spec import Data, Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, Row, select
+from snp.report.frame import Measured, over_benchmarks, unmeasured
+from snp.report.statistics import estimate, points
+from snp.report.table import markdown, share
+
+METHODS = (DENSE, "snp", "upop", "magnitude-structured-uniform", "cross-modal", "multiflow", "lottery")
+
+
+def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
+    """A line for each of `METHODS` among the rows of a table, as markdown.
+
+    What is lost: points of the main figure below the dense row, in each group of sizes, mean over splits and then over
+    benchmarks, paired over seeds, with its 95% interval. Stored and arithmetic: shares of the dense model in the first
+    group. A size that a method does not reach is said below the table.
+
+    Raises:
+        InputError: no such table, no rows on this data set, or no result of any.
+    """
+    rows = select(name, scale, data)
+    measured = Measured(rows, store)
+    if measured.empty:
+        raise unmeasured(f"{name} on {data}", name, store, scale)
+    dense = next((row for row in rows if row.method == DENSE), None)
+    if dense is None:
+        raise InputError(name, "has no dense row", "a headline compares with it, as in table1")
+    groups = list(dict.fromkeys(row.group for row in rows))
+    found = {(row.name, row.group): row for row in rows}
+    lines, notes = [], []
+    for method in METHODS:
+        sizes = {group: found[method, group] for group in groups if (method, group) in found}
+        if not sizes:
+            continue
+        first = next(iter(sizes.values()))
+        cost = measured.cost(first)
+        line = {"method": f"**{method}**" if method == "snp" else method, "kind": "".join(cost.kind[:1])}
+        for group in groups:
+            line[f"{group} removed"] = _lost(measured, sizes.get(group), dense)
+        stored, arithmetic = share(cost.stored_ratio.mean()), share(cost.flops_ratio.mean())
+        lines.append(line | {f"stored at {groups[0]}": stored, f"arithmetic at {groups[0]}": arithmetic})
+        notes += [_short(measured, row) for row in sizes.values()]
+    metric, whole = ABOUT[dense.benchmarks[0]].shown[0], _score(measured, dense)
+    about = f"Change of {metric} in points against the dense model ({whole}%), mean over the benchmarks of a size"
+    said = f"{about}, with its 95% interval over seeds. {''.join(notes)}".rstrip()
+    return f"{markdown(pd.DataFrame(lines))}\n{said}\n"
+
+
+def _lost(measured: Measured, row: Row | None, dense: Row) -> str:
+    if row is None or row.method == DENSE:
+        return ""
+    return points(estimate(over_benchmarks(measured.difference(row, dense)))) or "missing"
+
+
+def _score(measured: Measured, row: Row) -> str:
+    return f"{over_benchmarks(measured.main(row)).mean():.1f}"
+
+
+def _short(measured: Measured, row: Row) -> str:
+    """One sentence where a method stores clearly more than it was asked to."""
+    stored = measured.cost(row).nonzero_ratio.mean()
+    if row.keep is None or pd.isna(stored) or stored < 1.01 * row.keep:
+        return ""
+    return f"{row.name} cannot remove {row.group}: {share(stored)} remain. "
