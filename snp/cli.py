@@ -17,19 +17,20 @@ from tyro.conf import Positional
 
 from snp.errors import InputError
 from snp.experiment import stopping
+from snp.experiment.labels import find, present
 from snp.experiment.resources import Resources
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Data, Model, Scale, Seed, dense
 from snp.experiment.store import AnyRun, Store, mendable
-from snp.experiment.tables import TABLES, Row, find, select
+from snp.experiment.tables import TABLES, Row, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
 from snp.flags import App, Named, registry
-from snp.terminal import lenient
+from snp.terminal import lenient, progress
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
-Format = Literal["markdown", "csv", "latex"]
+Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
 Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
@@ -91,6 +92,9 @@ def run(
     seed: Annotated[tuple[Seed, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
     scale: Scale = "desk",
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
+    option: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")
+    ] = (),
     out: Out = None,
     workers: PositiveInt = 2,
     dry_run: bool = False,
@@ -104,8 +108,12 @@ def run(
         raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
     if keep is not None and (tables := TABLES.keys() & {*row}):
         raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
+    if option and (tables := TABLES.keys() & {*row}):
+        raise InputError("--option", f"does not go with a whole table ({min(tables)})", "name a row")
     chosen = [
-        found for name in row for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep)])
+        found
+        for name in row
+        for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep, option)])
     ]
     _heeded(setup, {found.data for found in chosen})
     store = _store(scale, out, setup)
@@ -126,7 +134,6 @@ def reproduce(
     ] = False,
 ) -> None:
     """Run the main rows of a table's first group afresh, one seed; print them beside the committed ones."""
-    from snp.report.table import reproduction
     from snp.report.table import table as render
 
     committed = Store.at(scale)
@@ -144,16 +151,7 @@ def reproduce(
         for row in of_data
         if row.main and (row.group, row.data) == (of_data[0].group, of_data[0].data)
     ]
-    store = Store(out or Path(".reproduce") / scale, base=committed)
-    if dry_run:
-        _run(chosen, (seed,), store, workers, dry_run)
-        return
-    from snp import ranks
-
-    with ranks.together():
-        _run(chosen, (seed,), store, workers, dry_run)
-        if ranks.rank() == 0:
-            print(reproduction(table, chosen, store, committed, scale), end="")
+    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run)
 
 
 @app.command
@@ -276,8 +274,6 @@ def pretrain(
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
-    from tqdm import tqdm
-
     from snp import ranks
 
     data = data or rows_of("table1", scale)[0].data
@@ -292,7 +288,7 @@ def pretrain(
             runner.make_data([spec], setup)
             total = runner.captions(spec, setup)
             look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
-            with tqdm(total=total, desc=spec.name, **look) as bar:
+            with progress(total=total, desc=spec.name, **look) as bar:
                 import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
         if first:
             print(f"done: {store.folder(spec)}")
@@ -325,16 +321,46 @@ def methods() -> None:
 
 @app.command
 def table(
-    table: Table,
+    table: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="one table, as table1, or labels of rows; none: all runs that are in --out"),
+        Positional,
+    ] = (),
     scale: Scale = "desk",
     data: Data | None = None,
-    format: Format = "markdown",
+    format: Format = "text",
     out: Out = None,
 ) -> None:
-    """Print a table from results alone: readable markdown, every metric as csv, or latex."""
-    from snp.report.table import table as render
+    """Print a table from results alone: fitted to the terminal, or in a format that holds all of it."""
+    from snp.report.frame import Measured, unmeasured
+    from snp.report.table import render
+    from snp.report.table import table as of_table
 
-    print(render(table, _results(scale, out), scale, data, format), end="")
+    store = _results(scale, out)
+    if len(table) == 1 and table[0] in TABLES:
+        print(of_table(table[0], store, scale, data, format), end="")
+        return
+    if not table and out is None:
+        raise InputError("snp table", "names no table", f"one of {', '.join(TABLES)}; or --out: all runs in a folder")
+    wanted = [_present(name, scale, store) for name in table] if table else present(store)
+    chosen = [row for row in wanted if data in (None, row.data)]
+    if (measured := Measured(chosen, store)).empty:
+        raise unmeasured(", ".join(table) or "any row", table[0] if table else "table1", store, scale)
+    print(render(measured, format), end="")
+
+
+@app.command
+def compare(
+    row: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60"), Positional],
+    other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
+    scale: Scale = "desk",
+    out: Out = None,
+) -> None:
+    """Print how two rows differ on every split: in points, paired over the seeds that both have."""
+    from snp.report.compare import compare as compared
+
+    store = _results(scale, out)
+    print(compared(_present(row, scale, store), _present(other, scale, store), store, scale), end="")
 
 
 @app.command
@@ -568,6 +594,11 @@ def _results(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  
     return store
 
 
+def _present(label: str, scale: Scale, store: Store) -> Row:
+    """The row of a label, with the seeds and benchmarks that are in the store, planned or not."""
+    return next((row for row in present(store) if row.label == label), None) or find(label, scale)
+
+
 def _run(
     rows: list[Row],
     seeds: tuple[int, ...] | None,
@@ -576,13 +607,22 @@ def _run(
     dry_run: bool,
     setup: Setup = Setup(),  # noqa: B008 - frozen
 ) -> None:
-    from snp.experiment.runner import run_rows
+    """Run what is missing, and say what was found; or only say what is missing."""
+    from snp.experiment.runner import planned, run_rows
 
-    todo = run_rows(rows, seeds, store, workers=workers, dry_run=dry_run, setup=setup)
-    for spec in todo if dry_run else ():
-        print(f"{store.state(spec):10}  {spec.slug}")
-    if dry_run and not todo:
-        print("nothing to do: all runs are done")
+    if dry_run:
+        todo = planned(rows, seeds, store)
+        print("\n".join(f"{store.state(spec):10}  {spec.slug}" for spec in todo) or "nothing to do: all runs are done")
+        return
+    from snp import ranks
+    from snp.report.ending import ending
+
+    with ranks.together():
+        run_rows(rows, seeds, store, workers=workers, setup=setup)
+        if ranks.rank() == 0 and store.trial is None:
+            scale = rows[0].scale
+            ran = [row if seeds is None else row.model_copy(update={"seeds": seeds}) for row in rows]
+            print(f"\n{ending(ran, store, Store.at(scale), scale)}", end="")
 
 
 def _states(row: Row, store: Store) -> list[str]:

@@ -1,10 +1,15 @@
-"""Printing where the output's encoding lacks a character: in plain letters instead of an error."""
+"""What is printed suits where it goes: signs that an encoding lacks in plain letters, progress in lines in a log."""
 
 import codecs
 import io
 import sys
 import unicodedata
+from typing import Any
 
+from tqdm import tqdm
+
+SECONDS = 60
+"""Between two lines of progress where no terminal shows a bar."""
 SIGNS = {
     "Δ": "delta", "±": "+-", "≥": ">=", "≤": "<=", "×": "x", "µ": "u", "→": "->", "·": "|",
     "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"',
@@ -31,3 +36,31 @@ def lenient() -> None:
     codecs.register_error(_PLAIN, plain)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors=_PLAIN)
+
+
+class _Lines(tqdm):
+    """Progress in lines of their own, one a minute: for logs, where a bar would leave all its states."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        calm = {"mininterval": SECONDS, "maxinterval": SECONDS, "leave": True, "ncols": 100}
+        super().__init__(*values, **named | calm)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """One line; nothing before there is any progress."""
+        if self.n:
+            self.fp.write(f"{msg or self}\n")
+            self.fp.flush()
+        return True
+
+    def clear(self, *values: Any, **named: Any) -> None:
+        """Lines stay."""
+
+    def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+        """Shown with the next line."""
+        super().set_description(desc, refresh=False)
+
+
+def progress(*values: Any, **named: Any) -> tqdm:
+    """tqdm's bar in a terminal, with the time that is left; else a line a minute, and one at the end."""
+    shown = named.pop("file", None) or sys.stderr
+    return (tqdm if shown.isatty() else _Lines)(*values, file=shown, **named)

@@ -13,10 +13,10 @@ import torch
 
 from snp.errors import InputError
 from snp.experiment import loop, stages
+from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import find
 
 ROW = find("scenes/snp@60", "smoke")
 PRETRAIN, COMPRESS, FINETUNE = ROW.pretrain, ROW.compress(0), ROW.finetune(0, "refcoco")

@@ -14,8 +14,9 @@ from synthetic import MANIFEST, cost, fill
 from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.jobs import live, records, statuses
+from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import TABLES, find, rows
+from snp.experiment.tables import TABLES, rows
 from snp.report.readme import rendered
 
 HERE = Path(__file__).parents[1]

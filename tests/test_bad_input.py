@@ -21,8 +21,8 @@ from snp.cli import main
 from snp.data.dataset import read_image
 from snp.errors import InputError
 from snp.experiment import stages
+from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import find
 
 ROW = find("scenes/snp@60", "smoke")
 

@@ -11,8 +11,9 @@ from synthetic import fill
 from snp.cli import main
 from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
+from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import find, rows
+from snp.experiment.tables import rows
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from torchvision.ops import box_iou
 from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.demo import OVERLAP, Checkpoint, predict
+from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
-from snp.experiment.tables import find
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from synthetic import MANIFEST, cost
 
 from snp.errors import InputError
 from snp.experiment import stages
+from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Busy, Store
-from snp.experiment.tables import find
 
 NEVER = 1e9
 KEPT = (*MODEL_FILES, "trained.pt")

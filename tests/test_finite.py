@@ -26,12 +26,12 @@ from snp.data.dataset import Batch
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.experiment import saved, stages
+from snp.experiment.labels import find
 from snp.experiment.loop import Loop
 from snp.experiment.recipes import Phase
 from snp.experiment.setup import Setup
 from snp.experiment.spec import Pretrain, dense
 from snp.experiment.store import Store
-from snp.experiment.tables import find
 from snp.files import not_finite, write_json
 from snp.models.glip import Detection
 from snp.models.mdetr import TOWERS

@@ -30,6 +30,7 @@ from snp.experiment.jobs import (
     records,
     statuses,
 )
+from snp.experiment.labels import find
 from snp.experiment.launch import Array, Launch, arrays, resources
 from snp.experiment.manifest import code_state
 from snp.experiment.owner import Owner
@@ -38,7 +39,7 @@ from snp.experiment.runner import planned
 from snp.experiment.setup import Setup
 from snp.experiment.snapshot import freeze
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, find, rows
+from snp.experiment.tables import Row, rows
 from snp.experiment.work import Place
 
 SNP, OMP = find("scenes/snp@60", "smoke"), find("scenes/magnitude@60", "smoke")

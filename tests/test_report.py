@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -14,10 +15,11 @@ from snp.experiment.spec import Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, Row, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
+from snp.report.ending import ending
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
 from snp.report.statistics import estimate, points, reach
-from snp.report.table import Format, compare, reproduction, table
+from snp.report.table import Format, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
 
@@ -297,20 +299,54 @@ def test_each_claim_compares_the_rows_it_speaks_of(store: Store) -> None:
     assert outcome("T", "3 points") == ("+9.5", "holds")
 
 
-def test_a_reproduction_stands_beside_the_committed_results(store: Store, tmp_path: Path) -> None:
+def test_a_run_ends_with_what_it_found_beside_dense_and_the_committed_results(store: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here")
     mine = [row(name).model_copy(update={"seeds": (0,)}) for name in ("dense", "snp", "magnitude")]
     fill(here, mine[0], [0.90])
     fill(here, mine[1], [0.875])
-    lines = compare(mine, here, select("table1", "desk"), store).splitlines()
-    cells = [[cell.strip() for cell in text.replace("\\|", "/").split("|")[1:-1]] for text in lines[2:5]]
-    assert cells[0] == ["dense", *["90.0 / 91.0 ±1.0"] * 8, "0.00"]
-    assert cells[1] == ["snp", *["87.5 / 89.0 ±1.0"] * 8, "0.50"]
-    assert cells[2] == ["magnitude (missing)", *["missing / missing"] * 8, ""]
-    text = reproduction("table1", mine, here, store, "desk")
-    assert "tested on the committed results" in text and "35-40% of all parameters" in text
-    nothing = Store(tmp_path / "nothing")
-    assert "tested on this run" in reproduction("table1", mine, here, nothing, "desk")
+    text = ending(mine, here, store, "desk")
+    first, second, third = (line.split() for line in text.splitlines()[5:8])
+    assert first == ["dense", "90.0", "90.0", "90.0", "90.0", "0.0"]
+    assert second == ["snp", "87.5", "87.5", "87.5", "-2.5", "88.0", "0.5"]
+    assert third == ["magnitude", "missing", "missing", "missing"]
+    assert f"runs: {here.root} (8.0 minutes of one thread)" in text
+    assert f"next: snp table scenes/dense@100 scenes/snp@60 scenes/magnitude@60 --out {here.root}" in text
+    assert max(map(len, text.splitlines()[:8])) <= 80
+
+
+def test_without_a_dense_model_of_its_own_a_run_stands_beside_the_committed_one(store: Store, tmp_path: Path) -> None:
+    here = Store(tmp_path / "here")
+    mine = row("snp").model_copy(update={"seeds": (0,), "keep": 0.5})
+    fill(here, mine, [0.875])
+    text = ending([mine], here, store, "desk")
+    assert ["snp", "87.5", "87.5", "87.5", "-2.5"] in [line.split() for line in text.splitlines()]
+
+
+def test_at_smoke_scale_a_run_says_that_figures_mean_nothing(tmp_path: Path) -> None:
+    (dense, *_) = rows("table1", "smoke")
+    fill(Store(tmp_path), dense, [0.5])
+    assert "figures mean nothing" in ending([dense], Store(tmp_path), Store(tmp_path / "none"), "smoke")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 240])
+def test_a_table_keeps_within_the_terminal_and_says_what_has_no_room(
+    store: Store, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = table("table1", store, "desk", "scenes", "text")
+    assert max(map(len, text.splitlines())) <= columns
+    shown = text.split("no room for:")[0]
+    assert all(head in shown for head in ("method", "dense", "stored")) and "random-structured" in shown
+    assert ("no room for" in text) == (columns < 240)
+    assert "towers" in text
+
+
+def test_html_and_json_hold_what_markdown_and_csv_do(store: Store) -> None:
+    records = json.loads(table("table1", store, "desk", "scenes", "json"))
+    lines = long(store)
+    assert [record["label"] for record in records] == [line["label"] for line in lines]
+    page = table("table1", store, "desk", "scenes", "html")
+    assert page.count("<table") == 2 and "89.0 ±1.0" in page
 
 
 def test_the_figure_is_a_png_with_the_same_bytes_twice(store: Store, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from synthetic import fill
 
+from snp.experiment.labels import find
 from snp.experiment.runner import planned
 from snp.experiment.store import Store
-from snp.experiment.tables import find
 
 ROW = find("scenes/snp@60", "desk")
 

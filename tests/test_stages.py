@@ -7,8 +7,8 @@ import torch
 
 from snp.errors import InputError
 from snp.experiment import saved, stages
+from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import find
 from snp.models.mdetr import MDETR
 
 

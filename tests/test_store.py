@@ -16,10 +16,10 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment.jobs import statuses
+from snp.experiment.labels import find
 from snp.experiment.manifest import git_state, manifest
 from snp.experiment.owner import Owner
 from snp.experiment.store import CURVE_POINTS, Busy, Store
-from snp.experiment.tables import find
 from snp.processes import mark
 
 ROW = find("scenes/snp@60", "smoke")

@@ -3,7 +3,8 @@
 import pytest
 
 from snp.errors import InputError
-from snp.experiment.tables import TABLES, find, rows, table1
+from snp.experiment.labels import find
+from snp.experiment.tables import TABLES, rows, table1
 
 DESK = table1("desk")
 

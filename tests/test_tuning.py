@@ -6,9 +6,10 @@ import pytest
 
 from snp.experiment import saved, stages
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.labels import find
 from snp.experiment.spec import dense
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import Row, find, rows
+from snp.experiment.tables import Row, rows
 from snp.report.table import table
 
 

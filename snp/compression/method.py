@@ -183,9 +183,8 @@ class Method(ABC):
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             known = ", ".join(self.Options.model_fields) or "none"
-            raise InputError(
-                f"{self.name}.{field}", first["msg"], f"options of {self.name}: {known}"
-            ) from None
+            problem = "is no option of it" if first["type"] == "extra_forbidden" else first["msg"]
+            raise InputError(f"{self.name}.{field}", problem, f"options of {self.name}: {known}") from None
 
     @classmethod
     def modes(cls) -> tuple[str, ...]:

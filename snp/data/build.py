@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from snp.data import annotations, folder, taskfiles
 from snp.data.annotations import Box, Entry, Span
@@ -23,6 +22,7 @@ from snp.data.questions import TYPES, Question, ask
 from snp.errors import InputError
 from snp.files import write_json
 from snp.processes import pool
+from snp.terminal import progress
 
 BENCHMARKS = {
     "refcoco": ("train", "val", "testA", "testB"),
@@ -99,7 +99,7 @@ def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, wo
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
     pictures: dict[str, list[Picture]] = defaultdict(list)
     with (
-        tqdm(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar,
+        progress(total=sum(counts.values()), desc=f"drawing {generator.name}", unit="picture") as bar,
         _work(jobs, workers) as drawn,
     ):
         for job, made in zip(jobs, drawn, strict=True):

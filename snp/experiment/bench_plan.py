@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from snp.experiment.jobs import Job, keep, statuses
+from snp.experiment.labels import find
 from snp.experiment.launch import Launch, arrays, resources
 from snp.experiment.resources import Resources
 from snp.experiment.runner import planned
 from snp.experiment.setup import Setup
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, find
+from snp.experiment.tables import Row
 from snp.experiment.work import Place
 
 ROWS, RUNS = 500, 500

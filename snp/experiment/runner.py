@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from tqdm import tqdm
-
 from snp.experiment import stopping
 from snp.experiment.setup import Setup
 from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
 from snp.processes import Workers, pool
+from snp.terminal import progress
 
 
 def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
@@ -55,7 +54,6 @@ def run_rows(
     seeds: Sequence[int] | None,
     store: Store,
     workers: int = 2,
-    dry_run: bool = False,
     setup: Setup = Setup(),  # noqa: B008 - frozen
 ) -> list[AnyRun]:
     """Do all runs of `rows` that are not done, `workers` at a time with one compute thread each.
@@ -66,14 +64,12 @@ def run_rows(
     Where torchrun or srun has started several processes, they do every run together, one run after the other.
 
     Returns:
-        The runs that were (or with `dry_run` would be) done.
+        The runs that were done.
 
     Raises:
         Stopped: by a signal; what was under way has saved its state.
         Busy: at the end, where some runs were being done by others; all the rest are done.
     """
-    if dry_run:
-        return planned(rows, seeds, store)
     from snp import ranks
 
     with ranks.together():
@@ -102,7 +98,7 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
     total, first = sum(captions(run, setup) for run in todo), ranks.rank() == 0
     elsewhere, left = list[Busy](), set[AnyRun]()
     look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "dynamic_ncols": True, "disable": not first}
-    with stopping.catching(), tqdm(total=total, **look) as bar:
+    with stopping.catching(), progress(total=total, **look) as bar:
         for run in todo:
             if left.intersection(run.parents()):
                 left.add(run)
@@ -125,7 +121,7 @@ def _apart(todo: list[AnyRun], store: Store, workers: int, setup: Setup) -> list
     waiting, running, elsewhere = list(todo), dict[Future[Any], AnyRun](), list[Busy]()
     with (
         stopping.catching(),
-        tqdm(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
+        progress(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
         pool(workers, _start, counter) as processes,
         stopping.held(),  # by the time a signal is looked at, every process is known
     ):

@@ -1,7 +1,6 @@
 """Which rows a table has: pure functions from a scale to rows, each row a value that knows its runs."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from pydantic import BaseModel, ConfigDict
 
@@ -70,6 +69,11 @@ class Row(BaseModel):
         others = [name for name in self.benchmarks if ABOUT[name].task != "expressions"]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
+    def sized(self, keep: float) -> "Row":
+        """The same with another share of all parameters to keep."""
+        size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
+        return self.model_copy(update=size | {"main": False})
+
     @property
     def heading(self) -> str:
         """What its group is about, as `40% of all parameters removed`."""
@@ -133,20 +137,20 @@ def table1(scale: Scale) -> list[Row]:
     Stamps (at desk scale only): one seed, the most telling methods at 40%. Smoke scale: 40% alone, as its towers are
     less than 60% of all parameters.
     """
-    data, seeds = _data(scale), _seeds(scale)
+    data, seeds = home_of(scale), _seeds(scale)
     rows = [
-        _row(scale, data, name, keep=0.6, seeds=seeds, main=name in MAIN,
+        make(scale, data, name, keep=0.6, seeds=seeds, main=name in MAIN,
              benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",))
         for name in (*MAIN, *SWITCHES)
     ]  # fmt: skip
     rows += [
-        _row(scale, data, name, keep=0.4, seeds=seeds, main=name in MAIN)
+        make(scale, data, name, keep=0.4, seeds=seeds, main=name in MAIN)
         for name in (*MAIN, *SWITCHES)
         # dense stands above; learned sharing alone cannot reach 60%
         if name not in (DENSE, "snp-cross-only") and scale != "smoke"
     ]
     if scale == "desk":
-        rows += [_row(scale, "stamps", name, keep=0.6, benchmarks=EXPRESSIONS, main=True) for name in STAMPS]
+        rows += [make(scale, "stamps", name, keep=0.6, benchmarks=EXPRESSIONS, main=True) for name in STAMPS]
     return rows
 
 
@@ -158,12 +162,12 @@ def table1b(scale: Scale) -> list[Row]:
     """
     seeds = _seeds(scale)
     sizes = (0.63, 0.75, 0.9)
-    data = _data(scale)
-    whole = _row(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
+    data = home_of(scale)
+    whole = make(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
     return [
         whole.model_copy(update={"group": _of_weights(sizes[0])}),
         *(
-            _row(scale, data, name, sparsity=sparsity, main=True, recovery=False,
+            make(scale, data, name, sparsity=sparsity, main=True, recovery=False,
                  seeds=seeds if name in FAMILY_FIRST else seeds[:1])
             for sparsity in sizes
             for name in FAMILY
@@ -188,9 +192,9 @@ def table4(scale: Scale) -> list[Row]:
 
 def _of_task(scale: Scale, benchmark: Benchmark, model: Model = "mdetr") -> list[Row]:
     """Dense, snp and its most telling rivals on one benchmark: three seeds on scenes, one on stamps."""
-    sets = {_data(scale): _seeds(scale)} | ({"stamps": (0,)} if scale == "desk" else {})
+    sets = {home_of(scale): _seeds(scale)} | ({"stamps": (0,)} if scale == "desk" else {})
     return [
-        _row(scale, data, name, keep=0.6, model=model, seeds=seeds, benchmarks=(benchmark,), main=True)
+        make(scale, data, name, keep=0.6, model=model, seeds=seeds, benchmarks=(benchmark,), main=True)
         for data, seeds in sets.items()
         for name in TASK_ROWS
     ]
@@ -204,7 +208,7 @@ def figure1(scale: Scale) -> list[Row]:
     names = dict.fromkeys([*MAIN, *FAMILY])
     del names["omp"]  # it is called magnitude among the main rows
     return [
-        _row(scale, _data(scale), name, keep=keep, main=True)
+        make(scale, home_of(scale), name, keep=keep, main=True)
         for keep in (0.8, 0.6, 0.5, 0.4, 0.3)
         for name in names
         if name != DENSE or keep == 0.8
@@ -216,12 +220,12 @@ def tickets(scale: Scale) -> list[Row]:
 
     One seed; tickets of pre-training and of chance on two benchmarks of scenes, those of a task on their own one.
     """
-    data = _data(scale)
-    rows = [_row(scale, data, DENSE, sparsity=0.5, benchmarks=EXPRESSIONS[:2])]
+    data = home_of(scale)
+    rows = [make(scale, data, DENSE, sparsity=0.5, benchmarks=EXPRESSIONS[:2])]
     for sparsity in (0.5, 0.6, 0.7, 0.8, 0.9):
-        rows.append(_row(scale, data, "task-ticket", sparsity=sparsity, task="refcoco"))
+        rows.append(make(scale, data, "task-ticket", sparsity=sparsity, task="refcoco"))
         rows += [
-            _row(scale, data, name, sparsity=sparsity, benchmarks=EXPRESSIONS[:2])
+            make(scale, data, name, sparsity=sparsity, benchmarks=EXPRESSIONS[:2])
             for name in ("universal-ticket", "random-ticket")
         ]
     return rows
@@ -262,31 +266,7 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
     return chosen
 
 
-def find(label: str, scale: Scale, keep: float | None = None) -> Row:
-    """The row with this label in any table; `keep` replaces its size: `scenes/snp` with 0.5 is a row too.
-
-    Raises:
-        InputError: no such row (with near matches), or `keep` outside (0, 1].
-    """
-    if keep is not None and not 0 < keep <= 1:
-        raise InputError(
-            "--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep"
-        )
-    known = [row for table in TABLES.values() for row in table(scale)]
-    extra = [_row(scale, _data(scale), name, keep=0.9, benchmarks=EXPRESSIONS) for name in EXTRA]
-    family = label.split("@")[0]
-    for row in [*known, *extra]:
-        if row.label == label or (keep is not None and row.label.split("@")[0] == family):
-            if keep is None:
-                return row
-            size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
-            return row.model_copy(update=size | {"main": False})
-    near = get_close_matches(label, [row.label for row in [*known, *extra]], n=3, cutoff=0.5)
-    mend = f"near: {', '.join(near)}" if near else "see `snp rows table1`"
-    raise InputError(label, f"no such row at scale {scale}", mend)
-
-
-def _data(scale: Scale) -> Data:
+def home_of(scale: Scale) -> Data:
     """What the rows of a scale are about, first of all."""
     return "real" if scale == "paper" else "scenes"
 
@@ -295,7 +275,7 @@ def _seeds(scale: Scale) -> tuple[int, ...]:
     return (0, 1, 2) if scale == "desk" else (0,)
 
 
-def _row(
+def make(
     scale: Scale,
     data: Data,
     name: str,
@@ -309,6 +289,7 @@ def _row(
     main: bool = False,
     recovery: bool = True,
 ) -> Row:
+    """A row by its name, which is that of a method or of one with options, in the group of its size."""
     method, options = ALIASES.get(name, (name, {}))
     whole = {"keep": 1.0} if name == DENSE and recovery else {"keep": keep, "sparsity": sparsity, "task": task}
     return Row(

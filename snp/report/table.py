@@ -1,6 +1,8 @@
-"""A table for readers: markdown, LaTeX or CSV, from results alone; equal results give equal bytes."""
+"""A table for readers, in several formats, from results alone; equal results give equal bytes."""
 
 from collections.abc import Iterator
+from html import escape
+from textwrap import fill
 from typing import Literal
 
 import pandas as pd
@@ -10,12 +12,13 @@ from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
-from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, subtract, unmeasured
+from snp.report.fitted import fitted, width
+from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, unmeasured
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
 
-Format = Literal["markdown", "csv", "latex"]
+Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
 SHARES = {
     "stored": "stored_ratio",
     "non-zero": "nonzero_ratio",
@@ -40,7 +43,7 @@ def table(
         store: where the results are.
         scale: smoke, desk or paper.
         data: one data set; None stands for all.
-        format: markdown (with claims and published figures), csv (every metric, long form) or latex.
+        format: as in `render`.
 
     Raises:
         InputError: no such table, no rows for this data set, an unreadable result, or no result at all.
@@ -48,10 +51,30 @@ def table(
     measured = Measured(select(name, scale, data), store)
     if measured.empty:
         raise unmeasured(name if data is None else f"{name} on {data}", name, store, scale)
-    if format == "csv":
-        return csv(summary(measured))
-    if format == "latex":
-        return "\n".join(_latex(frame, title) for title, frame, _ in _parts(measured))
+    return render(measured, format)
+
+
+def render(measured: Measured, format: Format = "markdown") -> str:
+    """Measured rows as text.
+
+    Args:
+        format: text (the main tables, fitted to the terminal), markdown (with claims and published figures), csv and
+            json (every metric, long form), latex or html (the main tables).
+    """
+    parts = list(_parts(measured))
+    match format:
+        case "csv":
+            return csv(summary(measured))
+        case "json":
+            return summary(measured).to_json(orient="records", indent=1, force_ascii=False) + "\n"
+        case "latex":
+            return "\n".join(_latex(frame, title) for title, frame, _ in parts)
+        case "html":
+            tables = [(escape(title), frame.to_html(index=False, border=0)) for title, frame, _ in parts]
+            return "".join(f"<h3>{title}</h3>\n{frame}\n" for title, frame in tables)
+        case "text":
+            tables = [f"{fitted(frame, title, width())}{notes.lstrip()}" for title, frame, notes in parts]
+            return "\n".join([*tables, fill(_legend(measured.rows), width()) + "\n"])
     return "\n".join(
         [
             *_main(measured),
@@ -66,46 +89,6 @@ def table(
 def brief(name: str, store: Store, scale: Scale, data: Data | None = None) -> str:
     """The main tables of `table` alone, as markdown."""
     return "\n".join(_main(Measured(select(name, scale, data), store)))
-
-
-def reproduction(name: str, rows: list[Row], store: Store, committed: Store, scale: Scale) -> str:
-    """What a reproduction prints: its rows beside the committed ones, then the claims and published figures.
-
-    Claims need several seeds, so they are tested on the committed results where there are any.
-    """
-    known = Measured(select(name, scale), committed)
-    measured, where = (
-        (Measured(rows, store), "this run") if known.scores.empty else (known, "the committed results")
-    )
-    return "\n".join(
-        [
-            f"### {name}, {scale} scale: this run beside the committed results\n",
-            compare(rows, store, known.rows, committed),
-            *_tested(measured, f"### What the paper claims, tested on {where}\n"),
-            "### Published figures\n",
-            _quoted(rows),
-        ]
-    )
-
-
-def compare(new: list[Row], new_store: Store, committed: list[Row], committed_store: Store) -> str:
-    """A reproduction beside the committed results, as markdown: every cell is `here | committed`.
-
-    The last column is the largest difference in points between equal seeds of both, over all splits.
-    """
-    here, there = Measured(new, new_store), Measured(committed, committed_store)
-    lines = []
-    for row in new:
-        ours, theirs = here.shown(row), there.shown(row)
-        found, known = estimates(ours), estimates(theirs)
-        line = {"method": _title(row, ours)}
-        for key in _columns([row]):
-            line[_head(*key)] = f"{_cell(found, key, 'missing')} \\| {_cell(known, key, 'missing')}"
-        gap = subtract(here.main(row), there.main(row)).abs().max().max()
-        line["same seed, largest gap"] = _number(gap, 2)
-        lines.append(line)
-    text = markdown(pd.DataFrame(lines).fillna(""))
-    return f"{text}\n{_explained(new)} in per cent: this run | committed results.\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -133,8 +116,9 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             line = {"method": _title(row, values), "kind": "".join(cost.kind[:1])}
             for key in _columns(members):
                 line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
-            delta = estimate(over_benchmarks(measured.difference(row, dense[data])))
-            line["Δ dense"] = "" if row.method == DENSE else points(delta)
+            whole = dense.get(data)
+            known = whole is not None and row.method != DENSE
+            line["Δ dense"] = points(estimate(over_benchmarks(measured.difference(row, whole)))) if known else ""
             shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
             line |= {head: share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)

@@ -12,13 +12,14 @@ import torch
 from cluster import ELEMENTS, NODES, REPOSITORY, Cluster
 
 from snp.experiment.jobs import Status, array_limit, cancel, launch_folder, records, statuses
+from snp.experiment.labels import find
 from snp.experiment.launch import Array, Launch
 from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.setup import Setup
 from snp.experiment.snapshot import freeze
 from snp.experiment.spec import dense
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import find, rows
+from snp.experiment.tables import rows
 from snp.experiment.work import Place
 
 LONG = Setup(steps=20, batch=32)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from snp.data import annotations, tasks
 from snp.data.annotations import Entry
 from snp.data.fields import noted
@@ -17,6 +15,7 @@ from snp.data.sources.images import FOLDERS, Images, looked_at, places
 from snp.data.sources.layout import NEEDS, PUBLISHED, find, home, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
+from snp.terminal import progress
 
 Level = Literal["ok", "warning", "error"]
 SHOWN = 3
@@ -226,7 +225,7 @@ def _pictures(
         yield Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}")
     bad = list[Finding]()
     if decode:
-        looked = tqdm(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
+        looked = progress(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
         for (name, path), seen in zip(paths.items(), looked, strict=True):
             if isinstance(seen, InputError):
                 bad.append(Finding("error", seen.where, seen.problem, seen.mend))

@@ -1,0 +1,142 @@
+"""Rows by their labels: those of tables, any method at any size with any options, and those of a folder of runs."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import get_args
+
+from snp.compression.aliases import ALIASES, Options
+from snp.errors import InputError
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Model, Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make
+
+LABEL = re.compile(
+    r"(?P<data>\w+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?))?(?::(?P<task>\w+))?"
+)
+_FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
+
+
+def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[str] = ()) -> Row:
+    """The row that a label names: that of a table, or any registered method at any size.
+
+    Args:
+        label: `DATA/METHOD@SIZE`, with `,option=value` behind the method and `:BENCHMARK` behind the size, if any. A
+            size is per cent of all parameters to keep, or with an s of the prunable weights to zero.
+        keep: replaces the size: `scenes/snp` with 0.5 is a row too.
+        options: more of `option=value`.
+
+    Raises:
+        InputError: no such row or method (with near ones), an option that it does not have (with those that it has), or
+            a size outside (0, 1].
+    """
+    if keep is not None and not 0 < keep <= 1:
+        raise InputError("--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep")
+    known = [row for table in TABLES.values() for row in table(scale)]
+    known += [make(scale, home_of(scale), name, keep=0.9, benchmarks=EXPRESSIONS) for name in EXTRA]
+    family = label.split("@")[0]
+    for row in known if not options else ():
+        if row.label == label or (keep is not None and row.label.split("@")[0] == family):
+            return row if keep is None else row.sized(keep)
+    return _free(label, scale, keep, options, [row.label for row in known])
+
+
+def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], known: list[str]) -> Row:
+    """A row that stands in no table."""
+    near = get_close_matches(label, known, n=3, cutoff=0.5)
+    mend = f"near: {', '.join(near)}" if near else _FORM
+    unknown = InputError(label, f"no such row at scale {scale}", mend)
+    parts = LABEL.fullmatch(label)
+    allowed = ("real",) if scale == "paper" else [name for name in get_args(Data) if name != "real"]
+    if parts is None or parts["data"] not in allowed or (keep is None and parts["size"] is None):
+        raise unknown
+    if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
+        raise unknown
+    given = dict(_option(text) for text in [*parts["options"].split(",")[1:], *more])
+    name = parts["name"]
+    from snp.compression.registry import get, methods  # loads torch, which rows of tables do not need
+
+    if name not in methods() and name not in ALIASES:
+        raise unknown
+    method, preset = ALIASES.get(name, (name, {}))
+    get(name, **given)
+    fields = methods()[method].Options.model_fields
+    other = {key: value for key, value in given.items() if value != fields[key].default}
+    size = {"keep": keep}
+    if keep is None:
+        share = float(parts["size"].lstrip("s")) / 100
+        size = {"sparsity": share} if parts["size"].startswith("s") else {"keep": share}
+    if not 0 <= size.get("sparsity", 0) < 1 or not 0 < size.get("keep", 1) <= 1:
+        raise InputError(label, "its size must be more than 0%, and at most 100% to keep or less to zero", _FORM)
+    benchmark: Benchmark = parts["task"] or "refcoco"
+    model: Model = "glip" if benchmark == "coco" else "mdetr"
+    named = ",".join([name, *(f"{key}={_text(value)}" for key, value in sorted(other.items()))])
+    row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), recovery="keep" in size, **size)
+    return row.model_copy(update={"name": named, "options": preset | other})
+
+
+def _option(text: str) -> tuple[str, bool | int | float | str]:
+    """A name and its value: true, false and numbers are read as JSON has them, the rest is text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise InputError(f"--option {text}", "is no option", "write name=value, as block=4")
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, found if isinstance(found, bool | int | float) else value
+
+
+def _text(value: bool | int | float | str) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def present(store: Store) -> list[Row]:
+    """The rows that the runs of a folder are of, planned or not, each with the seeds and benchmarks that are there.
+
+    Raises:
+        InputError: runs of several scales, which have no table in common.
+    """
+    runs = [result.run for result in store.results()]
+    compressions = [run for run in runs if isinstance(run, Compress)]
+    compressions += [run.parent for run in runs if isinstance(run, Finetune)]
+    scales = {run.scale for run in compressions}
+    if len(scales) > 1:
+        raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
+    return [_row_of(members, runs) for members in _alike(compressions)]
+
+
+def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
+    """Compressions that differ by their seed alone, the dense model first."""
+    found: dict[Compress, dict[Compress, None]] = {}
+    for run in compressions:
+        found.setdefault(run.model_copy(update={"seed": 0}), {})[run] = None
+    order = sorted(found, key=lambda run: (run.data, run.model, run.method != DENSE))
+    return [sorted(found[run], key=lambda run: run.seed) for run in order]
+
+
+def _row_of(members: list[Compress], runs: list[object]) -> Row:
+    first = members[0]
+    tuned = [run for run in runs if isinstance(run, Finetune) and run.parent in members]
+    benchmarks = tuple(name for name in ABOUT if name in {run.benchmark for run in tuned})
+    size = {"keep": first.keep} if first.sparsity is None else {"sparsity": first.sparsity}
+    name = _name(first.method, first.options)
+    row = make(
+        first.scale, first.data, name.split(",")[0], model=first.model, benchmarks=benchmarks,
+        seeds=tuple(run.seed for run in members), recovery=first.recovery, task=first.task, **size,
+    )  # fmt: skip
+    return row.model_copy(update={"name": name, "method": first.method, "options": first.options, "keep": first.keep})
+
+
+def _name(method: str, options: Options) -> str:
+    """The shortest name of a method with options: an alias where one stands for some of them."""
+    fitting = [
+        (alias, preset)
+        for alias, (of, preset) in ALIASES.items()
+        if of == method and preset and preset.items() <= options.items()
+    ]
+    alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(method, {}))
+    rest = {key: value for key, value in sorted(options.items()) if key not in preset}
+    return ",".join([alias, *(f"{key}={_text(value)}" for key, value in rest.items())])

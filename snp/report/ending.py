@@ -1,0 +1,73 @@
+"""What a run found, said when it ends: scores beside dense and committed ones, minutes, and what is next."""
+
+import shlex
+
+import pandas as pd
+
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.spec import Scale
+from snp.experiment.store import Store
+from snp.experiment.tables import DENSE, Row
+from snp.report.fitted import fitted, width
+from snp.report.frame import Measured, over_benchmarks, subtract
+from snp.report.statistics import signed
+
+SMOKE = "At smoke scale figures mean nothing: they show that everything runs."
+LABELS = 3
+"""Rows that the next command names; of more it is about all that there is."""
+
+
+def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str:
+    """A line for each row, as text fitted to the terminal.
+
+    For every benchmark the main figure, mean over splits and over the seeds of the row; the difference to the dense
+    model over the same seeds; what the committed results have for them, with the largest gap on any split; minutes of
+    its runs.
+
+    Args:
+        rows: with the seeds that were run.
+        store: where they are; its dense model, or else the committed one, is compared with.
+    """
+    wanted = list({row.label: row for row in [*map(_dense, rows), *rows]}.values())
+    here, there = Measured(wanted, store), Measured(wanted, committed)
+    lines = []
+    for row in rows:
+        ours, theirs = here.main(row), there.main(row)
+        line = {"row": row.name if len({row.name for row in rows}) == len(rows) else row.label}
+        for benchmark in row.benchmarks:
+            line[ABOUT[benchmark].title] = _mean(ours[ours.index.get_level_values("benchmark") == benchmark])
+        whole = here.main(_dense(row))
+        gap = subtract(ours, there.main(_dense(row)) if whole.empty else whole)
+        line["Δ dense"] = "" if row.method == DENSE or gap.empty else signed(over_benchmarks(gap).mean())
+        known = subtract(ours, theirs)
+        if not known.empty:
+            line["committed"] = _mean(theirs.loc[known.index, known.columns])
+            line["largest gap"] = f"{known.abs().max().max():.1f}"
+        lines.append(line)
+    frame = pd.DataFrame(lines).fillna("")
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    title = f"What they found, in per cent (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}):"
+    labels = [row.label for row in rows] if len(rows) <= LABELS else []
+    where = store.options(scale)
+    next_one = f"snp table {' '.join(map(shlex.quote, labels))}".rstrip() + where
+    minutes = sum(_minutes(row, store) for row in rows)
+    said = [fitted(frame, title, width()), f"runs: {store.root} ({minutes:.1f} minutes of one thread)"]
+    said += [f"next: {next_one}"] if labels or " --out" in where else []
+    return "\n".join([*said, *([SMOKE] if scale == "smoke" else [])]) + "\n"
+
+
+def _dense(row: Row) -> Row:
+    """The dense model on the same benchmarks, after the same phases."""
+    size = {"keep": 1.0, "sparsity": None} if row.recovery else {"keep": None, "sparsity": 0.0}
+    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, **size})
+
+
+def _mean(values: pd.DataFrame) -> str:
+    """Over splits, then benchmarks, then seeds."""
+    return "missing" if values.empty else f"{over_benchmarks(values).mean():.1f}"
+
+
+def _minutes(row: Row, store: Store) -> float:
+    """Of the runs of a row that are there, without the dense model that it starts from."""
+    runs = [run for seed in row.seeds for run in row.runs(seed) if run.kind != "pretrain"]
+    return sum((result.manifest.get("wall_seconds") or 0) / 60 for run in runs if (result := store.find(run)))

@@ -1,0 +1,57 @@
+"""Tables for a terminal: as many columns as its width has room for, the most telling ones first."""
+
+import shutil
+from textwrap import fill
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+LAST = ("kind", "FLOPs", "sparsity", "non-zero", "towers")
+"""Columns that go first where there is no room, the last of these before the others."""
+BETWEEN = 3
+"""Blanks and line between two columns."""
+FIRST = ("method", "row", "Δ dense", "stored")
+"""Columns that stay."""
+
+
+def width() -> int:
+    """Characters in a line of the terminal; 80 where there is none, or what COLUMNS says."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def fitted(frame: pd.DataFrame, title: str, columns: int) -> str:
+    """A frame of texts within so many columns, and a line with the names of what had no room.
+
+    Columns stand in their own order; `FIRST` have room before the others, `LAST` after them.
+    """
+    names = list(frame.columns)
+    first = [name for name in names if name in FIRST or name == names[0]]
+    middle = [name for name in names if name not in (*first, *LAST)]
+    last = [name for name in LAST if name in names]
+    room, chosen = columns - 2, []
+    for name in [*first, *middle, *last]:
+        needed = max(map(len, [*_head(name).splitlines(), *frame[name].astype(str)])) + BETWEEN
+        if name in first or needed <= room:
+            chosen.append(name)
+            room -= needed
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in names:
+        if name in chosen:
+            left = name in ("kind", names[0])
+            grid.add_column(_head(name), justify="left" if left else "right", overflow="fold")
+    for line in frame[[name for name in names if name in chosen]].itertuples(index=False):
+        grid.add_row(*map(str, line))
+    console = Console(width=columns, highlight=False, color_system=None)
+    with console.capture() as text:
+        console.print(grid)
+    lines = "\n".join(line.rstrip() for line in text.get().splitlines()).strip("\n")
+    missing = [name for name in names if name not in chosen]
+    left_out = fill(f"no room for: {', '.join(missing)}", columns)
+    return f"{title}\n\n{lines}\n" + (f"\n{left_out}\n" if missing else "")
+
+
+def _head(name: str) -> str:
+    """A head in lines of a word each, unless it is short."""
+    return name.replace(" ", "\n") if len(name) > 8 else name

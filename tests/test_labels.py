@@ -1,0 +1,95 @@
+"""Rows that stand in no table: any method at any size with any options; and those that a folder of runs holds."""
+
+from pathlib import Path
+
+import pytest
+from synthetic import fill
+
+from snp.cli import main
+from snp.errors import InputError
+from snp.experiment.labels import find, present
+from snp.experiment.store import Store
+from snp.experiment.tables import TABLES, rows
+
+
+def test_any_method_at_any_size_is_a_row() -> None:
+    row = find("scenes/lamp@55", "smoke")
+    assert (row.label, row.method, row.keep, row.sparsity, row.group) == ("scenes/lamp@55", "lamp", 0.55, None, "45%")
+    assert row.benchmarks == ("refcoco",) and row.recovery
+    weights = find("stamps/snip@s62.5:gqa", "desk")
+    assert (weights.label, weights.sparsity, weights.keep) == ("stamps/snip@s62.5:gqa", 0.625, None)
+    assert weights.group == "62.5%" and weights.of == "the prunable weights" and not weights.recovery
+    assert find("scenes/magnitude@35:coco", "desk").model == "glip"
+    assert find("scenes/upop", "desk", keep=0.35).keep == 0.35
+
+
+def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:
+    row = find("scenes/snp@55", "smoke", options=("block=4", "every=8", "track=true"))
+    assert row.label == "scenes/snp,block=4@55" and row.options == {"block": 4}
+    assert find(row.label, "smoke") == row
+    assert find("scenes/snp-prune-only,lam=8@55", "smoke").options == {"cross": False, "blockwise": False, "lam": 8}
+    assert find("scenes/snp,block=2@60", "desk").compress(0) == find("scenes/snp@60", "desk").compress(0)
+
+
+@pytest.mark.parametrize(("label", "options", "problem"), [
+    ("scenes/snb@55", (), r"no such row at scale desk \(near: .*scenes/snip@"),
+    ("scenes/snp", (), "no such row"),
+    ("nowhere/snp@55", (), "no such row"),
+    ("real/snp@55", (), "no such row"),
+    ("scenes/snp@55:refcoco+", (), "no such row"),
+    ("scenes/lamp@0", (), "its size must be more than 0%"),
+    ("scenes/lamp@s100", (), "its size must be"),
+    ("scenes/lamp@101", (), "its size must be"),
+    ("scenes/snp@55", ("blok=4",), r"snp.blok: is no option of it \(options of snp: prune, cross"),
+    ("scenes/snp@55", ("block=x",), "snp.block: .*integer"),
+    ("scenes/snp@55", ("block",), r"--option block: is no option \(write name=value"),
+    ("scenes/snp-prune-only@55", ("cross=true",), "snp-prune-only.cross: is False by this name"),
+])  # fmt: skip
+def test_what_a_label_may_not_be(label: str, options: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        find(label, "desk", options=options)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_rows_of_a_table_are_found_again_in_its_results(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    planned = rows(name, "smoke")[:6]
+    for row in planned:
+        for seed in row.seeds:
+            store.save(row.compress(seed), {}, _cost())
+    found = {row.compress(seed): row.name for row in present(store) for seed in row.seeds}
+    wanted = {row.compress(seed) for row in planned for seed in row.seeds}
+    assert found.keys() == wanted
+
+
+def _cost() -> dict[str, object]:
+    return {"kind": "structured", "stored_params": 1, "stored_ratio": 1.0, "tower_ratio": 1.0, "nonzero_ratio": 1.0,
+            "flops_ratio": 1.0, "projection_gap": 0.0, "seconds": 1.0, "session_seconds": 0.0, "note": ""}  # fmt: skip
+
+
+def test_a_table_shows_what_is_there_planned_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "runs"
+    store = Store(out)
+    lone = find("scenes/snp,block=4@55", "smoke").model_copy(update={"seeds": (7,)})
+    dense = find("scenes/dense@100", "smoke").model_copy(update={"seeds": (7,), "benchmarks": ("refcoco",)})
+    fill(store, lone, [0.81], kind="joint")
+    fill(store, dense, [0.9])
+    main(["table", "--out", str(out)])
+    shown = capsys.readouterr().out
+    assert "snp,block=4" in shown and "81.0" in shown and "-9.0" in shown and "missing" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    main(["table", "scenes/snp,block=4@55", "--out", str(out), "--format", "json"])
+    assert '"label":"scenes\\/snp,block=4@55"' in capsys.readouterr().out
+    main(["compare", "scenes/snp,block=4@55", "scenes/dense@100", "--out", str(out)])
+    assert "seeds 7" in (shown := capsys.readouterr().out) and "-9.0" in shown
+    with pytest.raises(SystemExit):
+        main(["table", "scenes/upop@55", "--out", str(out)])
+    assert "holds no results of scenes/upop@55" in capsys.readouterr().err
+
+
+def test_runs_of_two_scales_have_no_table_in_common(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for scale in ("smoke", "desk"):
+        fill(store, find("scenes/snp@60", scale), [0.8])
+    with pytest.raises(InputError, match="holds runs of several scales"):
+        present(store)
