@@ -45,6 +45,8 @@ def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[
 
 def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], known: list[str]) -> Row:
     """A row that stands in no table."""
+    if "/" not in label:
+        raise InputError(label, "no such table, and no label of a row", f"tables: {', '.join(TABLES)}; else {_FORM}")
     near = get_close_matches(label, known, n=3, cutoff=0.5)
     mend = f"near: {', '.join(near)}" if near else _FORM
     unknown = InputError(label, f"no such row at scale {scale}", mend)
