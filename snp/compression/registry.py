@@ -1,9 +1,10 @@
-"""All methods by name. A new method is one file, one `@register`, and one line in ENTRIES."""
+"""All methods by name. A new method is one file, one `@register`, and one line in ENTRIES, or a plugin."""
 
 import difflib
 from importlib import import_module
 from typing import Any, TypeVar
 
+from snp.compression import plugins
 from snp.compression.aliases import ALIASES
 from snp.compression.method import Method
 from snp.errors import InputError
@@ -38,9 +39,10 @@ def register(cls: M) -> M:
 
 
 def methods() -> dict[str, type[Method]]:
-    """{name: class} of every method, in the order of ENTRIES, whatever was imported first."""
+    """{name: class} of every method, in the order of ENTRIES, whatever was imported first; those of plugins last."""
     for module in ENTRIES:
         import_module(module)
+    plugins.load()
     order = {module: place for place, module in enumerate(ENTRIES)}
     return dict(sorted(_METHODS.items(), key=lambda item: order.get(item[1].__module__, len(order))))
 

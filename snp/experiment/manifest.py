@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snp.checkout import CODE
+from snp.compression import plugins
 from snp.experiment.setup import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.files import read_json
@@ -55,6 +56,7 @@ def manifest(
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
+        **({"plugins": found} if (found := plugins.load()) else {}),
         **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
     }
 
