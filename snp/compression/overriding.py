@@ -26,7 +26,7 @@ def overriding(model: nn.Module, overrides: Mapping[str, Tensor] | None, work: C
     For backward passes: layers that are computed again in them (activation checkpointing) meet what is in the model
     then, while functional_call puts the parameters back when its forward pass is done.
     """
-    # torch sets the ties of a module that stands in several places wrongly back: each weight is named once in each module
+    # torch sets the ties of a module that stands in several places wrongly back: a weight is named once in each module
     given = {id(model.get_parameter(name)): tensor for name, tensor in (overrides or {}).items()}
     named = {
         f"{path}.{name}": given[id(parameter)]
