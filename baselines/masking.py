@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -196,15 +196,24 @@ def stand_ins(problem: Problem, values: Mapping[str, Tensor]) -> Scores:
     return {name: value.detach().to(like[name], copy=True).requires_grad_() for name, value in values.items()}
 
 
-def gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Scores:
-    """Name -> gradient, in float32 or wider; InputError where none arrives or one is not finite."""
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+def gradients(
+    problem: Problem, batch: Any, leaves: Mapping[str, Tensor], make: Callable[[], dict[str, Tensor]] | None = None
+) -> Scores:
+    """Name -> gradient of a batch's loss, in float32 or wider; InputError where none arrives or one is not finite.
+
+    Args:
+        leaves: what stands in for the weights of these names, or
+        make: what it is made of.
+    """
+    _, found = problem.gradients(batch, make or (lambda: dict(leaves)), leaves.values())
+    checked = {}
     for name, gradient in zip(leaves, found, strict=True):
         if gradient is None:
             raise InputError(name, "no gradient reaches this weight", "leave it out of the groups")
         if not gradient.isfinite().all():
             raise InputError(name, "its gradient is not finite", "check the calibration batches")
-    return {name: wide(gradient) for name, gradient in zip(leaves, found, strict=True)}
+        checked[name] = wide(gradient)
+    return checked
 
 
 def impossible(problem: Problem, size: int, tensors: int) -> InputError:

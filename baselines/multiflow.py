@@ -1,6 +1,7 @@
 """MULTIFLOW: how much signal flows through a weight's two neurons; magnitudes share the budget out."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -43,9 +44,8 @@ class MULTIFLOW(Method):
     Options = ModeOptions
 
     def start(self, problem: Problem) -> Session:
-        energy = input_energy(
-            problem.model, problem.groups, problem.batches(), problem.run, problem.token_masks, self.official
-        )
+        parts = chain.from_iterable(map(problem.parts, problem.batches()))
+        energy = input_energy(problem.model, problem.groups, parts, problem.run, problem.token_masks, self.official)
         dense = weights(problem)
 
         def score(name: str) -> Tensor:

@@ -128,7 +128,7 @@ def quadratic(
                 counts.append(samples or _length(batch))
                 if not counts[-1]:
                     raise InputError("calibration", "a batch holds no tensor to count its samples by", "give `samples`")
-                for gradient in gradients(problem.loss(batch, dict(leaves)), leaves).values():
+                for gradient in gradients(problem, batch, leaves).values():
                     file.write(gradient.float().cpu().contiguous().numpy().tobytes())
         if not counts:
             raise InputError("calibration", "holds no batch", "give at least one")

@@ -35,7 +35,7 @@ def saliency(problem: Problem, values: dict[str, Tensor], official: bool = False
     count = 0
     with evaluating(problem.model):
         for batch in problem.batches():
-            for name, gradient in gradients(problem.loss(batch, dict(leaves)), leaves).items():
+            for name, gradient in gradients(problem, batch, leaves).items():
                 total[name] += gradient
             count += 1
     if not count:

@@ -1,9 +1,12 @@
 """TAMT: a mask that is trained on the pre-training task, the weights held."""
 
+from functools import partial
+
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from baselines.masking import gradients, lowest, plan_of, removals, weights
+from baselines.masking import Scores, gradients, lowest, plan_of, removals, weights
 from snp.compression.method import Decided, Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
@@ -44,12 +47,9 @@ class TAMT(Method):
         with evaluating(problem.model):
             for batch in problem.batches(self.options.rounds):
                 masks = lowest([score.detach() for score in scores.values()], count)
-                kept = {
-                    name: (dense[name] * (mask + (score - score.detach()))).to(kinds[name])
-                    for (name, score), mask in zip(scores.items(), masks, strict=True)
-                }
                 optimizer.zero_grad()
-                for name, gradient in gradients(problem.loss(batch, kept), scores).items():
+                kept = partial(masked, dense, scores, masks, kinds)
+                for name, gradient in gradients(problem, batch, scores, kept).items():
                     scores[name].grad = gradient
                 optimizer.step()
                 steps += 1
@@ -58,3 +58,15 @@ class TAMT(Method):
         found = {name: score.detach() for name, score in scores.items()}
         masks = lowest(list(found.values()), count)
         return Decided(plan_of(problem, dict(zip(dense, masks, strict=True))), lambda: found)
+
+
+def masked(dense: Scores, scores: Scores, masks: list[Tensor], kinds: dict[str, torch.dtype]) -> Scores:
+    """The weights where a mask keeps them, 0 elsewhere; the gradient of a score is that of its mask entry.
+
+    Args:
+        kinds: name -> the type of the model's own weight, in which they are given.
+    """
+    return {
+        name: (dense[name] * (mask + (score - score.detach()))).to(kinds[name])
+        for (name, score), mask in zip(scores.items(), masks, strict=True)
+    }

@@ -10,6 +10,7 @@
 #SBATCH --output=slurm-%x-%j.log
 # One seed of one row of Table 4: the GLIP-style model compressed, and fine-tuned on detection.
 #   sbatch --export=ALL,ROW=scenes/multiflow@60:coco,SEED=1 slurm/glip_coco.sh
-#   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/glip_coco.sh
+#   sbatch --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 --mem=256G --time=1-0 \
+#       --export=ALL,SCALE=paper,DATA_ROOT=... slurm/glip_coco.sh
 . "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
 start run "${ROW:-$DATA/snp@60:coco}" --seed "${SEED:-0}" --workers 1

@@ -8,7 +8,7 @@ is added up too, gradients included; nothing is averaged.
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from itertools import islice
@@ -244,9 +244,14 @@ def across(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors if size() == 1 else _Across.apply(*tensors)
 
 
-def summed(value: Tensor) -> Tensor:
-    """The sum over all processes; its gradient is that of this process's own term."""
-    return value if size() == 1 else _Summed.apply(value)
+def added(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+    """The sums of tensors, of the shapes of `like`, over all processes; None where no process has one."""
+    return list(tensors) if size() == 1 else _added(tensors, like)
+
+
+def part(batch: Any) -> Any:
+    """What this process does of a batch that all have: a whole one for one alone."""
+    return batch if size() == 1 else batch.part(*share())
 
 
 def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
@@ -263,26 +268,17 @@ class _Across(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """One sum for all, so that processes meet once even where a tensor has no gradient in some of them."""
-        tensors = ctx.saved_tensors
-        used = tensors[0].new_tensor([gradient is not None for gradient in gradients])
-        given = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, gradients, strict=True)]
-        flat = torch.cat([used, *(gradient.flatten() for gradient in given)])
-        dist.all_reduce(flat, group=_apart)
-        used, *pieces = flat.split([len(tensors), *(tensor.numel() for tensor in tensors)])
-        return tuple(
-            piece.view_as(tensor) if known else None
-            for tensor, piece, known in zip(tensors, pieces, used.tolist(), strict=True)
-        )
+        return tuple(_added(gradients, ctx.saved_tensors))
 
 
-class _Summed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        sum = value.clone()
-        dist.all_reduce(sum)
-        return sum
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
+def _added(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+    """One sum for all, so that processes meet once even where some of them lack a tensor or keep it elsewhere."""
+    used = like[0].new_tensor([tensor is not None for tensor in tensors])
+    given = [torch.zeros_like(t) if own is None else own for t, own in zip(like, tensors, strict=True)]
+    flat = torch.cat([used, *(tensor.flatten().to(used.device) for tensor in given)])
+    dist.all_reduce(flat, group=_apart)
+    used, *pieces = flat.split([len(like), *(tensor.numel() for tensor in like)])
+    return [
+        piece.view_as(tensor).to(tensor) if known else None
+        for tensor, piece, known in zip(like, pieces, used.tolist(), strict=True)
+    ]

@@ -160,6 +160,16 @@ def test_resources_are_those_of_scale_and_kind_but_for_what_the_row_or_the_user_
     assert given.slurm() | {"gpus_per_node": 4, "ntasks_per_node": 4, "time": 3600} == given.slurm()
 
 
+def test_rows_of_glip_at_paper_scale_ask_for_eight_gpus() -> None:
+    row = find("real/snp@60:coco", "paper")
+    for run in row.runs(0):
+        asked = row.resources(run).slurm()
+        assert (asked["gpus_per_node"], asked["ntasks_per_node"], asked["nodes"], asked["mem"]) == (8, 8, 1, "256G")
+    for other in (find("real/snp@60", "paper"), find("real/snp@60:gqa", "paper")):
+        assert all(other.resources(run).gpus == 1 for run in other.runs(0))
+    assert find("scenes/snp@60:coco", "desk").asks == Resources()
+
+
 @pytest.mark.parametrize(("time", "minutes"), [("90", 90), ("01:30:00", 90), ("30:01", 31), ("1-2", 1560)])
 def test_time_is_written_as_for_sbatch(time: str, minutes: int) -> None:
     assert Resources(time=time).minutes == minutes

@@ -251,17 +251,22 @@ def test_checkpointing_changes_neither_losses_nor_gradients(kind):
     assert passes == once, "it did not end with its block"
 
 
-def test_layers_are_not_computed_again_where_other_tensors_stand_in_for_their_weights(tmp_path):
-    """They would be computed with the weights themselves: UPop's masks, which stand in, would get wrong gradients."""
-    found = []
+def test_layers_are_computed_again_also_where_other_tensors_stand_in_for_their_weights(tmp_path):
+    """UPop's masks stand in: their gradients, and so the search, are to the bit those of layers computed once."""
+    found, counts = [], []
     for again in (False, True):
         torch.manual_seed(0)
-        dense = MDETR(PLAIN)
+        dense, passes = MDETR(PLAIN), []
+        for name, module in dense.named_modules():
+            if name.rpartition(".")[0] in LISTS["plain"]:
+                module.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
         session, held = snp_session(dense, 100, "upop")
-        phase = PHASE.model_copy(update=dict(steps=4, checkpointing=again))
-        loop(tmp_path / str(again), phase, dense, session=session, cursor=held, apply=lambda m, plan: m).run()
-        found.append(session.mask_E.grad)
-    assert torch.equal(*found) and found[0].count_nonzero() > 0
+        phase = PHASE.model_copy(update=dict(steps=4, accumulate=2, checkpointing=again))
+        trained = loop(tmp_path / str(again), phase, dense, session=session, cursor=held, apply=lambda m, plan: m).run()
+        found.append([session.mask_E.grad, *trained.parameters()])
+        counts.append(len(passes))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True)) and found[0][0].count_nonzero() > 0
+    assert counts[1] == 2 * counts[0]
 
 
 # -- going on ----------------------------------------------------------------------------------------------------------

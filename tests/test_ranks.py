@@ -7,6 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -218,7 +219,8 @@ def structures() -> tuple[list[bytes], list[bytes], list[float], list[list[float
     network = MDETR(PLAIN)
     towers = towers_of(network, TOWERS)
     held = Cursor(lambda start: map(batch_of, range(1000 + start, 2000)))
-    problem = Problem(network, towers, Budget.of(network, towers, 0.7), 20, stages.shared_loss(network), held)
+    budget = Budget.of(network, towers, 0.7)
+    problem = Problem(network, towers, budget, 20, heldout=held, **stages.own_passes(network, PHASE))
     session: Any = get("snp", every=1).start(problem)
     drawn, losses = [], []
     for step in range(6):
@@ -241,18 +243,21 @@ def test_all_processes_draw_the_same_structures_and_learn_the_same_hypernetwork(
         assert found == pytest.approx(expected, rel=1e-2, abs=1e-4)
 
 
-def slopes() -> tuple[float, list[bytes], bool]:
-    """Value and gradients of a held-out loss in the overrides, one of which only rank 0 uses and one nobody."""
-    a, b, c = (torch.full((2,), 1.0 + i, requires_grad=True) for i in range(3))
-    used, sometimes, _ = ranks.across(a, b, c)
+def slopes(through: bool) -> tuple[float, list[bytes], bool]:
+    """Value and gradients of a loss in tensors, one of which only rank 0 uses and one nobody."""
+    tensors = [torch.full((2,), 1.0 + i, requires_grad=True) for i in range(3)]
+    used, sometimes, _ = ranks.across(*tensors) if through else tensors
     own = (used * (1 + ranks.rank())).sum() + (sometimes.sum() if ranks.rank() == 0 else 0)
-    value = ranks.summed(own)
-    found = torch.autograd.grad(value, (a, b, c), allow_unused=True)
+    found = torch.autograd.grad(own, tensors, allow_unused=True)
+    (value,) = ranks.added([own.detach()], [own])
+    if not through:
+        found = ranks.added(found, tensors)
     return float(value), bits(found[:2]), found[2] is None
 
 
-def test_gradients_are_added_up_also_where_some_process_has_none(pair: Pair) -> None:
-    value, gradients, nothing = pair(slopes)[1]
+@pytest.mark.parametrize("through", [True, False])
+def test_gradients_are_added_up_also_where_some_process_has_none(through: bool, pair: Pair) -> None:
+    value, gradients, nothing = pair(slopes, through)[1]
     assert value == 2 + 4 + 4  # a = (1, 1) once and twice, b = (2, 2) once
     assert gradients == bits([torch.tensor([3.0, 3.0]), torch.ones(2)]) and nothing
 
@@ -303,7 +308,7 @@ def trained(folder: Path, stop_at: int | None) -> tuple[int, list[dict[str, Any]
     """Steps done, curve and weights; None where it was stopped, by a signal that rank 1 alone gets."""
     network = model("plain")
     session, held = snp_session(network, ALL.steps)
-    session.problem.loss = stages.shared_loss(network)
+    session.problem = replace(session.problem, **stages.own_passes(network, ALL))
     run = loop(folder, ALL, network, session=session, cursor=held, apply=lambda m, plan: apply(m, plan, TOWERS))
     run.stream = stream
     done = [0]
@@ -428,7 +433,8 @@ def test_processes_agree_on_flags_values_errors_and_shared_work(pair: Pair) -> N
 def test_one_process_is_all_there_is() -> None:
     assert ranks.share() == (0, 1) and ranks.any(True) and not ranks.any(False)
     tensor = torch.ones(2, requires_grad=True)
-    assert ranks.across(tensor)[0] is tensor and ranks.summed(tensor) is tensor
+    assert ranks.across(tensor)[0] is tensor and ranks.added([tensor, None], [tensor, tensor]) == [tensor, None]
+    assert ranks.part(batch := batch_of(0)) is batch
     module = nn.Linear(2, 2)
     assert ranks.parallel(module) is module
 

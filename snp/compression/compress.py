@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from snp.compression import arguments
 from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session, linear_weights, settle
+from snp.compression.overriding import overriding
 from snp.compression.registry import get
 from snp.compression.statistics import TokenMask
 from snp.compression.surgery import apply, copied, replaceable
@@ -129,27 +130,10 @@ def _budget(
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:
     """The user's loss as methods see it, with tensors in place of parameters."""
 
-    class Loss(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, batch: Any) -> Tensor:
-            if loss is None:
-                raise InputError("loss", "this method needs gradients", "give loss=lambda model, batch: ...")
-            return loss(self.model, batch)
-
-    module = Loss()
-    # torch sets the ties of a module that stands in several places wrongly back: each place of a weight is named here
-    places: dict[int, list[str]] = {}
-    for path, owner in module.named_modules():
-        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
-            places.setdefault(id(parameter), []).append(f"{path}.{name}")
-
     def functional(batch: Any, overrides: dict[str, Tensor] | None) -> Tensor:
-        given = (overrides or {}).items()
-        named = {place: tensor for name, tensor in given for place in places[id(model.get_parameter(name))]}
-        value: Any = torch.func.functional_call(module, named, (batch,), tie_weights=False)
+        if loss is None:
+            raise InputError("loss", "this method needs gradients", "give loss=lambda model, batch: ...")
+        value: Any = overriding(model, overrides, lambda: loss(model, batch))
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from snp.compression.budget import Budget
+from snp.compression.overriding import gradients_of
 from snp.compression.plan import Plan
 from snp.compression.statistics import TokenMask
 from snp.compression.tower import ROLES, Tower, iterate
@@ -19,6 +21,7 @@ from snp.errors import InputError
 Kind = Literal["dense", "structured", "unstructured", "shared", "joint"]
 Stage = Literal["one-shot", "calibration", "training"]
 CALIBRATION_BATCHES = 8
+Sums = list[Tensor | None]
 
 
 @dataclass
@@ -42,6 +45,10 @@ class Problem:
         calibration: any iterable of batches; by default `CALIBRATION_BATCHES` of `heldout`.
         across: what a method learns from the gradients of weight steps passes through it before it meets the weights,
             since a weight step may see only a part of a batch: the same tensor, with the gradient of the whole batch.
+        parts: batch -> parts of it that pass the model one after the other, for less memory. Their losses add up to
+            that of the batch, and statistics over them are those over the batch.
+        share: batch -> what this process passes of it. total: (tensors, others of their shapes) -> the sums of the
+            tensors over all processes; None where no process has one.
     """
 
     model: nn.Module
@@ -57,6 +64,9 @@ class Problem:
     token_masks: dict[str, TokenMask] = field(default_factory=dict)
     calibration: Iterable[Any] | None = None
     across: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    parts: Callable[[Any], Iterable[Any]] = lambda batch: (batch,)
+    share: Callable[[Any], Any] = lambda batch: batch
+    total: Callable[[Sums, Sequence[Tensor]], Sums] = lambda tensors, like: tensors
 
     def __post_init__(self) -> None:
         self.groups = prunable(self.model, self.groups or linear_weights(self.towers))
@@ -75,6 +85,34 @@ class Problem:
     def run(self, batch: Any) -> Any:
         """One forward pass of the model as it is."""
         return self.forward(self.model, batch) if self.forward else self.loss(batch, None)
+
+    def gradients(
+        self, batch: Any, make: Callable[[], dict[str, Tensor]], inputs: Iterable[Tensor]
+    ) -> tuple[Tensor, Sums]:
+        """The loss of a batch and its gradients, in the memory that one part of the batch needs.
+
+        Args:
+            make: the overrides, made of `inputs` anew for every part, so that no part's graph outlives it.
+            inputs: tensors that require gradients.
+
+        Returns:
+            The loss, without a graph; for every input its gradient, None where none arrives.
+        """
+        wanted = list(inputs)
+        values: list[Tensor] = []
+        sums: Sums = [None] * len(wanted)
+        for part in self.parts(self.share(batch)):
+            value, found = gradients_of(self.model, partial(self.loss, part), make, wanted)
+            values.append(value)
+            sums = [_plus(*pair) for pair in zip(sums, found, strict=True)]
+        own = torch.stack(values).sum()
+        whole, *gradients = self.total([own, *sums], [own, *wanted])
+        assert whole is not None
+        return whole, gradients
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def linear_weights(towers: dict[str, Tower]) -> dict[str, list[str]]:

@@ -75,6 +75,10 @@ class Batch:
         """The captions in `count` parts of about one size, each with the images that it needs."""
         return (self.part(place, count) for place in range(count))
 
+    def in_parts_of(self, most: int) -> Iterator["Batch"]:
+        """The captions in as few parts as hold at most so many each; the batch itself where it holds no more."""
+        return iter([self]) if len(self) <= most else self.parts(-(-len(self) // most))
+
     def part(self, place: int, count: int) -> "Batch":
         """The one of `count` parts at this place, from 0.
 

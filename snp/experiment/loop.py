@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from snp import ranks
 from snp.compression.method import Session, settle
+from snp.compression.overriding import overriding
 from snp.compression.plan import Plan
 from snp.data.crops import cropped
 from snp.data.dataset import Batch
@@ -205,7 +206,7 @@ class Loop:
         count = min(-(-self.phase.accumulate // ranks.size()), self.phase.batch // ranks.size())
         parts = [batch] if count == 1 else list(batch.parts(count))
         sums: dict[str, float] = {}
-        with checkpointing(self.model) if self.phase.checkpointing and not overrides else nullcontext():
+        with checkpointing(self.model, self.phase.checkpointing):
             for part in parts:
                 for name, value in self._backward(part, overrides, step, session, last=part is parts[-1]).items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -237,7 +238,8 @@ class Loop:
             if penalty is not None:  # equal in all processes, and what they have is added up
                 parts = parts | {"penalty": penalty / ranks.size()}
             total = torch.stack(list(parts.values())).sum()
-            total.backward(retain_graph=not last and overrides is not None)  # all parts share how overrides were made
+            keep = not last and overrides is not None  # all parts share how overrides were made
+            overriding(self.model, overrides, lambda: total.backward(retain_graph=keep))
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def _settle(self) -> None:

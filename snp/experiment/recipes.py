@@ -58,6 +58,17 @@ class Phase(BaseModel):
             raise ValueError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
         return self
 
+    @property
+    def own_part(self) -> int:
+        """Most captions that pass the model at once in a method's own steps, where each has an image of its own.
+
+        Where weight steps take their batches in parts, half as many images as one of these has: a method's passes are
+        in float32, and beside the weights there are tensors that stand in for them. [ours]
+        """
+        if self.accumulate == 1:
+            return self.batch
+        return max(self.batch // self.per_image // (2 * self.accumulate), 1)
+
     def held(self, parameter: str) -> float:
         """The rate that is held for the parameter of this name: that of its tower, or of all others."""
         towers = {"vision": self.vision_lr, "text": self.text_lr}

@@ -58,6 +58,8 @@ class Resources(BaseModel):
 
 _ONE_CORE = Resources(time="00:30:00", mem="4G", cpus=1, nodes=1)
 _ONE_GPU = Resources(time="1-00:00:00", mem="64G", cpus=8, gpus=1, nodes=1)
+EIGHT_GPUS = Resources(mem="256G", gpus=8)
+"""What a row of the GLIP-style model asks for at paper scale: its dense model alone takes more than 1,000 GPU hours."""
 RESOURCES: dict[Scale, dict[str, Resources]] = {
     "smoke": {kind: _ONE_CORE.model_copy(update={"time": "00:10:00", "mem": "3G"})
               for kind in ("pretrain", "compress", "finetune")},

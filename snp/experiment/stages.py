@@ -32,6 +32,7 @@ from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
 from snp.models import config as configs
+from snp.models.checkpointing import checkpointing
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
@@ -146,20 +147,20 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         towers=towers,
         budget=budget,
         steps=phase.steps,
-        loss=shared_loss(dense, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
         heldout=held,
         seed=run.seed,
         groups=groups,
         sparsity=run.sparsity,
         token_masks=dense.token_masks(),
         across=lambda tensor: ranks.across(tensor)[0],
+        **own_passes(dense, phase, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
     )
     session = method.start(problem)
 
     def project(model: nn.Module, plan: Plan) -> nn.Module:
         smaller = apply(model, plan, TOWERS)
         probe = [held_out.batch(i) for i in held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]]
-        before, after = (_mean_loss(m, probe, device) for m in (model, smaller))
+        before, after = (_mean_loss(m, probe, phase.own_part, device) for m in (model, smaller))
         gap["projection_gap"] = after - before
         loop.notes = dict(gap)
         return smaller
@@ -211,26 +212,34 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def shared_loss(
-    model: nn.Module, name: Callable[[], str] = lambda: "a held-out batch"
-) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
-    """`inference_loss` of a batch that every process has: each takes a part, and all get the value and gradients of it.
+def own_passes(
+    model: nn.Module, phase: Phase, where: Callable[[], str] = lambda: "a held-out batch"
+) -> dict[str, Any]:
+    """How a method's own batches pass the model, as fields of its Problem.
 
-    The gradients are those of the overrides. Those of the model's own parameters cannot be shared like this, so where
-    nothing stands in for them every process takes the whole batch.
+    In smaller parts than those of weight steps, with activations computed again where they are computed again there.
+    Several processes have the same batches, and pass a part of each.
 
     Args:
-        name: of the batch, for the InputError that it raises, in all processes, where the loss is not finite.
+        where: names the batch in the InputError that all processes raise where its loss is not finite.
     """
-    loss = inference_loss(model)
+    plain = inference_loss(model)
 
-    def shared(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
-        if ranks.size() == 1 or not overrides:
-            return _finite(loss(batch, overrides), name())
-        own = dict(zip(overrides, ranks.across(*overrides.values()), strict=True))
-        return _finite(ranks.summed(loss(batch.part(*ranks.share()), own)), name())
+    def loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
+        with checkpointing(model, phase.checkpointing):
+            value = plain(batch, overrides)
+        return value if overrides else _finite(value, where())
 
-    return shared
+    def total(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
+        found = ranks.added(tensors, like)
+        if found[0] is not None:
+            _finite(found[0], where())
+        return found
+
+    def parts(batch: Batch) -> Iterator[Batch]:
+        return batch.in_parts_of(phase.own_part)
+
+    return {"loss": loss, "parts": parts, "share": ranks.part, "total": total}
 
 
 def _finite(loss: Tensor, where: str) -> Tensor:
@@ -315,11 +324,12 @@ def _objective(
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, batches: list[Batch], device: str) -> float:
-    training = model.training
+def _mean_loss(model: nn.Module, batches: list[Batch], most: int, device: str) -> float:
+    """Over batches, of which at most so many captions pass the model at once."""
+    training, loss = model.training, inference_loss(model)
     model.eval()
     found = ranks.spread(
-        batches, lambda batch: float(torch.stack(list(losses(model, batch.to(device)).values())).sum())
+        batches, lambda batch: sum(float(loss(part, None)) for part in batch.to(device).in_parts_of(most))
     )
     model.train(training)
     return sum(found) / len(batches)

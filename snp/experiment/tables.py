@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.resources import RESOURCES, Resources
+from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.spec import (
     Benchmark,
     Compress,
@@ -306,6 +306,7 @@ def make(
         benchmarks=benchmarks,
         seeds=seeds,
         main=main,
+        asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
     )
 
 

@@ -16,6 +16,8 @@ from snp.tasks import detect, phrases, rec, vqa
 
 GLANCE = 1000
 """Expressions that the learning curve looks at."""
+PICTURES, PIXELS = 64, 4 * 800**2
+"""Most pictures that are searched for objects at once, and most pixels: 4 of the paper's size, or it takes 50 GiB."""
 
 
 class Tuning(ABC):
@@ -130,7 +132,8 @@ class Detection(Tuning):
     def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
         data = self.source.set(self.source.detection(split, self.prompts), self.vocabulary, self.config)
         truth, categories = self.source.instances(split), list(self.source.classes())
-        found = detect.evaluate(model, data, truth, self.prompts, categories)
+        pictures = min(max(PIXELS // self.config.image_size**2, 1), PICTURES)
+        found = detect.evaluate(model, data, truth, self.prompts, categories, pictures)
         return {"n": len(data) // len(self.prompts), **found}
 
 

@@ -10,13 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def checkpointing(model: nn.Module) -> Iterator[None]:
-    """Within, every part of `model` that has timm's `set_grad_checkpointing` computes its layers again.
+def checkpointing(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Within, where `wanted`, every part of `model` that has timm's `set_grad_checkpointing` computes its layers again.
 
-    Not for passes in which other tensors stand in for parameters (functional_call): when layers are computed again,
-    the parameters are back, and gradients would silently be wrong.
+    Where other tensors stand in for parameters (functional_call), they must do so in the backward pass too (see
+    `snp.compression.overriding`): layers computed again from the parameters would give wrong gradients, silently.
     """
-    parts: list[Any] = [module for module in model.modules() if hasattr(module, "set_grad_checkpointing")]
+    parts: list[Any] = [m for m in model.modules() if wanted and hasattr(m, "set_grad_checkpointing")]
     for part in parts:
         part.set_grad_checkpointing(True)
     try:

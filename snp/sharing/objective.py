@@ -1,18 +1,22 @@
 """The objectives: effective weights for the hypernetwork's loss, the budget regulariser, the alignment regulariser."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from snp.compression.block import UNIT_DIMS, Block
+from snp.compression.method import Problem
+from snp.compression.statistics import evaluating
 from snp.compression.tower import COMPONENTS, Tower, packed
 from snp.sharing.structure import Geometry, Structure, Vectors
 
 
-def stacked(tower: Tower, component: str) -> Tensor:
-    """Live unit matrices of all layers (L, N, F): row (l, i) holds every parameter of share unit i of layer l."""
-    return torch.stack([block.units(component) for block in tower.blocks])
+def stacked(tower: Tower, component: str, layers: slice = slice(None)) -> Tensor:
+    """Live unit matrices of layers, by default all (L, N, F): row (l, i) holds all parameters of unit i of layer l."""
+    return torch.stack([block.units(component) for block in tower.blocks[layers]])
 
 
 def measured(tower: Tower, component: str) -> Tensor:
@@ -24,28 +28,47 @@ def measured(tower: Tower, component: str) -> Tensor:
 def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     """Full parameter name -> effective tensor of both towers, for functional_call.
 
-    Differentiable in the structure vectors; the model's weights are detached (frozen in a hypernetwork step).
+    Differentiable in the structure vectors; the model's weights are detached (frozen in a hypernetwork step). What a
+    block of layers is made of is computed again in the backward pass: of a large model it would be most of the memory.
     """
     g = structure.geometry
     pieces: dict[str, dict[int, Tensor]] = {}
     for c in COMPONENTS:
-        dense = [stacked(tower, c).detach() for tower in (g.donor, g.receiver)]
-        for tower, units_LNF in zip((g.donor, g.receiver), structure.effective(c, *dense), strict=True):
-            for block, units_NF in zip(tower.blocks, units_LNF, strict=True):
-                for name, start, tensor in _tensors(block, c, units_NF):
-                    pieces.setdefault(name, {})[start] = tensor
+        for layers in g.groups:
+            made = checkpoint(_effective, structure, c, layers, use_reentrant=False, preserve_rng_state=False)
+            for tower, units_LNF in zip((g.donor, g.receiver), made, strict=True):
+                for block, units_NF in zip(tower.blocks[layers], units_LNF, strict=True):
+                    for name, start, tensor in _tensors(block, c, units_NF):
+                        pieces.setdefault(name, {})[start] = tensor
     return {name: packed(found) for name, found in pieces.items()}
+
+
+def _effective(structure: Structure, component: str, layers: slice) -> tuple[Tensor, Tensor]:
+    towers = (structure.geometry.donor, structure.geometry.receiver)
+    donor, receiver = (stacked(tower, component, layers).detach() for tower in towers)
+    return structure.effective(component, layers, donor, receiver)
 
 
 def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[str, int, Tensor]]:
     """The inverse of Block.units: (parameter name, first row, tensor) of every weight and bias in the unit matrix."""
     parts = UNIT_DIMS[component]
-    weights = units_NF[:, : len(parts) * block.d_model].split(block.d_model, 1)
-    for (role, dim), weight in zip(parts, weights, strict=True):
-        yield block.ref(role).weight, block.ref(role).start, weight if dim == 0 else weight.T
     biased = [role for role, dim in parts if dim == 0]
-    for i, role in enumerate(biased):
-        yield block.ref(role).bias, block.ref(role).start, units_NF[:, len(parts) * block.d_model + i]
+    pieces = units_NF.split([block.d_model] * len(parts) + [1] * len(biased), 1)
+    for (role, dim), weight in zip(parts, pieces[: len(parts)], strict=True):
+        yield block.ref(role).weight, block.ref(role).start, weight if dim == 0 else weight.T
+    for role, bias in zip(biased, pieces[len(parts) :], strict=True):
+        yield block.ref(role).bias, block.ref(role).start, bias.squeeze(1)
+
+
+def task_gradients(problem: Problem, structure: Structure) -> tuple[Tensor, list[Tensor]]:
+    """The next held-out batch's loss of the model that the structure makes, in eval mode, and its gradients.
+
+    The gradients are those of `structure.vectors`: what has made these is passed once, after all parts of the batch.
+    """
+    cut = structure.cut()
+    with evaluating(problem.model):
+        loss, found = problem.gradients(problem.heldout(), partial(effective_parameters, cut), cut.vectors)
+    return loss, [torch.zeros_like(v) if g is None else g for v, g in zip(cut.vectors, found, strict=True)]
 
 
 def budget_regularizer(stored: Tensor, target: float) -> Tensor:

@@ -10,10 +10,9 @@ from snp.compression.method import Method, Problem, Session
 from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
-from snp.compression.statistics import evaluating
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
-from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, prior
+from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, prior, task_gradients
 from snp.sharing.projection import harden, offset, project, shifted
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -132,20 +131,20 @@ class SNPSession(Session):
     def _hyper_step(self) -> None:
         """One step on L_task(x; W~(m,s,b)) + lambda * R(P, T): weights frozen, model in eval mode, held-out batch."""
         structure = self._sample()
-        with evaluating(self.problem.model):
-            task = self.problem.loss(self.problem.heldout(), effective_parameters(structure)).cpu()
+        task, slopes = task_gradients(self.problem, structure)
         excess = budget_regularizer(structure.stored(), self._target_now())
         parameters = list(self.hyper.parameters())
-        gradients = torch.autograd.grad(task + self.options.lam * excess, parameters, allow_unused=True)
+        sources = [*structure.vectors, self.options.lam * excess]
+        gradients = torch.autograd.grad(sources, parameters, [*slopes, None], allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and not gradient.isfinite().all():
-                problem = f"its gradient at step {self.step} is not finite; the held-out loss is {float(task.detach())}"
+                problem = f"its gradient at step {self.step} is not finite; the held-out loss is {float(task)}"
                 raise InputError("snp", problem, "check the batches and the learning rate")
             parameter.grad = gradient
         self.optimizer.step()
         size = float(structure.stored().detach()) / self.target
         self.measured = {
-            "hyper_task": float(task.detach()),
+            "hyper_task": float(task),
             "hyper_budget": float(excess.detach()),
             "hyper_size": size,
         }

@@ -21,13 +21,14 @@ class Geometry:
     """The units of two towers of one shape: the donor (vision) first, then the receiver (text).
 
     Attributes:
-        base: (L,) for every layer the first layer of its block of `block` layers [ours].
+        block: layers of a block [ours]. base: (L,) for every layer the first one of its block.
         rest: parameters of the whole model that belong to no unit; they are always stored.
     """
 
     donor: Tower
     receiver: Tower
     shape: Shape
+    block: int
     base: Tensor
     rest: int
 
@@ -46,12 +47,17 @@ class Geometry:
                 "snp needs one depth, width, number of heads and FFN size",
             )
         alike([donor, receiver])
-        return cls(donor, receiver, shape, torch.arange(shape.layers) // block * block, rest)
+        return cls(donor, receiver, shape, block, torch.arange(shape.layers) // block * block, rest)
 
     @property
     def takes(self) -> Tensor:
         """(L,) 1 where a layer may take its base layer's units, 0 in base layers, which only lend."""
         return (self.base != torch.arange(self.shape.layers)).float()
+
+    @property
+    def groups(self) -> list[slice]:
+        """The layers of every block: a layer depends on others of its block alone."""
+        return [slice(first, first + self.block) for first in range(0, self.shape.layers, self.block)]
 
     def cost(self, component: str) -> int:
         """Stored parameters of one share unit (F)."""
@@ -93,6 +99,16 @@ class Structure:
             blockwise[c] = m * (1 - s) * b * m[..., geometry.base, :] * geometry.takes[:, None]
         return cls(geometry, keep, cross, blockwise)
 
+    @property
+    def vectors(self) -> list[Tensor]:
+        """All effective vectors."""
+        return [v for kind in (self.keep, self.cross, self.blockwise) for v in kind.values()]
+
+    def cut(self) -> "Structure":
+        """The same values as tensors of their own, whose gradients go no further."""
+        kinds = (self.keep, self.cross, self.blockwise)
+        return Structure(self.geometry, *({c: v.detach().requires_grad_() for c, v in k.items()} for k in kinds))
+
     def stored(self) -> Tensor:
         """Parameters of the whole model that this structure stores (0-d float64; differentiable) [ours]."""
         units = (
@@ -113,19 +129,24 @@ class Structure:
         }
         return {name: value / total for name, value in part.items()}
 
-    def effective(self, component: str, donor_LNF: Tensor, receiver_LNF: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights that the structure makes of dense unit matrices: donor and receiver, each (L, N, F).
+    def effective(
+        self, component: str, layers: slice, donor_LNF: Tensor, receiver_LNF: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weights that the structure makes of the dense unit matrices of one block: donor and receiver, each (L, N, F).
 
         receiver = cross*donor + blockwise*(base layer's EFFECTIVE unit) + (keep-cross-blockwise)*own [ours].
+
+        Args:
+            layers: those of the block, one of `Geometry.groups`.
         """
         keep, cross, blockwise = (  # exact in any floating type: they are 0 or 1
-            v[component][..., None].to(donor_LNF) for v in (self.keep, self.cross, self.blockwise)
+            v[component][layers, :, None].to(donor_LNF) for v in (self.keep, self.cross, self.blockwise)
         )
-        taker = self.geometry.takes.nonzero().flatten().to(donor_LNF.device)
-        base = self.geometry.base.to(donor_LNF.device)[taker]
-        lent = cross[base] * donor_LNF[base] + (keep - cross)[base] * receiver_LNF[base]
-        receiver = cross * donor_LNF + (keep - cross - blockwise) * receiver_LNF
-        return keep * donor_LNF, receiver.index_add(0, taker, blockwise[taker] * lent)
+        lent = cross[:1] * donor_LNF[:1] + (keep - cross)[:1] * receiver_LNF[:1]
+        receiver = cross * donor_LNF
+        receiver += (keep - cross - blockwise) * receiver_LNF  # in place: a block is what a step needs most memory for
+        takers = torch.arange(1, len(keep), device=keep.device)
+        return keep * donor_LNF, receiver.index_add_(0, takers, blockwise[1:] * lent)
 
     def plan(self, note: str = "") -> Plan:
         """The Plan of this (binary) structure: both towers pruned alike, the receiver sharing from two donors."""
