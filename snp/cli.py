@@ -479,6 +479,7 @@ def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
     data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
+    keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
@@ -492,7 +493,7 @@ def bench(
     elif what == "annotations":
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
-        print(import_module("snp.experiment.bench_scaling").measure())
+        print(import_module("snp.experiment.bench_scaling").measure(keep=keep))
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
@@ -528,9 +529,11 @@ def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None) -> lis
 
 def _heeded(setup: Setup, data: set[Data]) -> None:
     """Refuses an option that no run on these data heeds."""
-    if setup.data_root is not None and "real" not in data:
-        problem = f"is where published benchmarks are, but {' and '.join(sorted(data))} are drawn"
-        raise InputError("--data-root", problem, "leave it out, or add --scale paper")
+    of_real = {"--data-root": setup.data_root, "--shortest": setup.shortest, "--loaders": setup.loaders}
+    for option, given in of_real.items():
+        if given is not None and "real" not in data:
+            problem = f"is of published benchmarks, but {' and '.join(sorted(data))} are drawn"
+            raise InputError(option, problem, "leave it out, or add --scale paper")
 
 
 def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen

@@ -105,10 +105,12 @@ def test_a_figure_of_one_size_joins_it_to_the_dense_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("run scenes/snp@60 --data-root empty --dry-run", "--data-root: is where published benchmarks are, but scenes"),
+        ("run scenes/snp@60 --data-root empty --dry-run", "--data-root: is of published benchmarks, but scenes"),
         ("run table1 --data-root empty", "but scenes and stamps are drawn"),
-        ("launch table2 --data-root empty --dry-run", "--data-root: is where published benchmarks are"),
-        ("pretrain --data-root empty", "--data-root: is where published benchmarks are"),
+        ("run scenes/snp@60 --steps 1 --shortest 99 --dry-run", "--shortest: is of published benchmarks, but scenes"),
+        ("run scenes/snp@60 --loaders 2 --dry-run", "--loaders: is of published benchmarks, but scenes"),
+        ("launch table2 --data-root empty --dry-run", "--data-root: is of published benchmarks"),
+        ("pretrain --data-root empty", "--data-root: is of published benchmarks"),
         ("pretrain --scale paper", "--data-root: missing"),
         ("data make scenes --data-root empty", "--data-root: is not an option of `snp data make scenes`"),
         ("data make scenes --png page.png", "--png: is not an option of `snp data make scenes`"),

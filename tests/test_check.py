@@ -58,6 +58,7 @@ def good(root: Path, benchmark: str) -> Path:
         picture(root / "images/2405722.jpg")
     else:
         prepared(root, "final_mixed_train", ENTRY)
+        prepared(root, "final_flickr_separateGT_train", ENTRY)
         picture(root / "train2014/COCO_train2014_000000000007.jpg")
     return root
 

@@ -17,6 +17,7 @@ from snp.data.loading import Pictures
 from snp.data.sources import layout
 from snp.data.sources.images import places
 from snp.data.tokens import Vocabulary
+from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
 from snp.experiment.setup import data_home
@@ -75,6 +76,11 @@ def vocabulary(root: Path) -> Vocabulary:
     return found
 
 
+def fit_of(config: TowerConfig) -> Fit | None:
+    """How a model's pictures are brought to size with their sides' ratio kept; None where they become squares."""
+    return None if config.shortest is None or config.longest is None else Fit(config.shortest, config.longest)
+
+
 @dataclass(frozen=True)
 class Source:
     """The data that runs are made of: one folder with pictures, captions and benchmarks.
@@ -82,20 +88,22 @@ class Source:
     Args:
         root: a made data set, or the user's folder with the published benchmarks.
         real: it is the user's: words are all of CLIP's, and nothing is counted on but what was published.
+        loaders: processes that decode real pictures ahead of time.
     """
 
     root: Path
     real: bool = False
+    loaders: int = 0
 
     @classmethod
-    def of(cls, scale: Scale, data: Data, root: Path | None = None) -> "Source":
+    def of(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for real ones."""
         if data != "real":
             return cls(data_root(scale, data))
         if root is None or not root.is_dir():
             mend = "give the folder that `snp data check` finds sound with --data-root"
             raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", mend)
-        return cls(root, real=True)
+        return cls(root, real=True, loaders=loaders)
 
     @property
     def hash(self) -> str | None:
@@ -131,12 +139,14 @@ class Source:
         home = layout.home(self.root, benchmark)
         images = self._images(benchmark, config)
         called = lambda i: tasks.called(home, entries[i])  # noqa: E731
-        return GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
+        found = GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
+        found.loaders = self.loaders
+        return found
 
     def _images(self, benchmark: str, config: TowerConfig) -> Resolve:
         """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
         if self.real:
-            return _pictures(*places(self.root, benchmark), config.image_size)
+            return _pictures(*places(self.root, benchmark), config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:
@@ -170,13 +180,19 @@ class Source:
 
 @cache
 def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
+    found = _read(source, name, vocabulary, config)
+    found.loaders = source.loaders
+    return found
+
+
+def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
     if not source.real:
         return GroundingSet.read(source.root, name, source._images("", config), vocabulary, config.context)
-    benchmark, split = name.removeprefix("finetune_").rsplit("_", 1) if name.startswith("finetune_") else ("mixed", "")
+    benchmark, split = layout.owner(name), name.rpartition("_")[2]
     images = source._images(benchmark, config)
     if base := layout.prepared(source.root, benchmark, name):
         return GroundingSet.read(base, name, images, vocabulary, config.context)
-    if split and layout.references(source.root, benchmark):
+    if name.startswith("finetune_") and layout.references(source.root, benchmark):
         entries = _expressions(source.root, benchmark).get(split, [])
         if entries:
             called = lambda i: tasks.called(source.root / benchmark, entries[i])  # noqa: E731
@@ -191,6 +207,6 @@ def _expressions(root: Path, benchmark: str) -> dict[str, list[Entry]]:
 
 
 @cache
-def _pictures(roots: tuple[Path, ...], flickr: bool, size: int) -> Pictures:
+def _pictures(roots: tuple[Path, ...], flickr: bool, size: int, fit: Fit | None) -> Pictures:
     """One for the folders: listing them takes long."""
-    return Pictures(roots, flickr, size)
+    return Pictures(roots, flickr, size, fit)

@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -18,8 +19,9 @@ from pydantic import (
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Finetune, Pretrain, explain
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, explain
 from snp.flags import Named
+from snp.models.config import TowerConfig
 
 
 def data_home() -> Path:
@@ -34,11 +36,13 @@ class Trial(BaseModel):
 
     steps: PositiveInt
     batch: PositiveInt | None = None
+    shortest: PositiveInt | None = None
 
     @property
     def name(self) -> str:
         """Of the folder that holds its runs, as `trial-steps2-batch1`: equal trials go on, others do not meet."""
-        return f"trial-steps{self.steps}" + (f"-batch{self.batch}" if self.batch else "")
+        others = (f"-{name}{value}" for name in ("batch", "shortest") if (value := getattr(self, name)))
+        return f"trial-steps{self.steps}" + "".join(others)
 
     @classmethod
     def of(cls, value: Any, where: object) -> "Trial | None":
@@ -47,6 +51,10 @@ class Trial(BaseModel):
             return None if value is None else cls.model_validate(value)
         except ValidationError as error:
             raise explain(error, where) from None
+
+
+MOST_LOADERS = 8
+"""More would hold too many batches: each has two of them ahead."""
 
 
 class Setup(BaseModel):
@@ -60,6 +68,14 @@ class Setup(BaseModel):
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(
         None, description="captions in a step of a trial, with --steps; default: those of the recipe"
+    )
+    shortest: PositiveInt | None = Field(
+        None, description="shorter side of a trial's pictures in pixels, with --steps; default: that of the recipe"
+    )
+    loaders: NonNegativeInt | None = Field(
+        None,
+        description="processes that decode real pictures ahead, beside each that trains; default: its processors less "
+        "one, at most 8",
     )
     device: str = Field("", description="cpu or cuda; default: a GPU where there is one, at paper scale")
 
@@ -79,14 +95,23 @@ class Setup(BaseModel):
         batch = self.batch or phase.batch
         parts = phase.accumulate if batch % phase.accumulate == 0 else batch
         short = {"steps": min(self.steps, phase.steps), "batch": batch, "accumulate": parts, "log_every": 1}
+        if self.shortest is not None and phase.sides is not None:
+            short["sides"] = (self.shortest,)
         return phase.model_copy(update=short)
 
-    @field_validator("batch")
+    def sized(self, config: TowerConfig) -> TowerConfig:
+        """A model's configuration, for the pictures of a trial."""
+        if self.shortest is None or config.shortest is None or config.longest is None:
+            return config
+        longest = round(self.shortest * config.longest / config.shortest)
+        return config.model_copy(update={"shortest": self.shortest, "longest": longest})
+
+    @field_validator("batch", "shortest")
     @classmethod
-    def _of_a_trial(cls, batch: int | None, others: ValidationInfo) -> int | None:
-        if batch is not None and others.data.get("steps") is None:
-            raise ValueError("goes with --steps: the batch of a recipe is part of it")
-        return batch
+    def _of_a_trial(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("steps") is None:
+            raise ValueError(f"goes with --steps: the {others.field_name} of a recipe is part of it")
+        return value
 
     @field_validator("device")
     @classmethod
@@ -98,7 +123,7 @@ class Setup(BaseModel):
     @property
     def trial(self) -> Trial | None:
         """Which trial it is; None for real runs."""
-        return None if self.steps is None else Trial(steps=self.steps, batch=self.batch)
+        return None if self.steps is None else Trial(steps=self.steps, batch=self.batch, shortest=self.shortest)
 
     def look_for_device(self) -> None:
         """Before any work is done.
@@ -113,6 +138,15 @@ class Setup(BaseModel):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(self.device.partition(":")[2] or 0) >= count:
             raise InputError("--device", f"{self.device} is not here: torch finds {count} GPUs", "--device cpu")
+
+    def ahead(self, scale: Scale) -> int:
+        """Processes that decode pictures ahead of one that trains; drawn ones are decoded once for all."""
+        if self.loaders is not None:
+            return self.loaders
+        if scale != "paper":
+            return 0
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: all of them see all processors
+        return min(max(0, len(os.sched_getaffinity(0)) // beside - 1), MOST_LOADERS)
 
     def on(self, run: Pretrain | Compress | Finetune) -> str:
         """The device of a run: desk results are those of a CPU, whatever the machine has."""

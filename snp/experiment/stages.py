@@ -18,7 +18,9 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
+from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
+from snp.data.views import Draws
 from snp.errors import InputError
 from snp.experiment import saved, stopping
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
@@ -32,6 +34,7 @@ from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
 from snp.models import config as configs
+from snp.models import pictures
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
@@ -76,8 +79,8 @@ def run(
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The dense model: MDETR's on captions and expressions, GLIP's on captions and prompts of class names."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
-    base: TowerConfig = getattr(configs, training_of(run).model)
+    source, phase = _source(run, setup), setup.phase(run)
+    base: TowerConfig = setup.sized(getattr(configs, training_of(run).model))
     vocabulary = source.vocabulary(base)
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(run.seed)
@@ -95,7 +98,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
 
     def stream(start: int) -> Iterator[Batch]:
         for data, steps in courses:
-            batches = data.stream(phase.batch, run.seed, start, share=ranks.share())
+            batches = data.stream(phase.batch, run.seed, start, share=ranks.share(), draws=_draws(phase, run.seed))
             yield from islice(batches, max(steps - start, 0))
             start = max(start - steps, 0)
 
@@ -120,7 +123,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """One method decides, in continued pre-training with the same captions for every method."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
+    source, phase = _source(run, setup), setup.phase(run)
     dense, _, vocabulary = saved.load(store.folder(run.parent))
     method = get(run.method, **run.options)
     if not run.recovery and method.stage == "training":
@@ -164,7 +167,10 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share()),
+    loop = Loop(dense, phase,
+                lambda start: train.stream(
+                    phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)
+                ),
                 _objective, store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record), device=device)  # fmt: skip
     model = loop.run()
@@ -187,7 +193,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
 
 def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The compressed model learns one benchmark, then answers all its splits."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
+    source, phase = _source(run, setup), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
     with ranks.in_turn():
@@ -195,7 +201,9 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
     loop = Loop(model, phase,
-                lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image, ranks.share()),
+                lambda start: on.train.stream(
+                    phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
+                ),
                 _objective, store.folder(run), run.seed, progress=progress,
                 log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
     model = loop.run()
@@ -265,14 +273,15 @@ def learning(
 ) -> tuple[GroundingSet, GroundingSet]:
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
-    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture; at desk scale
-    four fifths are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
+    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture, of which
+    Flickr30k's sentences are in a file of their own [MDETR's code]; at desk scale four fifths are single expressions:
+    from a mixture that is half captions, relations are learned far too late. [ours]
     GLIP: captions, and prompts of class names.
     With a `task`: the training expressions of this benchmark alone.
     """
     prompted = isinstance(config, configs.GLIPConfig)
-    names = ["final_mixed_train"] if task is None else []
-    if not source.real and not prompted:  # the published mixture has the expressions in it
+    names = list(MIXTURE if source.real else MIXTURE[:1]) if task is None else []
+    if (task or not source.real) and not prompted:  # the published mixture has the expressions in it
         names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
     sets = [source.captions(name, vocabulary, config) for name in names]
     if prompted:
@@ -282,6 +291,15 @@ def learning(
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
+
+
+def _source(run: AnyRun, setup: Setup) -> Source:
+    return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.scale))
+
+
+def _draws(phase: Phase, seed: int) -> Draws | None:
+    """What is drawn of pictures that keep their sides' ratio, in a run of this seed."""
+    return None if phase.sides is None else Draws(phase.sides, phase.crop, seed)
 
 
 def _courses(

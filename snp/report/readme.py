@@ -7,7 +7,7 @@ from snp.errors import InputError
 from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.files import read_text, write_atomic
-from snp.report import scaling
+from snp.report import deviations, scaling
 from snp.report.claims import CLAIMED, claims_markdown
 from snp.report.figures import limits
 from snp.report.frame import Measured, unmeasured
@@ -21,7 +21,8 @@ def rendered(text: str, store: Store, where: object = "README.md") -> str:
     """`text` with every part between its comments replaced by what the results in `store` say now.
 
     Parts: `table1 scenes` (all there is of a table), `brief table1b scenes` (its main tables alone), `limits figure1
-    scenes` (how far curves reach), `claims`, `scaling` (of the model of costs, from results/bench).
+    scenes` (how far curves reach), `claims`, `scaling` (of the model of costs, from results/bench), `deviations` (of
+    paper scale from its sources).
 
     Raises:
         InputError: no part at all, one that does not end or is unknown, or no results for it.
@@ -38,6 +39,8 @@ def rendered(text: str, store: Store, where: object = "README.md") -> str:
                 if not (seen := [measured for measured in tables if not measured.scores.empty]):
                     raise unmeasured(", ".join(CLAIMED), CLAIMED[0], store, "desk")
                 content = claims_markdown(*seen)
+            case ["deviations"]:
+                content = deviations.markdown()
             case ["scaling"]:
                 content = scaling.markdown(scaling.MEASURED)
             case ["brief", name, data]:

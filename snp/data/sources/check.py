@@ -8,13 +8,13 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from snp.data import annotations, tasks
+from snp.data import annotations, folder, tasks
 from snp.data.annotations import Entry
 from snp.data.fields import noted
 from snp.data.flat import unfit
 from snp.data.sources import coco, flickr
 from snp.data.sources.images import FOLDERS, Images, looked_at, places
-from snp.data.sources.layout import NEEDS, PUBLISHED, find, home, prepared, references
+from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, home, owner, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 
@@ -43,6 +43,7 @@ class _Split:
 
     Attributes:
         samples: how many there are: captions, questions, or pictures.
+        of: the benchmark whose pictures they are, if it is another than is looked through.
         pictures: file name -> widths and heights that are said of it.
         faults: all that a run would refuse.
         warnings: what it reads, and a user should know.
@@ -54,6 +55,7 @@ class _Split:
     pictures: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     faults: list[InputError] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
+    of: str = ""
 
     def take(self, entries: Sequence[Entry], called: Callable[[Entry], str]) -> None:
         """Entries as the paper's MDETR reads them."""
@@ -103,12 +105,13 @@ def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
     for name in PUBLISHED.get(benchmark, {}):
         if name not in {split.name for split in splits}:
             findings.append(Finding("warning", str(root), f"split {name} is missing", f"needs {NEEDS[benchmark]}"))
-    pictures: dict[str, set[tuple[int, int]]] = {}
+    pictures: dict[str, dict[str, set[tuple[int, int]]]] = {}
     for split in splits:
+        own = pictures.setdefault(split.of or benchmark, {})
         for file_name, sizes in split.pictures.items():
-            pictures.setdefault(file_name, set()).update(sizes)
+            own.setdefault(file_name, set()).update(sizes)
     try:
-        return findings + list(_pictures(benchmark, root, pictures, decode))
+        return findings + [found for of, own in pictures.items() for found in _pictures(of, root, own, decode)]
     except InputError as error:
         return [*findings, Finding("error", error.where, error.problem, error.mend)]
 
@@ -133,9 +136,17 @@ def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
 
 
 def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
-    for name in MIXED:
-        if prepared(root, benchmark, f"final_mixed_{name}"):
-            yield _prepared(root, benchmark, name, f"final_mixed_{name}")
+    names = [name for name in MIXED if prepared(root, benchmark, f"final_mixed_{name}")]
+    for name in names:
+        yield _prepared(root, benchmark, name, f"final_mixed_{name}")
+    _, file = MIXTURE
+    if prepared(root, of := owner(file), file):
+        split = _prepared(root, of, "train of Flickr30k", file)
+        split.of = of
+        yield split
+    elif names and not folder.ours(root):
+        path = root / "annotations" / f"{file}.json"
+        yield _Split("train of Flickr30k", path, faults=[InputError(path, "file not found", f"needs {NEEDS[benchmark]}")])
 
 
 def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
@@ -244,8 +255,8 @@ def _pictures(
 def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> Iterator[Finding]:
     """Sizes that are said of a picture and are not its own.
 
-    A run takes boxes as shares of the sides, and brings pictures to a square: a copy of another size is as good, if it
-    is not turned. One of other proportions may be cropped, and may be squashed.
+    A run takes boxes as shares of the sides, and brings pictures to a size of its own: a copy of another size is as
+    good, if it is not turned. One of other proportions may be cropped, and may be squashed.
     """
     width, height = seen
     for w, h in sorted(said):

@@ -29,8 +29,11 @@ NEEDS: dict[str, str] = {
     "flickr30k": "Annotations/, Sentences/ and {train,val,test}.txt of Flickr30k Entities; pictures in "
     "flickr30k-images/, {train,val,test}/ or flat",
     "coco": "annotations/instances_{train,val}2017.json, pictures in train2017/ and val2017/",
-    "mixed": "annotations/final_mixed_train.json (MDETR's), pictures of COCO (train2014/) and Visual Genome (images/)",
+    "mixed": "annotations/final_mixed_train.json and final_flickr_separateGT_train.json (MDETR's), pictures of COCO "
+    "(train2014/), Visual Genome (images/) and Flickr30k (flickr30k-images/)",
 }
+MIXTURE = ("final_mixed_train", "final_flickr_separateGT_train")
+"""Files that models learn from before all benchmarks: MDETR's mixture, of which Flickr30k's sentences are one."""
 _FOLDERS = ("", "questions", "sceneGraphs", "annotations")
 """Folders below a benchmark's own in which its files are looked for, in this order."""
 
@@ -57,6 +60,13 @@ def found(home: Path, benchmark: str, *files: str) -> Path:
         looked = ", ".join(str(home / folder) for folder in _FOLDERS)
         raise InputError(home / files[0], f"file not found, looked in {looked}", f"needs {NEEDS[benchmark]}")
     return path
+
+
+def owner(name: str) -> str:
+    """The benchmark of one of MDETR's pre-processed files, by its name without ending: where its pictures are."""
+    if name.startswith("finetune_"):
+        return name.removeprefix("finetune_").rpartition("_")[0]
+    return "flickr30k" if name.startswith("final_flickr_") else "mixed"
 
 
 def prepared(root: Path, benchmark: str, name: str) -> Path | None:
