@@ -63,7 +63,7 @@ def data(folder: Path, fit: Fit | None = FIT, sizes: bool = True) -> GroundingSe
         for i, (name, (size, box)) in enumerate(THINGS.items())
     ]  # fmt: skip
     words = Vocabulary.of(["a bright thing"])
-    return GroundingSet(entries, Pictures(folder, 32, fit), words, 10)
+    return GroundingSet(entries, Pictures((folder,), False, 32, fit), words, 10)
 
 
 def pixels_of(batch: Batch, i: int) -> torch.Tensor:

@@ -96,7 +96,7 @@ def decoding(name: str) -> float:
             Entry(i, f"{i}.jpg", 480, 640, "a thing", "made", ((200, 150, 100, 90),), (((0, 7),),))
             for i in range(PHOTOGRAPHS)
         ]
-        pictures = Pictures(Path(folder), config.image_size, fit_of(config))
+        pictures = Pictures((Path(folder),), False, config.image_size, fit_of(config))
         data = GroundingSet(entries, pictures, Vocabulary.of(["a thing"]), config.context)
         assert phase.sides is not None
         batches = data.stream(1, 0, draws=Draws(phase.sides, phase.crop, 0))
