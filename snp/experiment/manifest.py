@@ -30,6 +30,7 @@ def manifest(
     wall_seconds: float,
     processes: int = 1,
     trial: Trial | None = None,
+    weights: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -42,6 +43,7 @@ def manifest(
         wall_seconds: seconds of work, over all restarts.
         processes: how many did it together; they too give other sums.
         trial: which one, where it is no real run.
+        weights: that a dense model started from, by tower: name, sha256 of a file, what of it was left out.
     """
     return {
         **code_state(),
@@ -56,6 +58,7 @@ def manifest(
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
         **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
+        **({"weights": weights} if weights else {}),
     }
 
 

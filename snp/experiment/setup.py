@@ -19,9 +19,10 @@ from pydantic import (
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, explain
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, Weights, explain
 from snp.flags import Named
 from snp.models.config import TowerConfig
+from snp.models.named import TEXT, VISION, identity
 
 
 def data_home() -> Path:
@@ -53,18 +54,70 @@ class Trial(BaseModel):
             raise explain(error, where) from None
 
 
+NEEDED = f"--data-root DIR --vision-weights {VISION} --text-weights {TEXT}"
+"""What a command of paper scale names beside its rows."""
+
+
+class Towers(BaseModel):
+    """What the towers of dense models start from, for one command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
+
+    vision_weights: str | None = Field(
+        None, description="of the dense vision tower: a file, or timm's name of a model", min_length=1
+    )
+    text_weights: str | None = Field(
+        None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS", min_length=1
+    )
+    random_towers: bool = Field(
+        False, description="towers without weights start from random ones; at paper scale this is to be said"
+    )
+
+    @property
+    def weights(self) -> Weights:
+        """What runs are told apart by; files are read for it.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        vision, text = self.vision_weights, self.text_weights
+        return Weights(
+            vision=None if vision is None else identity(vision, "--vision-weights"),
+            text=None if text is None else identity(text, "--text-weights"),
+        )
+
+    @property
+    def named(self) -> Weights | None:
+        """The same; None where nothing is said of weights."""
+        said = self.random_towers or self.vision_weights or self.text_weights
+        return self.weights if said else None
+
+    def look_for_weights(self, scale: Scale) -> None:
+        """Before any work is done.
+
+        Raises:
+            InputError: at paper scale a tower has no weights, and it is not said that it shall be random; or it is, and
+                none would be.
+        """
+        given = {"--vision-weights": self.vision_weights, "--text-weights": self.text_weights}
+        missing = [option for option, value in given.items() if value is None]
+        if self.random_towers and (scale != "paper" or not missing):
+            problem = "both towers have weights" if scale == "paper" else f"says nothing at scale {scale}"
+            raise InputError("--random-towers", problem, "leave it out")
+        if scale == "paper" and missing and not self.random_towers:
+            problem = "missing, and towers of paper scale are not random unless that is said"
+            mend = f"name weights ({VISION} and {TEXT}, or files), or say --random-towers"
+            raise InputError(" and ".join(missing), problem, mend)
+
+
 MOST_LOADERS = 8
 """More would hold too many batches: each has two of them ahead."""
 
 
-class Setup(BaseModel):
+class Setup(Towers):
     """Where things are, for one command."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
-
     data_root: Named | None = Field(None, description="folder of the published benchmarks (paper scale)")
-    vision_weights: str | None = Field(None, description="of the dense vision tower: a file, or timm's name of a model")
-    text_weights: str | None = Field(None, description="of the dense text tower: a file, or open_clip's MODEL/WEIGHTS")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(
         None, description="captions in a step of a trial, with --steps; default: those of the recipe"

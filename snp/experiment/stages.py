@@ -1,8 +1,10 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,15 +31,15 @@ from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import Source
 from snp.experiment.recipes import Phase, training_of
 from snp.experiment.setup import Setup
-from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
+from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain, Weights
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
 from snp.models import config as configs
-from snp.models import pictures
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
+from snp.models.named import identity
 from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
@@ -87,10 +89,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     model = build(config)
     if run.parent is not None:
         take_towers(model, saved.load(store.folder(run.parent))[0])
-    if setup.vision_weights:
-        load_vision(model.vision, setup.vision_weights)
-    if setup.text_weights:
-        load_text(model.text, setup.text_weights, vocabulary.clip_ids)
+    began = _start(model, run.weights, setup, vocabulary)
     with ranks.in_turn():
         train, _ = learning(source, vocabulary, config)
         first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
@@ -118,7 +117,33 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     }
     split = ABOUT[first.benchmark].splits[0]
     metrics = {"params": params, "splits": {f"{first.benchmark}/{split}": first.evaluate(model, split)}}
-    return _finish(run, store, loop, metrics, source)
+    return _finish(run, store, loop, metrics, source, began)
+
+
+def _start(model: GroundingModel, weights: Weights, setup: Setup, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Fill the towers with the weights that the run is told by; what the manifest says of them.
+
+    Raises:
+        InputError: the setup names others.
+    """
+    began: dict[str, Any] = {}
+    for tower, wanted, given in (
+        ("vision", weights.vision, setup.vision_weights), ("text", weights.text, setup.text_weights)
+    ):  # fmt: skip
+        if wanted is None:
+            continue
+        if given is None or identity(given, f"--{tower}-weights") != wanted:
+            problem = f"{given or 'missing'}, where the run starts from {wanted}"
+            raise InputError(f"--{tower}-weights", problem, "name the weights that it was begun with")
+        kind, _, hash = wanted.rpartition(":")
+        began[tower] = {"name": Path(given).name, "sha256": hash} if kind == "sha256" else {"name": given}
+        if tower == "text":
+            load_text(model.text, given, vocabulary.clip_ids)
+        elif left := load_vision(model.vision, given):
+            began[tower]["left_out"] = left
+            if ranks.rank() == 0:
+                print(f"snp: {given}: of a distilled model, left out: {', '.join(left)}", file=sys.stderr)
+    return began
 
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
@@ -343,13 +368,16 @@ def _mean_loss(model: nn.Module, batches: list[Batch], device: str) -> float:
     return sum(found) / len(batches)
 
 
-def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source) -> Result:
+def _finish(
+    run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source, weights: Any = None
+) -> Result:
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial)
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial,
+                     weights)  # fmt: skip
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

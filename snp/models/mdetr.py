@@ -29,8 +29,8 @@ class Grounding:
     """What the model says of B captions: K decoder layers, Q queries, N image tokens, L text tokens, C contrastive.
 
     logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
-    shares of the image's own sides; the patch_ and tower_ fields are None without proposals. answers: "type" and every type
-    of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
+    shares of the image's own sides; the patch_ and tower_ fields are None without proposals. answers: "type" and every
+    type of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
     """
 
     logits_KBQS: Tensor

@@ -146,7 +146,8 @@ def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
         yield split
     elif names and not folder.ours(root):
         path = root / "annotations" / f"{file}.json"
-        yield _Split("train of Flickr30k", path, faults=[InputError(path, "file not found", f"needs {NEEDS[benchmark]}")])
+        missing = InputError(path, "file not found", f"needs {NEEDS[benchmark]}")
+        yield _Split("train of Flickr30k", path, faults=[missing])
 
 
 def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
