@@ -136,9 +136,8 @@ class Source:
     ) -> GroundingSet:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
         benchmark = {"flickr": "flickr30k"}.get(name := entries[0].dataset_name if entries else "", name)
-        home = layout.home(self.root, benchmark)
         images = self._images(benchmark, config)
-        called = lambda i: tasks.called(home, entries[i])  # noqa: E731
+        called = lambda i: tasks.called(self.root, entries[i])  # noqa: E731
         found = GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
         found.loaders = self.loaders
         return found
@@ -151,19 +150,19 @@ class Source:
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
-        return tasks.questions(layout.home(self.root, "gqa"), split)
+        return tasks.questions(self.root, split)
 
     def answers(self) -> dict[str, dict[str, int]]:
         """The answers that models choose from: type -> answer -> number."""
-        return tasks.answers(layout.home(self.root, "gqa"))
+        return tasks.answers(self.root)
 
     def phrases(self, split: str) -> list[Entry]:
         """Flickr30k's sentences of a split."""
-        return tasks.phrases(layout.home(self.root, "flickr30k"), split)
+        return tasks.phrases(self.root, split)
 
     def classes(self) -> dict[int, str]:
         """COCO's classes, number -> name, in the order of their prompts."""
-        return tasks.classes(layout.home(self.root, "coco"), "val2017")
+        return tasks.classes(self.root, "val2017")
 
     def prompts(self, vocabulary: Vocabulary, config: TowerConfig) -> list[tuple[str, list[Span]]]:
         """Prompts that hold all classes, with the place of each name."""
@@ -171,11 +170,11 @@ class Source:
 
     def detection(self, split: str, prompts: Sequence[tuple[str, list[Span]]]) -> list[Entry]:
         """Every picture of a split of COCO with every prompt."""
-        return tasks.detection(layout.home(self.root, "coco"), split, prompts)
+        return tasks.detection(self.root, split, prompts)
 
     def instances(self, split: str) -> Path:
         """COCO's boxes of a split."""
-        return tasks.instances(layout.home(self.root, "coco"), split)
+        return tasks.instances(self.root, split)
 
 
 @cache

@@ -14,7 +14,7 @@ from snp.data.fields import noted
 from snp.data.flat import unfit
 from snp.data.sources import coco, flickr
 from snp.data.sources.images import FOLDERS, Images, looked_at, places
-from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, home, owner, prepared, references
+from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, owner, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 
@@ -161,17 +161,17 @@ def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
 
 
 def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
-    base, missing = home(root, benchmark), list[InputError]()
+    missing = list[InputError]()
     known: dict[str, dict[str, int]] | None = None
     with noted(missing):
-        known = tasks.answers(base)
+        known = tasks.answers(root)
     for name in PUBLISHED[benchmark]:
         try:
-            split = _Split(name, tasks.asked(base, name))
+            split = _Split(name, tasks.asked(root, name))
         except InputError:  # it is missing
             continue
         split.faults, missing = missing, []
-        entries = tasks.questions(base, name, split.faults)
+        entries = tasks.questions(root, name, split.faults)
         split.take(entries, lambda entry, path=split.path: f"{path}: {entry.question_id}")  # type: ignore[misc]
         if known is not None:
             _answers(split, entries, known)
@@ -195,19 +195,21 @@ def _answers(split: _Split, entries: list[Entry], known: dict[str, dict[str, int
 
 
 def _phrases(benchmark: str, root: Path) -> Iterator[_Split]:
-    base = home(root, benchmark)
     for name in PUBLISHED[benchmark]:
-        if path := find(base, f"{name}.txt"):
-            split = _Split(name, path)
-            split.take(tasks.phrases(base, name, faults=split.faults), lambda entry: tasks.called(base, entry))
-            split.samples = len(flickr.listed(path, []))
-            yield split
+        try:
+            split = _Split(name, path := tasks.said(root, name))
+        except InputError:  # it is missing
+            continue
+        entries = tasks.phrases(root, name, faults=split.faults)
+        split.take(entries, lambda entry: tasks.called(root, entry))
+        published = path.suffix == ".txt"
+        split.samples = len(flickr.listed(path, []) if published else {entry.file_name for entry in entries})
+        yield split
 
 
 def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
-    base = home(root, benchmark)
     for name in PUBLISHED[benchmark]:
-        if path := find(base, f"instances_{name}.json"):
+        if path := find(root, benchmark, f"instances_{name}.json"):
             split = _Split(name, path)
             known = coco.read(path, split.faults)
             split.samples = len(known.images)
