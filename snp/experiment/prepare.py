@@ -1,5 +1,6 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from snp.data import annotations, build, folder, tasks, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
 from snp.data.fields import checked
+from snp.data.flat import Flat
 from snp.data.loading import Pictures
 from snp.data.sources import layout
 from snp.data.sources.images import places
@@ -150,6 +152,8 @@ class Source:
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
+        if self.real:
+            _told(f"{tasks.asked(self.root, split)}: GQA's questions of {split}")
         return tasks.questions(self.root, split)
 
     def answers(self) -> dict[str, dict[str, int]]:
@@ -158,6 +162,8 @@ class Source:
 
     def phrases(self, split: str) -> list[Entry]:
         """Flickr30k's sentences of a split."""
+        if self.real:
+            _told(f"{tasks.said(self.root, split)}: Flickr30k's sentences of {split}")
         return tasks.phrases(self.root, split)
 
     def classes(self) -> dict[int, str]:
@@ -190,13 +196,30 @@ def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig
     benchmark, split = layout.owner(name), name.rpartition("_")[2]
     images = source._images(benchmark, config)
     if base := layout.prepared(source.root, benchmark, name):
+        _told(f"{base / 'annotations' / name}.json: read, and kept as arrays in {base / 'cache'}")
         return GroundingSet.read(base, name, images, vocabulary, config.context)
-    if name.startswith("finetune_") and layout.references(source.root, benchmark):
-        entries = _expressions(source.root, benchmark).get(split, [])
-        if entries:
-            called = lambda i: tasks.called(source.root / benchmark, entries[i])  # noqa: E731
-            return GroundingSet(entries, images, vocabulary, config.context, called)
-    raise InputError(source.root / "annotations" / f"{name}.json", "file not found", f"needs {layout.NEEDS[benchmark]}")
+    files = layout.references(source.root, benchmark) if name.startswith("finetune_") else None
+    missing, store = source.root / "annotations" / f"{name}.json", source.root / "cache" / name
+    if files is None:
+        raise InputError(missing, "file not found", f"needs {layout.NEEDS[benchmark]}")
+
+    def convert() -> Flat:
+        if not (entries := _expressions(source.root, benchmark).get(split, [])):
+            problem = f"file not found, and {files[0]} has nothing of {split}"
+            raise InputError(missing, problem, f"needs {layout.NEEDS[benchmark]}")
+        _told(f"{files[0]}: {split} is converted, for {store.parent}")
+        called = lambda i: f"{files[0]}: ann_id {entries[i].original_id}"  # noqa: E731
+        return Flat.of(entries, vocabulary, config.context, called)
+
+    flat = Flat.kept(store, files, convert, vocabulary, config.context)
+    return GroundingSet(flat, images, vocabulary, config.context, lambda i: f"{files[0]}: ann_id {flat.original_N[i]}")
+
+
+@cache
+def _told(what: str) -> None:
+    """Say where something was found, once in a process, and by the first of several."""
+    if ranks.rank() == 0:
+        print(f"snp: {what}", file=sys.stderr)
 
 
 @cache

@@ -238,7 +238,7 @@ def _pictures(
     if missing:
         text = f"{len(missing):,} of {len(pictures):,} pictures are missing, as {', '.join(missing[:SHOWN])}"
         yield Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}")
-    bad = list[Finding]()
+    bad = [finding for path in paths.values() if (finding := _twin(path, found.twins(path)))]
     if decode:
         looked = tqdm(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
         for (name, path), seen in zip(paths.items(), looked, strict=True):
@@ -253,6 +253,14 @@ def _pictures(
             yield replace(told[0], where=str(root), text=f"and {len(told) - SHOWN:,} more pictures like these")
     if not missing and not any(finding.level == "error" for finding in bad):
         yield Finding("ok", str(root), f"{len(paths):,} pictures{', all of them whole' if decode else ''}")
+
+
+def _twin(path: Path, others: list[Path]) -> Finding | None:
+    """A picture whose name others have too: nobody says which of them is meant."""
+    if not others:
+        return None
+    text = f"is another picture than {others[0]}, which has its name"
+    return Finding("error", str(path), text, "a run would take the first: leave one of them, or move the other away")
 
 
 def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> Iterator[Finding]:
