@@ -56,7 +56,7 @@ def run_notebooks(session: nox.Session) -> None:
 
 @nox.session(name="paper-trial")
 def paper_trial(session: nox.Session) -> None:
-    """Two steps of every phase at paper scale on a CPU, for both models; prints peak memory (14 GiB, 12 minutes)."""
+    """Two steps of every phase at paper scale on a CPU, for both models, with small pictures and with full ones."""
     session.env["SNP_LONG_TESTS"] = "1"
     python(session, "-m", "pytest", "-s", "tests/test_paper.py", *session.posargs)
 

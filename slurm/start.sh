@@ -2,11 +2,16 @@
 # Tasks (one for each GPU) meet where torchrun's would: at MASTER_ADDR, the first host. It is srun that starts them, as
 # torchrun would keep from them the SIGUSR1 that SLURM sends ahead of the time limit: a run saves, ends with 75, and is
 # requeued. Variables of all jobs, for sbatch --export=ALL,...:
-#   SCALE (desk), DATA (scenes; real at paper scale), SEED (0), OUT, DATA_ROOT, VISION_WEIGHTS, TEXT_WEIGHTS, PYTHON
+#   SCALE (desk), DATA (scenes; real at paper scale), SEED (0), OUT, DATA_ROOT, PYTHON; at paper scale VISION_WEIGHTS and
+#   TEXT_WEIGHTS: files, or names (below), which a node without network cannot fetch; RANDOM_TOWERS=1: neither
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 SCALE=${SCALE:-desk}
 [ "$SCALE" = paper ] && DATA=${DATA:-real}
 DATA=${DATA:-scenes}
+if [ "$SCALE" = paper ] && [ -z "$RANDOM_TOWERS" ]; then
+    VISION_WEIGHTS=${VISION_WEIGHTS:-deit_base_patch16_224}
+    TEXT_WEIGHTS=${TEXT_WEIGHTS:-ViT-L-14/openai}
+fi
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-60}  # progress goes to a file
 
 start() {
@@ -17,7 +22,7 @@ start() {
     # where a process fails, those that wait for it end a minute later
     srun --wait=60 "${PYTHON:-.nox/shared/bin/python}" -m snp "$@" --scale "$SCALE" ${OUT:+--out "$OUT"} \
         ${DATA_ROOT:+--data-root "$DATA_ROOT"} ${VISION_WEIGHTS:+--vision-weights "$VISION_WEIGHTS"} \
-        ${TEXT_WEIGHTS:+--text-weights "$TEXT_WEIGHTS"}
+        ${TEXT_WEIGHTS:+--text-weights "$TEXT_WEIGHTS"} ${RANDOM_TOWERS:+--random-towers}
     code=$?
     [ $code = 75 ] && scontrol requeue "$SLURM_JOB_ID"
     exit $code

@@ -17,9 +17,10 @@ from tyro.conf import Positional
 
 from snp.errors import InputError
 from snp.experiment import stopping
+from snp.experiment.begun import meant
 from snp.experiment.labels import find, present
 from snp.experiment.resources import Resources
-from snp.experiment.setup import Setup
+from snp.experiment.setup import NEEDED, Setup, Towers
 from snp.experiment.spec import Data, Model, Scale, Seed, dense
 from snp.experiment.store import AnyRun, Store, mendable
 from snp.experiment.tables import TABLES, Row, select
@@ -35,6 +36,7 @@ Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
 Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
 OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
+OfTowers = Annotated[Towers, tyro.conf.OmitArgPrefixes]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,11 +62,18 @@ def _refuse(error: InputError) -> NoReturn:
 
 
 @app.command
-def rows(table: Table, scale: Scale = "desk", data: Data | None = None, out: Out = None) -> None:
+def rows(
+    table: Table,
+    scale: Scale = "desk",
+    data: Data | None = None,
+    out: Out = None,
+    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+) -> None:
     """List the rows of a table: label, state of every seed, and the time that is left to run."""
     from tabulate import tabulate
 
-    store, chosen = _results(scale, out), select(table, scale, data)
+    store = _results(scale, out, towers)
+    chosen = meant(select(table, scale, data), store)
     costs = _mean_seconds(store)
     lines = [
         [
@@ -116,8 +125,9 @@ def run(
         for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep, option)])
     ]
     _heeded(setup, {found.data for found in chosen})
+    setup.look_for_weights(scale)
     store = _store(scale, out, setup)
-    _run(chosen, seed or None, store, workers, dry_run, setup)
+    _run(_starting(chosen, setup), seed or None, store, workers, dry_run, setup)
 
 
 @app.command
@@ -143,7 +153,7 @@ def reproduce(
         print(render(table, committed, scale, data), end="")
         return
     if scale == "paper":
-        mend = f"`snp run {table} --scale paper --data-root DIR` runs all rows on published benchmarks"
+        mend = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
         raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
     of_data = select(table, scale, data)
     chosen = [
@@ -182,6 +192,8 @@ def launch(
 
     chosen, only = select(table, scale, data), _seeds(seeds)
     _heeded(setup, {row.data for row in chosen})
+    setup.look_for_weights(scale)
+    chosen = _starting(chosen, setup)
     store, slurm = _store(scale, out, setup), cluster == "slurm"
     jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
@@ -198,7 +210,10 @@ def launch(
             print("\n\n".join(jobs.dry(asked, queued)))
             return
         make_data(left, setup)
-        same = _flags(scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch)
+        same = _flags(
+            scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch, shortest=setup.shortest,
+            vision_weights=setup.vision_weights, text_weights=setup.text_weights,
+        )  # fmt: skip
         if cluster == "debug":
             jobs.debug(left)
         elif cluster == "local":
@@ -237,7 +252,8 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    found = statuses(_runs(table, scale, data, seeds), _results(scale, out, setup), ask)
+    store = _results(scale, out, setup)
+    found = statuses(_runs(table, scale, data, seeds, store), store, ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -257,7 +273,7 @@ def cancel(
     from snp.experiment.jobs import statuses
 
     store = _results(scale, out, setup)
-    ended = end(statuses(_runs(table, scale, data, seeds), store), store)
+    ended = end(statuses(_runs(table, scale, data, seeds, store), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
     if not ended:
@@ -278,7 +294,8 @@ def pretrain(
 
     data = data or rows_of("table1", scale)[0].data
     _heeded(setup, {data})
-    spec, store = dense(scale, data, model), _store(scale, out, setup)
+    setup.look_for_weights(scale)
+    spec, store = dense(scale, data, model, setup.weights), _store(scale, out, setup)
     with ranks.together():
         first = ranks.rank() == 0
         if ranks.once(lambda: store.state(spec)) != "done":
@@ -330,13 +347,14 @@ def table(
     data: Data | None = None,
     format: Format = "text",
     out: Out = None,
+    towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print a table from results alone: fitted to the terminal, or in a format that holds all of it."""
     from snp.report.frame import Measured, unmeasured
     from snp.report.table import render
     from snp.report.table import table as of_table
 
-    store = _results(scale, out)
+    store = _results(scale, out, towers)
     if len(table) == 1 and table[0] in TABLES:
         print(of_table(table[0], store, scale, data, format), end="")
         return
@@ -355,20 +373,26 @@ def compare(
     other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
     scale: Scale = "desk",
     out: Out = None,
+    towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print how two rows differ on every split: in points, paired over the seeds that both have."""
     from snp.report.compare import compare as compared
 
-    store = _results(scale, out)
+    store = _results(scale, out, towers)
     print(compared(_present(row, scale, store), _present(other, scale, store), store, scale), end="")
 
 
 @app.command
-def claims(table: Annotated[str, Positional] = "table1", scale: Scale = "desk", out: Out = None) -> None:
+def claims(
+    table: Annotated[str, Positional] = "table1",
+    scale: Scale = "desk",
+    out: Out = None,
+    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
     from snp.report.claims import claims_table
 
-    print(claims_table(table, _results(scale, out), scale), end="")
+    print(claims_table(table, _results(scale, out, towers), scale), end="")
 
 
 @app.command
@@ -380,6 +404,7 @@ def figure(
     scale: Scale = "desk",
     data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
     out: Out = None,
+    towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
     from snp.report.figures import figure as draw
@@ -395,7 +420,7 @@ def figure(
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or _new("scaling.png")))
         return
-    store, data = _results(scale, out), data or rows_of(name, scale)[0].data
+    store, data = _results(scale, out, towers), data or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or _new(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -517,6 +542,7 @@ def bench(
     what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
     data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
+    keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
     or what the model of scaling rests on (written to results/bench).
@@ -530,7 +556,7 @@ def bench(
     elif what == "annotations":
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
-        print(import_module("snp.experiment.bench_scaling").measure())
+        print(import_module("snp.experiment.bench_scaling").measure(keep=keep))
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
@@ -554,36 +580,46 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 
 def _flags(**given: object) -> str:
     """Flags as they are written behind a command, but for those that were not given."""
-    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+    flags = {f"--{name.replace('_', '-')}": value for name, value in given.items() if value is not None}
+    return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in flags.items())
 
 
-def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None) -> list[AnyRun]:
-    """All runs of a table's rows, each once, parents first."""
+def _starting(rows: list[Row], towers: Towers) -> list[Row]:
+    """The rows, their dense models starting from the weights that are named."""
+    weights = towers.weights
+    return [row.starting(weights) for row in rows]
+
+
+def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None, store: Store) -> list[AnyRun]:
+    """All runs of a table's rows in a store, each once, parents first."""
     only = _seeds(seeds)
-    chosen = select(table, scale, data)
+    chosen = meant(select(table, scale, data), store)
     return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
 
 
 def _heeded(setup: Setup, data: set[Data]) -> None:
     """Refuses an option that no run on these data heeds."""
-    if setup.data_root is not None and "real" not in data:
-        problem = f"is where published benchmarks are, but {' and '.join(sorted(data))} are drawn"
-        raise InputError("--data-root", problem, "leave it out, or add --scale paper")
+    of_real = {"--data-root": setup.data_root, "--shortest": setup.shortest, "--loaders": setup.loaders}
+    for option, given in of_real.items():
+        if given is not None and "real" not in data:
+            problem = f"is of published benchmarks, but {' and '.join(sorted(data))} are drawn"
+            raise InputError(option, problem, "leave it out, or add --scale paper")
 
 
-def _store(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+def _store(scale: Scale, out: Path | None, setup: Towers) -> Store:
     """Where the runs are: the committed results, or a folder of one's own that borrows their dense checkpoint.
 
     Trials are apart from both, each in a folder of its own.
     """
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}", "is no folder", "name one, or a new one")
-    if setup.trial is not None:
-        return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial)
-    return Store.at(scale) if out is None else Store(out, base=Store.at(scale))
+    if isinstance(setup, Setup) and setup.trial is not None:
+        return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial, weights=setup.named)
+    kept = Store.at(scale)
+    return Store(out or kept.root, base=kept if out else None, weights=setup.named)
 
 
-def _results(scale: Scale, out: Path | None, setup: Setup = Setup()) -> Store:  # noqa: B008 - frozen
+def _results(scale: Scale, out: Path | None, setup: Towers = Towers()) -> Store:  # noqa: B008 - frozen
     """As `_store`, for commands that only read: a folder that is named is there, and what is left out is said."""
     if out is not None and not out.is_dir():
         problem = "is no folder" if out.exists() else "no such folder"

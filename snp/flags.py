@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from pydantic import BaseModel, BeforeValidator, ValidationError, validate_call
@@ -26,6 +26,7 @@ PROBLEMS = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be {le} or less",
     "string_pattern_mismatch": "is not written as it should be",
+    "string_too_short": "is empty",
     "int_parsing": "must be a whole number",
     "float_parsing": "must be a number",
 }
@@ -96,7 +97,7 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
     def make(**values: Any) -> BaseModel:
         return kind.model_construct(**values)
 
-    hints = inspect.get_annotations(kind)
+    hints = get_type_hints(kind, include_extras=True)
     fields = [
         StructFieldSpec(name, hints[name], getattr(info.default, name), helptext=field.description)
         for name, field in kind.model_fields.items()

@@ -29,9 +29,13 @@ def mark(number: int) -> str | None:
 
 
 @contextmanager
-def sheltered() -> Iterator[None]:
-    """Processes that are started within do not see the Ctrl-C of a terminal, which goes to all that run there."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def sheltered(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that are started within do not see the Ctrl-C of a terminal, which goes to all that run there.
+
+    Args:
+        signals: in place of Ctrl-C alone.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals or (signal.SIGINT,))
     try:
         yield
     finally:
@@ -74,12 +78,13 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
 
 
 def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()  # it would wait for work for ever
+    threading.Thread(target=end_with_parent, daemon=True).start()  # it would wait for work for ever
     if begin is not None:
         begin(*arguments)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait until the process that started this one has ended, and then end it at once."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -197,17 +197,22 @@ def stacked(tensor: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def spread(items: Iterable[S], work: Callable[[S], T]) -> list[T]:
+def spread(
+    items: Iterable[S], work: Callable[[Any], T], ready: Callable[[Iterable[S]], Iterable[Any]] = iter
+) -> list[T]:
     """work(item) of every item, in order and in every process; each is done by one of them, in turn.
 
     An error of one is raised in all of them.
+
+    Args:
+        ready: what `work` is given for the items that are this process's own, in their order.
     """
     if size() == 1:
-        return [work(item) for item in items]
+        return [work(item) for item in ready(items)]
     done: list[T] = []
     failed: Exception | None = None
     try:
-        done += (work(item) for item in islice(items, rank(), None, size()))
+        done += (work(item) for item in ready(islice(items, rank(), None, size())))
     except Exception as error:
         failed = error
     found: list[Any] = [None] * size()

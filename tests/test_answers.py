@@ -15,6 +15,7 @@ from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.jobs import live, records, statuses
 from snp.experiment.labels import find
+from snp.experiment.setup import NEEDED
 from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
 from snp.report.readme import rendered
@@ -78,7 +79,7 @@ def test_of_an_empty_folder_nothing_is_rendered(
 def test_a_scale_without_results_says_so_and_which_command_makes_them(
     scale: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needs = " --data-root DIR" if scale == "paper" else ""
+    needs = f" {NEEDED}" if scale == "paper" else ""
     for name in TABLES:
         for command in ("table", "figure"):
             said = says(capsys, command, name, "--scale", scale)
@@ -106,11 +107,13 @@ def test_a_figure_of_one_size_joins_it_to_the_dense_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("run scenes/snp@60 --data-root empty --dry-run", "--data-root: is where published benchmarks are, but scenes"),
+        ("run scenes/snp@60 --data-root empty --dry-run", "--data-root: is of published benchmarks, but scenes"),
         ("run table1 --data-root empty", "but scenes and stamps are drawn"),
-        ("launch table2 --data-root empty --dry-run", "--data-root: is where published benchmarks are"),
-        ("pretrain --data-root empty", "--data-root: is where published benchmarks are"),
-        ("pretrain --scale paper", "--data-root: missing"),
+        ("run scenes/snp@60 --steps 1 --shortest 99 --dry-run", "--shortest: is of published benchmarks, but scenes"),
+        ("run scenes/snp@60 --loaders 2 --dry-run", "--loaders: is of published benchmarks, but scenes"),
+        ("launch table2 --data-root empty --dry-run", "--data-root: is of published benchmarks"),
+        ("pretrain --data-root empty", "--data-root: is of published benchmarks"),
+        ("pretrain --scale paper --random-towers", "--data-root: missing"),
         ("data make scenes --data-root empty", "--data-root: is not an option of `snp data make scenes`"),
         ("data make scenes --png page.png", "--png: is not an option of `snp data make scenes`"),
         ("data show scenes --source empty", "--source: is not an option of `snp data show scenes`"),
@@ -118,7 +121,7 @@ def test_a_figure_of_one_size_joins_it_to_the_dense_model(folder: Path) -> None:
         ("figure scaling --out empty", "are not of this figure"),
         ("bench plan --scale smoke", "are not of `snp bench plan`"),
         ("reproduce table1 --from-results --out empty", "--out: does not go with --from-results"),
-        ("reproduce table1 --scale paper", "`snp run table1 --scale paper --data-root DIR`"),
+        ("reproduce table1 --scale paper", f"`snp run table1 --scale paper {NEEDED}`"),
         ("table table1b --data stamps", "has no rows at scale desk (they are of scenes)"),
         ("readme file", "has no part to render"),
     ],

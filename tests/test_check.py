@@ -58,6 +58,7 @@ def good(root: Path, benchmark: str) -> Path:
         picture(root / "images/2405722.jpg")
     else:
         prepared(root, "final_mixed_train", ENTRY)
+        prepared(root, "final_flickr_separateGT_train", ENTRY)
         picture(root / "train2014/COCO_train2014_000000000007.jpg")
     return root
 
@@ -332,7 +333,7 @@ def test_a_run_reads_references_as_their_authors_publish_them(tmp_path: Path) ->
     assert data.captions == ["the dog", "left animal"]
     box = data.batch(np.array([0, 1])).boxes_BM4[1, 0]
     assert box.tolist() == pytest.approx([9.25 / 64, 16 / 48, 10.5 / 64, 20 / 48])
-    with pytest.raises(InputError, match=r"finetune_refcoco_testB\.json: file not found .*needs annotations/finetune"):
+    with pytest.raises(InputError, match=r"testB\.json: file not found, and .* has nothing of testB \(needs annota"):
         source.captions("finetune_refcoco_testB", Vocabulary.full(), PAPER)
 
 

@@ -6,6 +6,7 @@ import math
 import pickle
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,25 @@ def test_questions_graphs_and_answers(tmp_path: Path) -> None:
         for name, value in files.items():
             (root / name).write_text(json.dumps(spoil(value, draw) if name == chosen else value))
         sound.append(agree("gqa", root, run_questions))
+    outcomes(sound)
+
+
+def test_mdetrs_files_of_questions_and_of_sentences(tmp_path: Path) -> None:
+    draw, sound = random.Random(6), []
+    question = {"dataset_name": "gqa", "question_id": "7", "question_type": "rel", "answer": "yes"}
+    asked = [replace(entry, **question) for entry in ENTRIES]
+    told = [replace(entry, dataset_name="flickr", evaluated=entry.spans, sentence_id=entry.id) for entry in ENTRIES]
+    for trial in range(TRIALS):
+        root = tmp_path / str(trial)
+        picture(root, "1.jpg")
+        benchmark, name, entries, run = (
+            ("gqa", "finetune_gqa_train_balanced", asked, run_questions),
+            ("flickr30k", "final_flickr_separateGT_val", told, run_phrases),
+        )[trial % 2]
+        path = annotations.write(root / f"annotations/{name}.json", entries, ["heart", "star"])
+        path.write_text(json.dumps(spoil(json.loads(path.read_text()), draw)))
+        (root / "gqa_answer2id_by_type.json").write_text(json.dumps({"answer_rel": {"yes": 0, "no": 1}}))
+        sound.append(agree(benchmark, root, run))
     outcomes(sound)
 
 

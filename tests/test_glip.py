@@ -53,7 +53,7 @@ class TestModel:
         out = model(*batch().inputs)
         places = 16 * 16 + 8 * 8 + 4 * 4
         assert out.logits_BNL.shape == (B, places, L) and out.deltas_BN4.shape == (B, places, 4)
-        assert out.level_N.bincount().tolist() == [256, 64, 16]
+        assert out.level_BN[0].bincount().tolist() == [256, 64, 16]
 
     def test_an_untrained_model_gives_every_pair_of_place_and_word_about_one_per_cent(self, model: GLIP) -> None:
         likely = model(*batch().inputs).logits_BNL.sigmoid()
@@ -161,8 +161,8 @@ def slow_atss(boxes: Tensor, anchors: Tensor, levels: Tensor) -> list[int]:
 def test_assignment_equals_atss_in_plain_loops(model: GLIP, seed: int) -> None:
     out = model(*batch().inputs)
     boxes = corners(4, seed)
-    found = detect.assign(boxes, out.anchors_N4, out.level_N)
-    assert found.tolist() == slow_atss(boxes, out.anchors_N4, out.level_N)
+    found = detect.assign(boxes, out.corners_BN4[0], out.level_BN[0])
+    assert found.tolist() == slow_atss(boxes, out.corners_BN4[0], out.level_BN[0])
     assert set(found.tolist()) >= {-1, 0}
 
 
@@ -249,7 +249,7 @@ def test_losses_equal_plain_loops(model: GLIP, shared: bool) -> None:
     words = places = boxes = near_all = centre = 0.0
     for b in range(B):
         true = box_convert(one.boxes_BM4[b][one.valid_BM[b]], "cxcywh", "xyxy")
-        found = slow_atss(true, out.anchors_N4, out.level_N)
+        found = slow_atss(true, out.corners_BN4[0], out.level_BN[0])
         for n, m in enumerate(found):
             for token in range(int(one.text_BL[b].sum())):
                 p = float(out.logits_BNL[b, n, token].double().sigmoid())
@@ -262,10 +262,10 @@ def test_losses_equal_plain_loops(model: GLIP, shared: bool) -> None:
             if m < 0:
                 continue
             places += 1
-            x, y = ((out.anchors_N4[n, :2] + out.anchors_N4[n, 2:]) / 2).tolist()
+            x, y = ((out.corners_BN4[0, n, :2] + out.corners_BN4[0, n, 2:]) / 2).tolist()
             x0, y0, x1, y1 = true[m].tolist()
             near = math.sqrt(min(x - x0, x1 - x) / max(x - x0, x1 - x) * min(y - y0, y1 - y) / max(y - y0, y1 - y))
-            said = detect.decode(out.deltas_BN4[b, n], out.anchors_N4[n])
+            said = detect.decode(out.deltas_BN4[b, n], out.corners_BN4[0, n])
             boxes += near * (1 - float(generalized_box_iou(said[None], true[m : m + 1])))
             near_all += near
             p = float(out.centre_BN[b, n].double().sigmoid())

@@ -37,7 +37,7 @@ LISTS = {
 }
 LISTS |= {"proposals": LISTS["plain"], "warm-up": ("model.vision.blocks", "model.text.transformer.resblocks")}
 ALL = PHASE.model_copy(update=dict(
-    vision_lr=1e-4, text_lr=5e-4, drop=0.6, accumulate=4, precision="bfloat16", checkpointing=True
+    vision_lr=1e-4, text_lr=5e-4, drop=(0.6,), accumulate=4, precision="bfloat16", checkpointing=True
 ))  # fmt: skip
 
 
@@ -110,6 +110,16 @@ def test_each_tower_has_its_own_rate_and_all_follow_the_schedule(tmp_path):
     assert seen == set(name_of.values())
 
 
+def test_the_text_tower_may_follow_a_schedule_of_its_own(tmp_path):
+    phase = PHASE.model_copy(update=dict(decay=0.0, drop=(0.5,), text_rise=0.25))
+    run = loop(tmp_path, phase)
+    run.run()
+    name_of = {id(p): name for name, p in run.model.named_parameters()}
+    rates = {name_of[id(p)].split(".")[0]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    assert rates.pop("text") == pytest.approx(phase.lr * 1 / 6)  # the last of the six steps in which it falls
+    assert all(rate == pytest.approx(phase.lr / 10) for rate in rates.values()) and len(rates) > 3
+
+
 def test_a_tower_at_rate_zero_stays_as_it_is(tmp_path):
     phase = PHASE.model_copy(update=dict(vision_lr=0.0, weight_decay=0.0))
     trained, before = loop(tmp_path, phase).run(), model()
@@ -130,7 +140,7 @@ def test_the_towers_of_a_wrapped_and_of_a_cut_model_keep_their_rates(tmp_path):
     assert run.plan is not None and after < before
     groups = dict(zip(run.rates, run.optimizer.param_groups, strict=True))
     text = [p for name, p in cut.named_parameters() if name.startswith("text.")]
-    assert {id(p) for p in groups[5e-4]["params"]} == {id(p) for p in text}
+    assert {id(p) for p in groups[5e-4, False]["params"]} == {id(p) for p in text}
 
 
 def test_without_rates_of_their_own_all_parameters_are_one_group_in_their_order(tmp_path):

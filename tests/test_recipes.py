@@ -32,9 +32,27 @@ def test_every_committed_result_was_made_by_todays_recipe(scale):
 
 
 def test_a_drop_takes_all_rates_to_a_tenth():
-    phase = Phase(steps=40, batch=1, lr=1e-4, vision_lr=1e-5, warm_up=0, decay=0, drop=35 / 40)
+    phase = Phase(steps=40, batch=1, lr=1e-4, vision_lr=1e-5, warm_up=0, decay=0, drop=(35 / 40,))
     assert phase.rate(34) == 1e-4 and phase.rate(35) == phase.rate(39) == pytest.approx(1e-5)
     assert phase.rate(35, phase.held("vision.pos_embed")) == pytest.approx(1e-6)
+
+
+def test_every_drop_takes_a_tenth_of_what_is_left():
+    phase = Phase(steps=100, batch=1, lr=1e-4, warm_up=0, decay=0, drop=(0.67, 0.89))
+    assert [phase.rate(step) for step in (66, 67, 88, 89, 99)] == pytest.approx([1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
+
+
+def test_the_text_tower_may_go_its_own_way_up_and_down_in_straight_lines():
+    phase = Phase(
+        steps=100, batch=1, lr=1e-4, text_lr=5e-5, warm_up=0, decay=0, drop=(0.5,), text_rise=0.1
+    )  # fmt: skip
+    assert [phase.apart(name) for name in ("text.ln_final.weight", "text_to_fusion.0.weight", "vision.norm.bias")] == [
+        True, False, False,
+    ]  # fmt: skip
+    rates = [phase.rate(step, phase.held("text.ln_final.weight"), apart=True) for step in (0, 5, 10, 55, 99)]
+    assert rates == pytest.approx([0, 2.5e-5, 5e-5, 2.5e-5, 5e-5 / 90])
+    assert phase.rate(99) == pytest.approx(1e-5), "others drop as they do"
+    assert not Phase(steps=1, batch=1, lr=1.0, warm_up=0, decay=0).apart("text.ln_final.weight")
 
 
 def test_a_batch_must_fall_into_equal_parts():

@@ -208,7 +208,7 @@ class TestFlickr:
         assert (entry.sentence_id, entry.original_id, entry.width) == (0, 36979, 50)
 
     def test_the_merged_protocol_puts_one_box_around_those_of_a_phrase(self, root: Path) -> None:
-        (entry,) = flickr.read(root, ["36979"], merged=True)
+        entry = flickr.merged(*flickr.read(root, ["36979"]))
         assert entry.boxes == ((1, 2, 19, 28), (5, 30, 40, 9))
 
     def test_entities_without_a_box_are_known(self, root: Path) -> None:

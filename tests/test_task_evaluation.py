@@ -174,7 +174,7 @@ def slow_detections(model: GLIP, picture: int) -> list[tuple[float, list[float],
     for text, spans in asked()[0]:
         out = model(*dataset([entry(picture, text)]).batch(np.array([0])).inputs)
         logits, centre = out.logits_BNL[0].sigmoid().tolist(), out.centre_BN[0].sigmoid().tolist()
-        corners = detect.decode(out.deltas_BN4[0], out.anchors_N4).tolist()
+        corners = detect.decode(out.deltas_BN4[0], out.corners_BN4[0]).tolist()
         for begin, end in spans:
             own = [i for i, (b, e) in enumerate(WORDS.encode(text)[1]) if b < end and e > begin]
             kept: list[tuple[float, list[float], int]] = []
@@ -268,7 +268,7 @@ def test_a_phrase_is_pointed_at_where_the_mean_over_its_words_and_centerness_are
         likely = [float(torch.stack([logits[i].sigmoid() for i in places]).mean()) for logits in out.logits_BNL[b]]
         score = [(p * float(c.sigmoid())) ** 0.5 for p, c in zip(likely, out.centre_BN[b], strict=True)]
         best = max(range(len(score)), key=score.__getitem__)
-        expected = detect.decode(out.deltas_BN4[b, best], out.anchors_N4[best]).clamp(0, 1)
+        expected = detect.decode(out.deltas_BN4[b, best], out.corners_BN4[b, best]).clamp(0, 1)
         assert boxes[b].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
         assert float(scores[b]) == pytest.approx(score[best], abs=1e-6)
 

@@ -194,7 +194,7 @@ def entry_of(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
         boxes=tuple(tuple(annotation["bbox"]) for annotation in annotations),
         spans=tuple(tuple(map(tuple, annotation["tokens_positive"])) for annotation in annotations),
         type=image.get("expression_type") or "",
-        original_id=image.get("original_id") or 0,
+        original_id=image.get("original_id") or image.get("original_img_id") or 0,
         categories=tuple(annotation.get("category_id") or 0 for annotation in annotations),
         evaluated=tuple(tuple(map(tuple, spans)) for spans in image.get("tokens_positive_eval") or ()),
         phrase_types=tuple(map(tuple, image.get("phrase_types") or ())),
@@ -215,7 +215,8 @@ def listed(path: str | Path, document: Any, key: str) -> list[Any]:
 
 _NEEDED = {"id": int, "file_name": str, "caption": str, "height": int, "width": int}
 _OPTIONAL: dict[str, tuple[type, ...]] = {
-    "dataset_name": (str,), "expression_type": (str,), "original_id": (int, str), "sentence_id": (int, str),
+    "dataset_name": (str,), "expression_type": (str,), "original_id": (int, str),
+    "original_img_id": (int, str), "sentence_id": (int, str),
     "questionId": (int, str), "question_type": (str,), "answer": (str,), "tokens_positive_eval": (list,),
     "phrase_types": (list,),
 }  # fmt: skip

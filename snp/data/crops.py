@@ -1,4 +1,6 @@
-"""Random crops that keep every box, MDETR's augmentation: scales and places vary, words stay true of what they name.
+"""Random crops of square pictures that keep every box: scales and places vary, words stay true of what they name.
+
+Pictures that keep their sides' ratio are cropped when they are decoded (`snp.data.views`).
 
 No mirror images: captions speak of left and right [MDETR's code].
 """
@@ -7,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import resized_crop
 
 from snp.data.dataset import Batch
+from snp.data.views import window
 
 SMALLEST = 0.5
 """Least share of each side that a crop keeps. [ours; MDETR: 384 pixels of 400 to 600]"""
@@ -30,6 +32,9 @@ def cropped(
         yield from batches
         return
     for step, batch in enumerate(batches, start):
+        if batch.sizes_I2 is not None:  # they were shown in part, if at all, when they were decoded
+            yield batch
+            continue
         yield crop(batch, share, torch.Generator().manual_seed(seed * 1_000_003 + step), part)
 
 
@@ -47,7 +52,8 @@ def crop(batch: Batch, share: float, generator: torch.Generator, part: tuple[int
     chosen = torch.rand(len(whole.images_ICHW), generator=generator) < share
     for i in chosen.nonzero().flatten().tolist():
         captions = whole.image_index_B == i
-        first, last = _window(boxes[captions][whole.valid_BM[captions]], sides, generator)
+        own = boxes[captions][whole.valid_BM[captions]]
+        first, last = window(own, sides, (SMALLEST * sides).ceil(), sides, generator)
         (left, top), (width, height) = first.tolist(), (last - first).tolist()
         if (k := place.get(i)) is not None:
             images[k] = resized_crop(images[k], top, left, height, width, list(images.shape[-2:]), antialias=True)
@@ -59,16 +65,3 @@ def crop(batch: Batch, share: float, generator: torch.Generator, part: tuple[int
     around = None if batch.whole is None else replace(whole, boxes_BM4=moved)
     return replace(batch, images_ICHW=images, boxes_BM4=moved[rows], whole=around)
 
-
-def _window(boxes_N4: Tensor, sides: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """First corner and the one behind the last pixel, (x, y) each, of a crop around all boxes (x0, y0, x1, y1)."""
-    low, high = torch.zeros(2), torch.ones(2)
-    if len(boxes_N4):
-        low, high = boxes_N4[:, :2].amin(0).clamp(0, 1), boxes_N4[:, 2:].amax(0).clamp(0, 1)
-    inside_first, inside_last = (low * sides).floor(), (high * sides).ceil()
-    least = torch.maximum(inside_last - inside_first, (SMALLEST * sides).ceil())
-    size = least + ((sides - least + 1) * torch.rand(2, generator=generator)).floor()
-    # it begins no later than the first box and no earlier than lets it reach the last one
-    earliest, latest = (inside_last - size).clamp(min=0), torch.minimum(inside_first, sides - size)
-    first = earliest + ((latest - earliest + 1) * torch.rand(2, generator=generator)).floor()
-    return first.long(), (first + size).long()

@@ -2,43 +2,50 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from snp.data.ahead import ahead
 from snp.data.annotations import Entry
 from snp.data.flat import Flat, Where, place
 from snp.data.pixels import VERSION, read_image
 from snp.data.tokens import PAD, Vocabulary, cover
+from snp.data.views import Draws, View, padded, views_of
 from snp.errors import InputError
 from snp.files import replacing
 
 MEND = "make the data set again with `snp data make`"
 OUTSIDE = -1
 """Id of an answer, or of a type of questions, that the vocabulary of answers does not have."""
-Resolve = Callable[[str], tuple[np.ndarray, int]]
-"""File name of a picture -> (pixels NCHW of it and others, its row); KeyError where there is none."""
+Resolve = Callable[[str], tuple[Any, int]]
+"""File name of a picture -> (pixels NCHW of it and others, its row); KeyError where there is none.
+
+Pixels of pictures that keep their sides' ratio (`snp.data.loading.Pictures`) have a `fit`, and give a `view` of a row.
+"""
 
 
 @dataclass(frozen=True)
 class Batch:
     """B captions over I images; M is the largest number of boxes of a caption, at least 1, L the longest caption.
 
-    images_ICHW: uint8; image_index_B: the image of each caption; tokens_BL: vocabulary ids; text_BL: True where a
-    token stands, False where padding; boxes_BM4: (centre x, centre y, width, height), each a share of the image side;
-    valid_BM: True where a box stands; positive_BML: True where a token belongs to the phrase of a box; category_BM: the
-    category id of a box, 0 where none stands. Of questions alone, else None: type_B: id of the type; answer_B: id of
-    the answer among those of its type; both -1 where the vocabulary of answers does not have it. whole: the batch
-    that this one is a part of: losses are divided by its boxes and tokens, so that those of its parts add up; its
-    pixels may not have been made.
+    images_ICHW: uint8; sizes_I2: height and width of each image, which stands at the upper left of its pixels, padding
+    on its right and below; None where all are squares without any; image_index_B: the image of each caption; tokens_BL:
+    vocabulary ids; text_BL: True where a token stands, False where padding; boxes_BM4: (centre x, centre y, width,
+    height), each a share of the image's own side; valid_BM: True where a box stands; positive_BML: True where a token
+    belongs to the phrase of a box; category_BM: the category id of a box, 0 where none stands. Of questions alone, else
+    None: type_B: id of the type; answer_B: id of the answer among those of its type; both -1 where the vocabulary of
+    answers does not have it. whole: the batch that this one is a part of: losses are divided by its boxes and tokens,
+    so that those of its parts add up; its pixels may not have been made.
     """
 
     images_ICHW: Tensor
@@ -52,14 +59,21 @@ class Batch:
     type_B: Tensor | None = None
     answer_B: Tensor | None = None
     whole: "Batch | None" = None
+    sizes_I2: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens_BL)
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that a model is given: pixels and words."""
-        return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All that a model is given: pixels and words, and sizes where pictures have any of their own."""
+        sizes = () if self.sizes_I2 is None else (self.sizes_I2,)
+        return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL, *sizes
+
+    @property
+    def sizes_B2(self) -> Tensor | None:
+        """Height and width of the image of each caption, where images have sizes of their own."""
+        return None if self.sizes_I2 is None else self.sizes_I2[self.image_index_B]
 
     @property
     def divisor(self) -> "Batch":
@@ -69,7 +83,12 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """With all tensors on this device."""
         whole = None if self.whole is None else self.whole.to(device)
-        return replace(self, whole=whole, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
+        return replace(self, whole=whole, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """In memory from which a GPU copies while it computes: what torch's DataLoader asks for."""
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The captions in `count` parts of about one size, each with the images that it needs."""
@@ -89,12 +108,15 @@ class Batch:
             raise InputError("batch", f"{len(self)} captions are too few for {count} parts", "use larger batches")
         rows = torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count)[place]
         images, index = self.image_index_B[rows].unique(return_inverse=True)
-        of_captions = {name: t for name, t in self._tensors().items() if name not in ("images_ICHW", "image_index_B")}
-        own = {name: tensor[rows] for name, tensor in of_captions.items()}
-        return replace(self, images_ICHW=self.images_ICHW[images], image_index_B=index, whole=self.divisor, **own)
+        of_images = {name: t[images] for name, t in self._tensors().items() if name in _OF_IMAGES}
+        own = {name: t[rows] for name, t in self._tensors().items() if name not in (*_OF_IMAGES, "image_index_B")}
+        return replace(self, image_index_B=index, whole=self.divisor, **of_images, **own)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+
+
+_OF_IMAGES = ("images_ICHW", "sizes_I2")
 
 
 class PixelCache:
@@ -186,10 +208,15 @@ class GroundingSet:
         strict: an answer outside the vocabulary is an error, as it must be for training; else it is `OUTSIDE`, and
             whatever a model says is wrong.
 
+    Attributes:
+        loaders: processes that make the batches of `stream` and `made` ahead of time, the same bits whatever their
+            number; 0: they are made when they are asked for.
+
     Raises:
         InputError: naming the entry whose picture, length or answer does not fit.
     """
 
+    loaders = 0
     _arrays = ("types", "datasets", "lengths", "_place", "_cache", "_row", "_type", "_answer")
 
     def __init__(
@@ -321,11 +348,19 @@ class GroundingSet:
         whole.categories = max(part.categories for part in parts)
         return whole
 
-    def batch(self, index: np.ndarray, share_images: bool = False, share: tuple[int, int] = (0, 1)) -> Batch:
+    def batch(
+        self,
+        index: np.ndarray,
+        share_images: bool = False,
+        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
+        step: int = 0,
+    ) -> Batch:
         """The entries at `index`. With `share_images` each distinct image is held once (for evaluation).
 
         Args:
             share: (place, count): that of so many parts alone; no pixels are made of the others.
+            draws: sizes and crops of pictures that keep their sides' ratio, for this step; else they are shown whole.
         """
         B, L = len(index), int(self.lengths[index].max())
         rows = [(self._flats[flat], row) for flat, row in self._place[index]]
@@ -347,14 +382,40 @@ class GroundingSet:
         image_index = np.arange(B)
         if share_images:
             where, image_index = np.unique(where, axis=0, return_inverse=True)
-        fields = (where, image_index.reshape(-1), tokens, tokens != PAD, boxes, valid, positive, category)
+        image_index = image_index.reshape(-1)
+        views: list[View] | None = None
+        if (fit := getattr(self._pixels[0], "fit", None)) is not None:
+            sizes = self._sizes(where, index[np.unique(image_index, return_index=True)[1]])
+            views = views_of(fit, draws, step, sizes, image_index, boxes, valid)
+        fields = (np.arange(len(where)), image_index, tokens, tokens != PAD, boxes, valid, positive, category)
         asked = () if self.answers is None else (self._type[index], self._answer[index])
         batch = Batch(*map(torch.from_numpy, (*fields, *asked)))
+        if views is not None:
+            batch = replace(batch, sizes_I2=torch.tensor([view.size for view in views]))
         if share[1] > 1:
             batch = batch.part(*share)
-        # until here the places of images stood for their pixels
-        images = np.stack([self._pixels[c][r] for c, r in batch.images_ICHW.tolist()])
-        return replace(batch, images_ICHW=torch.from_numpy(images))
+        # until here the numbers of images stood for their pixels
+        own = batch.images_ICHW.tolist()
+        places = where[own].tolist()
+        if views is None:
+            pixels = np.stack([self._pixels[c][row] for c, row in places])
+        else:
+            pixels = padded([self._pixels[c].view(row, views[i]) for i, (c, row) in zip(own, places, strict=True)])
+        return replace(batch, images_ICHW=torch.from_numpy(pixels))
+
+    def _sizes(self, where_I2: np.ndarray, first_I: np.ndarray) -> np.ndarray:
+        """Heights and widths of images, as the entry of the first caption of each has them."""
+        size_I2 = np.array([self._flats[flat].size_N2[row] for flat, row in self._place[first_I]])
+        for i in np.flatnonzero(size_I2.min(1) == 0):  # a question alone may not know it
+            size_I2[i] = self._pixels[where_I2[i, 0]].size(where_I2[i, 1])
+        return size_I2
+
+    def made(self, groups: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Groups of entries, each with its batch, which holds every image once: for evaluation."""
+        return ahead(self._group, groups, self.loaders)
+
+    def _group(self, index: np.ndarray) -> tuple[np.ndarray, Batch]:
+        return index, self.batch(index, share_images=True)
 
     def epoch(self, batch: int, seed: int, window: int = 64, per_image: int = 1) -> np.ndarray:
         """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
@@ -395,13 +456,28 @@ class GroundingSet:
         return self._cache.astype(np.int64) << 32 | self._row
 
     def stream(
-        self, batch: int, seed: int, start: int = 0, per_image: int = 1, share: tuple[int, int] = (0, 1)
+        self,
+        batch: int,
+        seed: int,
+        start: int = 0,
+        per_image: int = 1,
+        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Iterator[Batch]:
         """Batches without end, epoch after epoch; `start` batches are passed over without being made.
 
         With `per_image` over 1 (as in `epoch`) an image passes the vision tower once for all its captions. With `share`
-        (as in `batch`) one part of every batch.
+        and `draws` as in `batch`: one part of every batch, and what is shown of its pictures.
         """
+
+        def make(at: tuple[int, np.ndarray]) -> Batch:
+            step, index = at
+            return self.batch(index, per_image > 1, share, draws, step)
+
+        return ahead(make, enumerate(self._orders(batch, seed, start, per_image), start), self.loaders)
+
+    def _orders(self, batch: int, seed: int, start: int, per_image: int) -> Iterator[np.ndarray]:
+        """Indices of the entries of every batch, from batch `start` on."""
         epoch = 0
         while True:
             indices = self.epoch(batch, seed * 100_003 + epoch, per_image=per_image)
@@ -409,8 +485,7 @@ class GroundingSet:
                 skipped, start = divmod(start, len(indices))
                 epoch += skipped
                 continue
-            for index in indices[start:]:
-                yield self.batch(index, per_image > 1, share)
+            yield from indices[start:]
             epoch, start = epoch + 1, 0
 
     def by_image(self, captions: int) -> Iterator[np.ndarray]:

@@ -194,21 +194,40 @@ class Flat:
         A cache that is damaged is made again; where none can be kept, as in a folder that is read-only, none is.
         """
         path = root / "annotations" / f"{name}.json"
-        if not path.exists():
-            raise InputError(path, "file not found")
-        stat = path.stat()
-        made_of = VERSION, tokens.VERSION, stat.st_size, stat.st_mtime_ns, context, boxless
+        read = lambda: cls.read(path, vocabulary, context, boxless)  # noqa: E731
+        return cls.kept(root / "cache" / name, [path], read, vocabulary, context, boxless)
+
+    @classmethod
+    def kept(
+        cls,
+        store: Path,
+        sources: Sequence[Path],
+        make: Callable[[], "Flat"],
+        vocabulary: Vocabulary,
+        context: int,
+        boxless: bool = False,
+    ) -> "Flat":
+        """What `make` makes of these files, kept beside `store` for as long as none of them is changed; as `cached`.
+
+        Args:
+            store: the folder, and the beginning of the name, of the cache.
+            vocabulary, context, boxless: that it is made with.
+        """
+        if missing := [path for path in sources if not path.exists()]:
+            raise InputError(missing[0], "file not found")
+        stats = (number for path in sources for number in (path.stat().st_size, path.stat().st_mtime_ns))
+        made_of = VERSION, tokens.VERSION, *stats, context, boxless
         key = hashlib.sha256(str(made_of).encode())
         key.update(np.array(vocabulary.clip_ids, np.int64).tobytes())
-        store = root / "cache" / f"{name}-{key.hexdigest()[:12]}.safetensors"
-        if store.exists():
+        path = store.with_name(f"{store.name}-{key.hexdigest()[:12]}.safetensors")
+        if path.exists():
             try:
-                return cls.load(store)
+                return cls.load(path)
             except InputError:
                 pass
-        flat = cls.read(path, vocabulary, context, boxless)
+        flat = make()
         with suppress(OSError):
-            flat.save(store)
+            flat.save(path)
         return flat
 
     def save(self, path: str | Path) -> None:

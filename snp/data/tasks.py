@@ -1,7 +1,8 @@
 """The entries of expressions, question answering, phrase grounding and detection, read from a benchmark's folder.
 
-The folder may be one as published, or one of a data set drawn here (its ``gqa/``, ``flickr30k/`` or ``coco/``): both
-are read alike. File names of drawn pictures are relative to the data set's ``images/``.
+The folder may be one as published, the one that holds those of all benchmarks, or one of a data set drawn here (its
+``gqa/``, ``flickr30k/`` or ``coco/``): all are read alike. File names of drawn pictures are relative to the data set's
+``images/``.
 
 A reader that is given a list of `faults` adds to it all that is wrong, and leaves that out; without it the first fault
 is raised, an InputError.
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
+from snp.data.fields import noted
 from snp.data.sources import coco, flickr, gqa, refer
 from snp.data.sources.images import naming
-from snp.data.sources.layout import NEEDS, find, found, references
+from snp.data.sources.layout import NEEDS, find, found, home, homes, references
 from snp.errors import InputError
 
 Faults = list[InputError] | None
@@ -41,9 +43,9 @@ def questions(root: Path, split: str, faults: Faults = None) -> list[Entry]:
     path = asked(root, split)
     if path.name.startswith("finetune_"):
         return annotations.read(path, boxless=True, faults=faults)
-    graphs = find(root, f"{split}_sceneGraphs.json")
+    graphs = find(root, "gqa", f"{split}_sceneGraphs.json")
     known = gqa.scene_graphs(graphs, faults) if graphs else None
-    return gqa.questions(path, known, naming(root), faults)
+    return gqa.questions(path, known, naming(home(root, "gqa")), faults)
 
 
 def asked(root: Path, split: str) -> Path:
@@ -59,18 +61,58 @@ def answers(root: Path) -> dict[str, dict[str, int]]:
 def phrases(root: Path, split: str, merged: bool = False, faults: Faults = None) -> list[Entry]:
     """The sentences of Flickr30k Entities that have a phrase with a box.
 
+    Where the published files are missing, MDETR's pre-processed one is read, which does not know the types of phrases.
+
     Args:
         split: train, val or test.
         merged: the boxes of one phrase become the one box around them.
     """
-    listed = flickr.listed(found(root, "flickr30k", f"{split}.txt"), faults)
-    return flickr.read(root, listed, merged, naming(root), faults)
+    path = said(root, split)
+    if path.suffix == ".json":
+        entries = _pre_processed(path, split, faults)
+    else:
+        base = _entities(root) or home(root, "flickr30k")
+        entries = flickr.read(base, flickr.listed(path, faults), naming(base), faults)
+    return [flickr.merged(entry) for entry in entries] if merged else entries
+
+
+def said(root: Path, split: str) -> Path:
+    """The file of Flickr30k's sentences of a split, or the one that lists its pictures."""
+    return found(root, "flickr30k", f"{split}.txt", f"final_flickr_separateGT_{split}.json")
+
+
+def _entities(root: Path) -> Path | None:
+    """The folder of Flickr30k Entities; None where there is none."""
+    return next((base for base in homes(root, "flickr30k") if (base / "Sentences").is_dir()), None)
+
+
+def _pre_processed(path: Path, split: str, faults: Faults) -> list[Entry]:
+    """MDETR's sentences that have boxes; of those that are judged each must ask for phrases, and these have boxes."""
+    entries, seen = list[Entry](), set[tuple[object, object]]()
+    for entry in annotations.read(path, boxless=True, faults=faults):
+        if not entry.boxes:
+            continue
+        where, key = f"{path}: id {entry.id}", (entry.original_id, entry.sentence_id)
+        with noted(faults):
+            if split != "train":
+                if key in seen:
+                    raise InputError(where, f"sentence {key[1]} of picture {key[0]} occurs twice")
+                seen.add(key)
+                if not entry.evaluated:
+                    raise InputError(f"{where}.tokens_positive_eval", "missing", "no phrase of it is asked for")
+                for place, spans in enumerate(entry.evaluated):
+                    if spans not in entry.spans:
+                        raise InputError(f"{where}.tokens_positive_eval[{place}]", "no box has these tokens_positive")
+            entries.append(entry)
+    return entries
 
 
 def called(root: Path, entry: Entry) -> str:
     """What an entry is called in errors: where it stands in the files of its benchmark."""
     if entry.evaluated:
-        return f"{root / 'Sentences' / str(entry.original_id)}.txt: sentence {entry.sentence_id}"
+        base = _entities(root)
+        place = f"{root}: picture {entry.original_id}" if base is None else base / f"Sentences/{entry.original_id}.txt"
+        return f"{place}: sentence {entry.sentence_id}"
     if entry.question_id:
         return f"{root}: question {entry.question_id}"
     return f"{root}: {entry.dataset_name} {entry.id}"

@@ -15,50 +15,40 @@ import torch
 import torch.distributed
 from rich.progress import track
 
-from snp.compression import count
 from snp.data.dataset import Batch
+from snp.experiment.bench_counts import WORDS, counts, decoding
 from snp.experiment.manifest import code_state, cpu_name
-from snp.experiment.params import dense
 from snp.experiment.prepare import Source
-from snp.experiment.recipes import RECIPES
 from snp.experiment.stages import learning
-from snp.files import write_json
+from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.family import build
 from snp.processes import pool
 from snp.report import scaling
 from snp.tasks.objective import losses
 
-WORDS = {"mdetr": 24, "glip": 176}
-"""Tokens of a sample: a caption of MDETR's mixture with room to spare, and all classes of COCO in one prompt. [ours]"""
 STEPS = 40
 BATCH = 32
 """Captions in a step of desk scale; two processes have half of them each."""
 PROCESSES = 2
 
 
-def measure(path: Path = scaling.MEASURED) -> str:
-    """Count, measure (desk scale, scenes, one thread a process), write `path`, and give what follows from it."""
-    found = {"counted": {name: _counted(name) for name in WORDS}, "measured": _measured()}
+def measure(path: Path = scaling.MEASURED, keep: bool = False) -> str:
+    """Count, measure (desk scale, scenes, one thread a process), write `path`, and give what follows from it.
+
+    Args:
+        keep: step times stay as they were measured, with the manifest that tells where; all else is counted anew.
+    """
     about = {**code_state(), "cpu": cpu_name(), "torch": torch.__version__,
              "time": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
-    write_json(path, {"manifest": about, **found}, indent=1)
+    counted = {"counted": {name: counts(name) for name in WORDS}, "decoding": {name: decoding(name) for name in WORDS}}
+    if keep:
+        before = read_json(path)
+        found = {"manifest": before["manifest"], "counting": about, **counted, "measured": before["measured"]}
+    else:
+        found = {"manifest": about, "counting": about, **counted, "measured": _measured()}
+    write_json(path, found, indent=1)
     return scaling.markdown(path)
-
-
-def _counted(name: str) -> dict[str, float]:
-    """Parameters of the full-size model, and operations of one sample's forward pass."""
-    config = getattr(configs, getattr(RECIPES["paper"], name).model)
-    size = config.image_size
-    model = build(config)
-    example = (
-        torch.zeros(1, 3, size, size, dtype=torch.uint8),
-        torch.zeros(1, dtype=torch.int64),
-        torch.ones(1, WORDS[name], dtype=torch.int64),
-        torch.ones(1, WORDS[name], dtype=torch.bool),
-    )
-    stored = sum(parameter.numel() for parameter in dense(config)[0].parameters())
-    return {"parameters": stored, "forward_flops": count.flops(model, *example)}
 
 
 def _measured() -> dict[str, Any]:

@@ -14,16 +14,19 @@ from torchvision.ops import box_convert, nms
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry, Span
+from snp.data.loading import shown
 from snp.data.pixels import load, read_image
 from snp.data.tokens import UNKNOWN, Vocabulary, cover
+from snp.data.views import View
 from snp.errors import InputError
 from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.prepare import Source
+from snp.experiment.prepare import Source, fit_of
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, TABLES, Row, rows
 from snp.experiment.wanted import check_folder, check_models
+from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
@@ -103,9 +106,9 @@ def predict(
         raise InputError("text", f"{len(ids)} tokens, the model takes {config.context}", "shorten it")
     if (ids[1:-1] == UNKNOWN).all():
         raise InputError("text", "holds no word that the model knows", "it knows those of its training captions")
-    image = torch.from_numpy(read_image(picture, config.image_size).copy())[None]
     tokens = torch.from_numpy(ids.astype(np.int64))[None]
-    out = model(image, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool))
+    pixels, *sizes = _looked_at(picture, config)
+    out = model(pixels, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool), *sizes)
     check_finite(lambda _: f"{checkpoint.name}: {picture}", *out.judged)
     if isinstance(model, GLIP):
         return Prediction(_detected(out, text, spans), "")
@@ -115,6 +118,15 @@ def predict(
         _phrases(likely_QS, boxes_Q4, text, spans, phrases) if phrases else _grounded(likely_QS, boxes_Q4, text, spans)
     )
     return Prediction(seen, _answer(out, checkpoint.answers))
+
+
+def _looked_at(picture: Path, config: TowerConfig) -> tuple[Tensor, ...]:
+    """Pixels [1, 3, height, width] as a model of this configuration takes them; and their size, where any will do."""
+    if (fit := fit_of(config)) is None:
+        return (torch.from_numpy(read_image(picture, config.image_size).copy())[None],)
+    image = load(picture)
+    view = View(fit((image.height, image.width)))
+    return torch.from_numpy(shown(image, view).copy())[None], torch.tensor([view.size])
 
 
 def _phrases(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from snp.errors import InputError
 from snp.experiment.owner import Owner
 from snp.experiment.recipes import phase_of
-from snp.experiment.spec import explain
+from snp.experiment.spec import Weights, explain
 from snp.experiment.store import AnyRun, Busy, Store
 from snp.files import alone, read_json, write_json
 from snp.processes import mark
@@ -50,6 +50,7 @@ class Record(BaseModel):
         job: its number; array elements have `<job>_<index>`.
         time: of submission, ISO 8601. host: where it was submitted. code: the snapshot that it runs.
         runs: slug -> job, in the order of the array.
+        weights: that its dense models start from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class Record(BaseModel):
     code: str
     runs: dict[str, Number]
     mark: str | None = None
+    weights: Weights | None = None
 
     @property
     def lives(self) -> bool:
@@ -117,7 +119,10 @@ def launching(store: Store) -> Iterator[None]:
         yield
 
 
-def keep(store: Store, cluster: Literal["slurm", "local"], job: str, code: Path, runs: dict[str, str]) -> Record:
+def keep(
+    store: Store, cluster: Literal["slurm", "local"], job: str, code: Path, runs: dict[str, str],
+    weights: Weights | None = None,
+) -> Record:  # fmt: skip
     """Note a submission; it is the last one."""
     record = Record(
         number=1 + max((known.number for known in records(store)), default=0),
@@ -128,6 +133,7 @@ def keep(store: Store, cluster: Literal["slurm", "local"], job: str, code: Path,
         code=str(code),
         runs=runs,
         mark=mark(int(job)) if cluster == "local" else None,
+        weights=weights,
     )
     write_json(launch_folder(store) / "submitted" / f"{record.number:06d}-{job}.json", record.model_dump())
     return record

@@ -129,7 +129,8 @@ def _row_of(members: list[Compress], runs: list[object]) -> Row:
         first.scale, first.data, name.split(",")[0], model=first.model, benchmarks=benchmarks,
         seeds=tuple(run.seed for run in members), recovery=first.recovery, task=first.task, **size,
     )  # fmt: skip
-    return row.model_copy(update={"name": name, "method": first.method, "options": first.options, "keep": first.keep})
+    own = {"name": name, "method": first.method, "options": first.options, "keep": first.keep}
+    return row.model_copy(update=own).starting(first.parents()[0].weights)
 
 
 def _name(method: str, options: Options) -> str:

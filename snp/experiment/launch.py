@@ -195,7 +195,7 @@ class Launch:
             raise InputError(f"sbatch: {array.name}", str(error), mend) from None
         job = first.job_id.split("_")[0]
         try:
-            return keep(self.store, "slurm", job, code, array.numbers(job))
+            return keep(self.store, "slurm", job, code, array.numbers(job), self.store.weights)
         except BaseException:
             slurm_command("scancel", job)
             raise
@@ -216,7 +216,9 @@ class Launch:
             with chdir(code):  # jobs import from where they were started
                 job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
             try:
-                return keep(self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo})
+                return keep(
+                    self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo}, self.store.weights
+                )
             except BaseException:
                 os.kill(int(job.job_id), signal.SIGTERM)
                 raise

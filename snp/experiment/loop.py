@@ -186,9 +186,10 @@ class Loop:
         self.passing = ranks.parallel(_Passing(self.model, self.losses))
         self.names, self.parameters = map(list, zip(*self.model.named_parameters(), strict=True))
         self.average = [p.detach().clone() for p in self.parameters]
-        groups: dict[float, list[nn.Parameter]] = {}  # by rate: units that towers share learn as those who store them
+        # by rate: units that towers share learn as those who store them
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            groups.setdefault(self.phase.held(name), []).append(parameter)
+            groups.setdefault((self.phase.held(name), self.phase.apart(name)), []).append(parameter)
         self.rates = list(groups)
         self.optimizer = torch.optim.AdamW(
             [{"params": group} for group in groups.values()],
@@ -198,8 +199,8 @@ class Loop:
         )
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
-        for group, held in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = self.phase.rate(step, held)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.phase.rate(step, *rate)
         session = self.session if self.plan is None else None
         overrides = session.overrides() if session else None
         # processes pass their parts at the same time; the smallest share has a caption for each of its parts

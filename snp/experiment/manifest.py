@@ -31,6 +31,7 @@ def manifest(
     wall_seconds: float,
     processes: int = 1,
     trial: Trial | None = None,
+    weights: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -43,6 +44,7 @@ def manifest(
         wall_seconds: seconds of work, over all restarts.
         processes: how many did it together; they too give other sums.
         trial: which one, where it is no real run.
+        weights: that a dense model started from, by tower: name, sha256 of a file, what of it was left out.
     """
     return {
         **code_state(),
@@ -58,6 +60,7 @@ def manifest(
         "data_hash": data_hash,
         **({"plugins": found} if (found := plugins.load()) else {}),
         **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
+        **({"weights": weights} if weights else {}),
     }
 
 

@@ -1,5 +1,6 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from snp.data import annotations, build, folder, tasks, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
 from snp.data.fields import checked
+from snp.data.flat import Flat
 from snp.data.loading import Pictures
 from snp.data.sources import layout
 from snp.data.sources.images import places
 from snp.data.tokens import Vocabulary
+from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
 from snp.experiment.setup import data_home
@@ -75,6 +78,11 @@ def vocabulary(root: Path) -> Vocabulary:
     return found
 
 
+def fit_of(config: TowerConfig) -> Fit | None:
+    """How a model's pictures are brought to size with their sides' ratio kept; None where they become squares."""
+    return None if config.shortest is None or config.longest is None else Fit(config.shortest, config.longest)
+
+
 @dataclass(frozen=True)
 class Source:
     """The data that runs are made of: one folder with pictures, captions and benchmarks.
@@ -82,20 +90,22 @@ class Source:
     Args:
         root: a made data set, or the user's folder with the published benchmarks.
         real: it is the user's: words are all of CLIP's, and nothing is counted on but what was published.
+        loaders: processes that decode real pictures ahead of time.
     """
 
     root: Path
     real: bool = False
+    loaders: int = 0
 
     @classmethod
-    def of(cls, scale: Scale, data: Data, root: Path | None = None) -> "Source":
+    def of(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for real ones."""
         if data != "real":
             return cls(data_root(scale, data))
         if root is None or not root.is_dir():
             mend = "give the folder that `snp data check` finds sound with --data-root"
             raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", mend)
-        return cls(root, real=True)
+        return cls(root, real=True, loaders=loaders)
 
     @property
     def hash(self) -> str | None:
@@ -128,32 +138,37 @@ class Source:
     ) -> GroundingSet:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
         benchmark = {"flickr": "flickr30k"}.get(name := entries[0].dataset_name if entries else "", name)
-        home = layout.home(self.root, benchmark)
         images = self._images(benchmark, config)
-        called = lambda i: tasks.called(home, entries[i])  # noqa: E731
-        return GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
+        called = lambda i: tasks.called(self.root, entries[i])  # noqa: E731
+        found = GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
+        found.loaders = self.loaders
+        return found
 
     def _images(self, benchmark: str, config: TowerConfig) -> Resolve:
         """Finds pictures at the size that a model takes: real ones are too many to be kept decoded."""
         if self.real:
-            return _pictures(*places(self.root, benchmark), config.image_size)
+            return _pictures(*places(self.root, benchmark), config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
-        return tasks.questions(layout.home(self.root, "gqa"), split)
+        if self.real:
+            _told(f"{tasks.asked(self.root, split)}: GQA's questions of {split}")
+        return tasks.questions(self.root, split)
 
     def answers(self) -> dict[str, dict[str, int]]:
         """The answers that models choose from: type -> answer -> number."""
-        return tasks.answers(layout.home(self.root, "gqa"))
+        return tasks.answers(self.root)
 
     def phrases(self, split: str) -> list[Entry]:
         """Flickr30k's sentences of a split."""
-        return tasks.phrases(layout.home(self.root, "flickr30k"), split)
+        if self.real:
+            _told(f"{tasks.said(self.root, split)}: Flickr30k's sentences of {split}")
+        return tasks.phrases(self.root, split)
 
     def classes(self) -> dict[int, str]:
         """COCO's classes, number -> name, in the order of their prompts."""
-        return tasks.classes(layout.home(self.root, "coco"), "val2017")
+        return tasks.classes(self.root, "val2017")
 
     def prompts(self, vocabulary: Vocabulary, config: TowerConfig) -> list[tuple[str, list[Span]]]:
         """Prompts that hold all classes, with the place of each name."""
@@ -161,27 +176,50 @@ class Source:
 
     def detection(self, split: str, prompts: Sequence[tuple[str, list[Span]]]) -> list[Entry]:
         """Every picture of a split of COCO with every prompt."""
-        return tasks.detection(layout.home(self.root, "coco"), split, prompts)
+        return tasks.detection(self.root, split, prompts)
 
     def instances(self, split: str) -> Path:
         """COCO's boxes of a split."""
-        return tasks.instances(layout.home(self.root, "coco"), split)
+        return tasks.instances(self.root, split)
 
 
 @cache
 def _captions(source: Source, name: str, hash: str | None, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
+    found = _read(source, name, vocabulary, config)
+    found.loaders = source.loaders
+    return found
+
+
+def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
     if not source.real:
         return GroundingSet.read(source.root, name, source._images("", config), vocabulary, config.context)
-    benchmark, split = name.removeprefix("finetune_").rsplit("_", 1) if name.startswith("finetune_") else ("mixed", "")
+    benchmark, split = layout.owner(name), name.rpartition("_")[2]
     images = source._images(benchmark, config)
     if base := layout.prepared(source.root, benchmark, name):
+        _told(f"{base / 'annotations' / name}.json: read, and kept as arrays in {base / 'cache'}")
         return GroundingSet.read(base, name, images, vocabulary, config.context)
-    if split and layout.references(source.root, benchmark):
-        entries = _expressions(source.root, benchmark).get(split, [])
-        if entries:
-            called = lambda i: tasks.called(source.root / benchmark, entries[i])  # noqa: E731
-            return GroundingSet(entries, images, vocabulary, config.context, called)
-    raise InputError(source.root / "annotations" / f"{name}.json", "file not found", f"needs {layout.NEEDS[benchmark]}")
+    files = layout.references(source.root, benchmark) if name.startswith("finetune_") else None
+    missing, store = source.root / "annotations" / f"{name}.json", source.root / "cache" / name
+    if files is None:
+        raise InputError(missing, "file not found", f"needs {layout.NEEDS[benchmark]}")
+
+    def convert() -> Flat:
+        if not (entries := _expressions(source.root, benchmark).get(split, [])):
+            problem = f"file not found, and {files[0]} has nothing of {split}"
+            raise InputError(missing, problem, f"needs {layout.NEEDS[benchmark]}")
+        _told(f"{files[0]}: {split} is converted, for {store.parent}")
+        called = lambda i: f"{files[0]}: ann_id {entries[i].original_id}"  # noqa: E731
+        return Flat.of(entries, vocabulary, config.context, called)
+
+    flat = Flat.kept(store, files, convert, vocabulary, config.context)
+    return GroundingSet(flat, images, vocabulary, config.context, lambda i: f"{files[0]}: ann_id {flat.original_N[i]}")
+
+
+@cache
+def _told(what: str) -> None:
+    """Say where something was found, once in a process, and by the first of several."""
+    if ranks.rank() == 0:
+        print(f"snp: {what}", file=sys.stderr)
 
 
 @cache
@@ -191,6 +229,6 @@ def _expressions(root: Path, benchmark: str) -> dict[str, list[Entry]]:
 
 
 @cache
-def _pictures(roots: tuple[Path, ...], flickr: bool, size: int) -> Pictures:
+def _pictures(roots: tuple[Path, ...], flickr: bool, size: int, fit: Fit | None) -> Pictures:
     """One for the folders: listing them takes long."""
-    return Pictures(roots, flickr, size)
+    return Pictures(roots, flickr, size, fit)

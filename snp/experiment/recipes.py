@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, Scale
 
@@ -10,14 +10,16 @@ from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, Scale
 class Phase(BaseModel):
     """One phase of training: AdamW, learning rate warmed up, held, then brought to zero in a straight line.
 
-    MDETR's schedule is decay=0 and drop=35/40, its rates lr=1e-4, vision_lr=1e-5, text_lr=5e-5.
+    MDETR's schedule is decay=0 and drop=(35/40,), with text_rise=0.01; its rates lr=1e-4, vision_lr=1e-5, text_lr=5e-5.
 
     Args:
         steps, batch: weight steps, and captions in each.
         per_image: captions of one image in a batch; the image passes the vision tower once for all of them. [ours]
         lr: the rate that is held; vision_lr, text_lr: those of the two towers, where they have their own [MDETR].
         warm_up: steps of linear rise. decay: share of the steps spent on the descent.
-        drop: share of the steps after which all rates are a tenth [MDETR].
+        drop: shares of the steps after each of which rates are a tenth of what they were [MDETR, GLIP].
+        text_rise: share of the steps in which the text tower's rate rises; then it falls in a line to zero, and
+            no warm_up, decay or drop touches it [MDETR]. None: it does as all others do.
         towers_only: steps at the start that train the towers alone, before any fusion. [ours]
         short_only: steps after those that see only the shortest expressions, before the whole mixture. [ours]
         accumulate: parts in which a batch passes the model, for less memory; gradients are those of the whole.
@@ -25,6 +27,7 @@ class Phase(BaseModel):
         checkpointing: activations inside the layers are computed again in the backward pass, for less memory.
         ema: decay of the weights' moving average, which is what is kept. clip: largest gradient norm.
         crop: share of the images of a batch that are cropped at random, boxes kept [MDETR].
+        sides: shorter sides of which one is drawn for every picture that keeps its sides' ratio [MDETR, GLIP].
         log_every: steps between two records.
         judge_every: steps between two looks at the validation set; 0 for none.
     """
@@ -46,11 +49,13 @@ class Phase(BaseModel):
     judge_every: int = 0
     vision_lr: float | None = None
     text_lr: float | None = None
-    drop: Annotated[float, Field(gt=0, lt=1)] | None = None
+    drop: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    text_rise: Annotated[float, Field(ge=0, lt=1)] | None = None
     accumulate: Annotated[int, Field(ge=1)] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
     crop: Annotated[float, Field(ge=0, le=1)] = 0.0
+    sides: tuple[PositiveInt, ...] | None = None
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -75,12 +80,24 @@ class Phase(BaseModel):
         own = (lr for tower, lr in towers.items() if lr is not None and tower in parameter.split("."))
         return next(own, self.lr)
 
-    def rate(self, step: int, held: float | None = None) -> float:
-        """Learning rate at weight step `step` (from 0) where `held` is held, by default `lr`."""
+    def apart(self, parameter: str) -> bool:
+        """Whether the rate of the parameter of this name goes its own way: `text_rise`."""
+        return self.text_rise is not None and "text" in parameter.split(".")
+
+    def rate(self, step: int, held: float | None = None, apart: bool = False) -> float:
+        """Learning rate at weight step `step` (from 0) where `held` is held, by default `lr`.
+
+        Args:
+            apart: of a parameter whose rate goes its own way.
+        """
+        held = self.lr if held is None else held
+        if apart:
+            top = (self.text_rise or 0.0) * self.steps
+            return held * (step / top if step < top else (self.steps - step) / max(self.steps - top, 1))
         rise = min(1.0, (step + 1) / max(self.warm_up, 1))
         fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
-        dropped = 0.1 if self.drop is not None and step >= self.drop * self.steps else 1.0
-        return (self.lr if held is None else held) * min(rise, fall) * dropped
+        drops = sum(step >= share * self.steps for share in self.drop or ())
+        return held * min(rise, fall) * 0.1**drops
 
 
 class Training(BaseModel):
@@ -117,7 +134,8 @@ _DESK = Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, 
 _DESK_TUNE = Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98)
 
 MIXED, REFCOCO, REFCOCOG, GQA_BALANCED, FLICKR, COCO = 1_300_000, 120_624, 80_512, 943_000, 148_915, 118_287
-"""Training samples of the published benchmarks: captions, expressions, questions, sentences, pictures."""
+"""Training samples of the published benchmarks: captions (Flickr30k's among them), expressions, questions, sentences,
+pictures."""
 
 
 def _steps(samples: int, epochs: float, batch: int = 64) -> int:
@@ -125,18 +143,21 @@ def _steps(samples: int, epochs: float, batch: int = 64) -> int:
 
 
 _MDETR = Phase(
-    steps=1, batch=64, lr=1e-4, vision_lr=1e-5, text_lr=5e-5, warm_up=0, decay=0, weight_decay=1e-4, clip=0.1,
-    ema=0.9998, accumulate=4, precision="bfloat16", checkpointing=True, log_every=500, crop=0.5,
+    steps=1, batch=64, lr=1e-4, vision_lr=1e-5, text_lr=5e-5, warm_up=0, decay=0, text_rise=0.01, weight_decay=1e-4,
+    clip=0.1, ema=0.9998, accumulate=8, precision="bfloat16", checkpointing=True, log_every=500, crop=0.5,
+    sides=tuple(range(480, 801, 32)),
 )  # fmt: skip
-"""MDETR's optimizer and crops [MDETR's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]"""
-_MDETR_TUNE = _MDETR.model_copy(update={"lr": 5e-5})
+"""MDETR's optimizer, sizes and crops [MDETR's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]"""
+_MDETR_TUNE = _MDETR.model_copy(update={"batch": 8, "accumulate": 1, "lr": 5e-5, "text_lr": 1e-5})
 _GLIP = Phase(
     steps=1, batch=64, lr=1e-4, text_lr=1e-5, warm_up=2000, decay=0, weight_decay=1e-4, clip=1.0, ema=0.999,
-    accumulate=32, precision="bfloat16", checkpointing=True, log_every=500, crop=0.5,
+    drop=(0.67, 0.89), accumulate=32, precision="bfloat16", checkpointing=True, log_every=500,
+    sides=(480, 560, 640, 720, 800),
 )  # fmt: skip
-"""GLIP-T's optimizer [GLIP's code]; crops stand for its scales and mirror images. [ours]
+"""GLIP-T's optimizer and sizes [GLIP's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]
 
-How long methods compress is not known: an eighth of pre-training, for both. [ours]
+What differs from the sources, and why, is told by `snp.experiment.deviations`. How long methods compress is not known:
+an eighth of pre-training, for both. [ours]
 """
 
 RECIPES: dict[Scale, Recipe] = {
@@ -184,19 +205,22 @@ RECIPES: dict[Scale, Recipe] = {
     "paper": Recipe(
         mdetr=Training(
             model="PAPER",
-            pretrain=_MDETR.model_copy(update={"steps": _steps(MIXED, 40), "drop": 35 / 40}),
-            compress=_MDETR.model_copy(update={"steps": _steps(MIXED, 5), "drop": 4 / 5}),
-            finetune=_MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCO, 5)}),
+            pretrain=_MDETR.model_copy(update={"steps": _steps(MIXED, 40), "drop": (35 / 40,)}),
+            compress=_MDETR.model_copy(update={"steps": _steps(MIXED, 5), "drop": (4 / 5,)}),
+            finetune=_MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCO, 5, 8), "drop": (3 / 5,)}),
             tune={
-                "refcocog": _MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCOG, 3)}),
-                "gqa": _MDETR_TUNE.model_copy(update={"steps": _steps(GQA_BALANCED, 10)}),
-                "flickr30k": _MDETR_TUNE.model_copy(update={"steps": _steps(FLICKR, 1)}),
+                "refcocog": _MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCOG, 3, 8), "drop": (2 / 3,)}),
+                "gqa": _MDETR.model_copy(update={
+                    "steps": _steps(GQA_BALANCED, 10, 128), "batch": 128, "accumulate": 16,
+                    "lr": 1.4e-4, "vision_lr": 1.4e-5, "text_lr": 7e-5,
+                }),
+                "flickr30k": _MDETR_TUNE.model_copy(update={"steps": _steps(FLICKR, 1, 8)}),
             },
         ),
         glip=Training(
             model="GLIP_PAPER",
-            pretrain=_GLIP.model_copy(update={"steps": _steps(COCO + MIXED, 30), "drop": 0.9}),
-            compress=_GLIP.model_copy(update={"steps": _steps(COCO + MIXED, 4), "drop": 0.9}),
+            pretrain=_GLIP.model_copy(update={"steps": _steps(COCO + MIXED, 30)}),
+            compress=_GLIP.model_copy(update={"steps": _steps(COCO + MIXED, 4)}),
             finetune=_GLIP.model_copy(
                 update={"steps": _steps(COCO, 24, batch=32), "batch": 32, "accumulate": 16, "lr": 1e-5, "text_lr": None}
             ),

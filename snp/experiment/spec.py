@@ -30,7 +30,11 @@ class Spec(BaseModel):
         for name, field in type(self).model_fields.items():
             item = getattr(self, name)
             if item != field.get_default(call_default_factory=True):
-                value[name] = item.canonical() if isinstance(item, Spec) else item
+                if isinstance(item, Spec):
+                    item = item.canonical()
+                elif isinstance(item, BaseModel):
+                    item = item.model_dump(exclude_defaults=True)
+                value[name] = item
         return value
 
     @property
@@ -58,11 +62,31 @@ class Spec(BaseModel):
         return int(self.hash, 16)
 
 
+class Weights(BaseModel):
+    """Published weights that the two towers of a dense model start from; None: random ones.
+
+    Each is `sha256:` and the hash of a file, so that one that is moved or renamed is the same, or the name that timm or
+    open_clip has for a model. What files were called is in manifests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    vision: str | None = Field(None, min_length=1)
+    text: str | None = Field(None, min_length=1)
+
+    def __str__(self) -> str:
+        """As `sha256:0a1b2c3d4e and ViT-L-14/openai`, or `random towers`."""
+        if self == Weights():
+            return "random towers"
+        return " and ".join(f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
+                            for one in (self.vision, self.text))  # fmt: skip
+
+
 class Pretrain(Spec):
-    """A dense model: trained once per data set and scale; every other run starts from it.
+    """A dense model: trained once per data set, scale and weights that it starts from; all other runs start from it.
 
     Attributes:
-        parent: the dense model whose towers it starts from; none for random ones, or weights of the user's.
+        weights: published ones that its towers start from.
+        parent: the dense model whose towers it starts from; none for random ones, or published weights.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -70,6 +94,7 @@ class Pretrain(Spec):
     data: Data
     model: Model = "mdetr"
     seed: Seed = 0
+    weights: Weights = Weights()
     parent: "Pretrain | None" = None
 
     @property
@@ -77,10 +102,11 @@ class Pretrain(Spec):
         return f"{self.data}{_of_model(self.model)}-pretrain-seed{self.seed}"
 
 
-def dense(scale: Scale, data: Data, model: Model = "mdetr") -> Pretrain:
+def dense(scale: Scale, data: Data, model: Model = "mdetr", weights: Weights = Weights()) -> Pretrain:  # noqa: B008
     """The dense model that rows start from: below paper scale GLIP has the towers of the MDETR-style one. [ours]"""
-    parent = dense(scale, data) if model == "glip" and scale != "paper" else None
-    return Pretrain(scale=scale, data=data, model=model, parent=parent)
+    if model == "glip" and scale != "paper":
+        return Pretrain(scale=scale, data=data, model=model, parent=dense(scale, data, weights=weights))
+    return Pretrain(scale=scale, data=data, model=model, weights=weights)
 
 
 class Compress(Spec):

@@ -1,8 +1,10 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
+from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
+from snp.data.views import Draws
 from snp.errors import InputError
 from snp.experiment import saved, stopping
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
@@ -27,7 +31,7 @@ from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import Source
 from snp.experiment.recipes import Phase, training_of
 from snp.experiment.setup import Setup
-from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain
+from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain, Weights
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
@@ -36,6 +40,7 @@ from snp.models.checkpointing import checkpointing
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
+from snp.models.named import identity
 from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
@@ -77,18 +82,15 @@ def run(
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The dense model: MDETR's on captions and expressions, GLIP's on captions and prompts of class names."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
-    base: TowerConfig = getattr(configs, training_of(run).model)
+    source, phase = _source(run, setup), setup.phase(run)
+    base: TowerConfig = setup.sized(getattr(configs, training_of(run).model))
     vocabulary = source.vocabulary(base)
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
     torch.manual_seed(run.seed)
     model = build(config)
     if run.parent is not None:
         take_towers(model, saved.load(store.folder(run.parent))[0])
-    if setup.vision_weights:
-        load_vision(model.vision, setup.vision_weights)
-    if setup.text_weights:
-        load_text(model.text, setup.text_weights, vocabulary.clip_ids)
+    began = _start(model, run.weights, setup, vocabulary)
     with ranks.in_turn():
         train, _ = learning(source, vocabulary, config)
         first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
@@ -96,7 +98,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
 
     def stream(start: int) -> Iterator[Batch]:
         for data, steps in courses:
-            batches = data.stream(phase.batch, run.seed, start, share=ranks.share())
+            batches = data.stream(phase.batch, run.seed, start, share=ranks.share(), draws=_draws(phase, run.seed))
             yield from islice(batches, max(steps - start, 0))
             start = max(start - steps, 0)
 
@@ -116,12 +118,38 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     }
     split = ABOUT[first.benchmark].splits[0]
     metrics = {"params": params, "splits": {f"{first.benchmark}/{split}": first.evaluate(model, split)}}
-    return _finish(run, store, loop, metrics, source)
+    return _finish(run, store, loop, metrics, source, began)
+
+
+def _start(model: GroundingModel, weights: Weights, setup: Setup, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Fill the towers with the weights that the run is told by; what the manifest says of them.
+
+    Raises:
+        InputError: the setup names others.
+    """
+    began: dict[str, Any] = {}
+    for tower, wanted, given in (
+        ("vision", weights.vision, setup.vision_weights), ("text", weights.text, setup.text_weights)
+    ):  # fmt: skip
+        if wanted is None:
+            continue
+        if given is None or identity(given, f"--{tower}-weights") != wanted:
+            problem = f"{given or 'missing'}, where the run starts from {wanted}"
+            raise InputError(f"--{tower}-weights", problem, "name the weights that it was begun with")
+        kind, _, hash = wanted.rpartition(":")
+        began[tower] = {"name": Path(given).name, "sha256": hash} if kind == "sha256" else {"name": given}
+        if tower == "text":
+            load_text(model.text, given, vocabulary.clip_ids)
+        elif left := load_vision(model.vision, given):
+            began[tower]["left_out"] = left
+            if ranks.rank() == 0:
+                print(f"snp: {given}: of a distilled model, left out: {', '.join(left)}", file=sys.stderr)
+    return began
 
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """One method decides, in continued pre-training with the same captions for every method."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
+    source, phase = _source(run, setup), setup.phase(run)
     dense, _, vocabulary = saved.load(store.folder(run.parent))
     method = get(run.method, **run.options)
     if not run.recovery and method.stage == "training":
@@ -165,7 +193,10 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase, lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share()),
+    loop = Loop(dense, phase,
+                lambda start: train.stream(
+                    phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)
+                ),
                 _objective, store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
                 log=lambda record: store.log(run, record), device=device)  # fmt: skip
     model = loop.run()
@@ -188,7 +219,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
 
 def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The compressed model learns one benchmark, then answers all its splits."""
-    source, phase = Source.of(run.scale, run.data, setup.data_root), setup.phase(run)
+    source, phase = _source(run, setup), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
     with ranks.in_turn():
@@ -196,7 +227,9 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
     loop = Loop(model, phase,
-                lambda start: on.train.stream(phase.batch, run.seed, start, phase.per_image, ranks.share()),
+                lambda start: on.train.stream(
+                    phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
+                ),
                 _objective, store.folder(run), run.seed, progress=progress,
                 log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
     model = loop.run()
@@ -274,14 +307,15 @@ def learning(
 ) -> tuple[GroundingSet, GroundingSet]:
     """The pre-training captions: those for the weights, and the held-out ones for the structure.
 
-    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture; at desk scale
-    four fifths are single expressions: from a mixture that is half captions, relations are learned far too late. [ours]
+    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture, of which
+    Flickr30k's sentences are in a file of their own [MDETR's code]; at desk scale four fifths are single expressions:
+    from a mixture that is half captions, relations are learned far too late. [ours]
     GLIP: captions, and prompts of class names.
     With a `task`: the training expressions of this benchmark alone.
     """
     prompted = isinstance(config, configs.GLIPConfig)
-    names = ["final_mixed_train"] if task is None else []
-    if not source.real and not prompted:  # the published mixture has the expressions in it
+    names = list(MIXTURE if source.real else MIXTURE[:1]) if task is None else []
+    if (task or not source.real) and not prompted:  # the published mixture has the expressions in it
         names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
     sets = [source.captions(name, vocabulary, config) for name in names]
     if prompted:
@@ -291,6 +325,15 @@ def learning(
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
+
+
+def _source(run: AnyRun, setup: Setup) -> Source:
+    return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.scale))
+
+
+def _draws(phase: Phase, seed: int) -> Draws | None:
+    """What is drawn of pictures that keep their sides' ratio, in a run of this seed."""
+    return None if phase.sides is None else Draws(phase.sides, phase.crop, seed)
 
 
 def _courses(
@@ -335,13 +378,16 @@ def _mean_loss(model: nn.Module, batches: list[Batch], most: int, device: str) -
     return sum(found) / len(batches)
 
 
-def _finish(run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source) -> Result:
+def _finish(
+    run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source, weights: Any = None
+) -> Result:
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial)
+    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial,
+                     weights)  # fmt: skip
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

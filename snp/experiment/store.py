@@ -14,7 +14,7 @@ from snp.errors import InputError
 from snp.experiment.metrics import check
 from snp.experiment.owner import Owner
 from snp.experiment.setup import Trial
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, parse
+from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, Weights, parse
 from snp.files import PART, alone, json_object, read_json, write_json
 
 State = Literal["missing", "incomplete", "failed", "done"]
@@ -67,10 +67,13 @@ class Store:
         base: another store whose finished pre-training runs count as done here, so that
             a reproduction starts from the committed dense checkpoint.
         trial: the runs are those of a trial, for which the folder is kept; they are never taken for real ones.
+        weights: that the runs of paper scale start from which are meant; None: those that are found.
     """
 
-    def __init__(self, root: str | Path, base: "Store | None" = None, trial: Trial | None = None) -> None:
-        self.root, self.base, self.trial = Path(root), base, trial
+    def __init__(
+        self, root: str | Path, base: "Store | None" = None, trial: Trial | None = None, weights: Weights | None = None
+    ) -> None:
+        self.root, self.base, self.trial, self.weights = Path(root), base, trial, weights
 
     @classmethod
     def at(cls, scale: Scale) -> "Store":

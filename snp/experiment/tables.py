@@ -17,6 +17,7 @@ from snp.experiment.spec import (
     Model,
     Pretrain,
     Scale,
+    Weights,
     dense,
     percent,
 )  # fmt: skip
@@ -39,6 +40,7 @@ class Row(BaseModel):
         of: what it is a share of.
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
+        weights: published ones that the towers of its dense model start from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class Row(BaseModel):
     seeds: tuple[int, ...] = (0,)
     main: bool = False
     asks: Resources = Resources()
+    weights: Weights = Weights()
 
     @property
     def label(self) -> str:
@@ -82,7 +85,11 @@ class Row(BaseModel):
     @property
     def pretrain(self) -> Pretrain:
         """The dense checkpoint that all seeds of all rows start from."""
-        return dense(self.scale, self.data, self.model)
+        return dense(self.scale, self.data, self.model, self.weights)
+
+    def starting(self, weights: Weights) -> "Row":
+        """The same row, its dense model starting from these weights."""
+        return self.model_copy(update={"weights": weights})
 
     def compress(self, seed: int) -> Compress:
         """The compression run of a seed."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
+from snp.experiment.setup import NEEDED
 from snp.experiment.spec import Pretrain, parse
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES
@@ -35,6 +36,7 @@ def check_models(store: Store, runs: Sequence[AnyRun], again: str) -> None:
         raise InputError(store.folder(first), problem, f"it is in {kept.folder(first)}")
     folder = "FOLDER" if only_result else str(store.root)
     options = "" if first.scale == "desk" else f" --scale {first.scale}"
+    options += f" {NEEDED}" if first.scale == "paper" else ""
     if only_result or store.root.resolve() != kept.root.resolve():
         options += f" --out {folder}"
     labels = " ".join(dict.fromkeys(map(_label, runs if only_result else without)))
@@ -63,4 +65,5 @@ def check_folder(folder: Path) -> None:
 def _label(run: AnyRun) -> str:
     """A row that has this run."""
     known = (row for table in TABLES for row in rows_of(table, run.scale))
-    return next((row.label for row in known if run in row.runs(run.seed)), "ROW")
+    weights = (*run.parents(), run)[0].weights
+    return next((row.label for row in known if run in row.starting(weights).runs(run.seed)), "ROW")

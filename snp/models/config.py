@@ -2,14 +2,17 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 
 class TowerConfig(BaseModel):
     """Two towers of one shape.
 
-    Widths are in channels, image_size and patch in pixels, context in tokens. `causal`: text tokens see only earlier
-    ones, as in CLIP. `quick_gelu`: the text tower has the activation of OpenAI's CLIP, as its weights want.
+    Widths are in channels, image_size and patch in pixels, context in tokens. `image_size`: side of the squares that
+    pictures are brought to, and of the grid of learned positions. `shortest`, `longest`: pictures keep their sides'
+    ratio instead, the shorter side as long as the first says, or less where the longer one would exceed the second;
+    positions are resampled to the grid of each. `causal`: text tokens see only earlier ones, as in CLIP. `quick_gelu`:
+    the text tower has the activation of OpenAI's CLIP, as its weights want.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,11 +30,14 @@ class TowerConfig(BaseModel):
     context: int
     causal: bool
     quick_gelu: bool = False
+    shortest: PositiveInt | None = None
+    longest: PositiveInt | None = None
 
     @property
     def image_tokens(self) -> int:
-        """Patches of an image: what the vision tower hands to fusion."""
-        return (self.image_size // self.patch) ** 2
+        """Patches of an image, the most that one has: what the vision tower hands to fusion."""
+        height, width = self.shortest or self.image_size, self.longest or self.image_size
+        return -(-height // self.patch) * -(-width // self.patch)
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -40,6 +46,8 @@ class TowerConfig(BaseModel):
                 raise ValueError(
                     f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}"
                 )
+        if (self.shortest is None) != (self.longest is None):
+            raise ValueError("shortest and longest go together")
         return self
 
     def _parts(self) -> tuple[tuple[str, str], ...]:
@@ -70,6 +78,12 @@ class ModelConfig(TowerConfig):
 
     def _parts(self) -> tuple[tuple[str, str], ...]:
         return (("fusion_width", "fusion_heads"),)
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        if self.proposals and self.shortest:
+            raise ValueError("proposals want pictures that are brought to squares, without shortest")
+        return self
 
 
 class GLIPConfig(TowerConfig):
@@ -117,9 +131,10 @@ SMOKE = DESK.model_copy(
 PAPER = ModelConfig(
     name="mdetr-paper", image_size=224, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
     vocabulary=49408, context=77, causal=True, quick_gelu=True, fusion_width=256, fusion_heads=8, fusion_ffn=2048,
-    encoder_layers=6, decoder_layers=6, queries=100, proposals=False, dropout=0.1,
+    encoder_layers=6, decoder_layers=6, queries=100, proposals=False, dropout=0.1, shortest=800, longest=1333,
 )  # fmt: skip
-"""DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair; ours: the sizes] under MDETR's fusion."""
+"""DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair; ours: the sizes] under MDETR's fusion, and
+its sizes of pictures."""
 
 GLIP_DESK = GLIPConfig(
     name="glip-desk", image_size=64, patch=8, stem="convolution", width=80, depth=6, heads=5, class_token=False,
@@ -136,7 +151,7 @@ GLIP_SMOKE = GLIP_DESK.model_copy(
 GLIP_PAPER = GLIPConfig(
     name="glip-paper", image_size=800, patch=16, stem="patch", width=768, depth=12, heads=12, class_token=True,
     vocabulary=49408, context=256, causal=False, quick_gelu=True, head_width=256, fusion_blocks=6, fusion_heads=8,
-    fusion_width=2048, scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0, alignment="official",
+    fusion_width=2048, scales=(2, 1, 0.5, 0.25, 0.125), anchor=8.0, alignment="official", shortest=800, longest=1333,
 )  # fmt: skip
 """DeiT-B/16 and the text transformer of CLIP ViT-L/14 [paper: the pair] under GLIP's head; CLIP's 77 positions are
 interpolated to 256, so that the names of all classes of COCO (176 tokens) stand in one prompt. [ours]"""

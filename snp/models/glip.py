@@ -1,6 +1,7 @@
 """The GLIP-style model: detection as grounding, on the same two towers as the MDETR-style one."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from snp.compression.statistics import TokenMask
+from snp.models import pictures
+from snp.models.anchors import NOWHERE, Anchors
 from snp.models.checkpointing import Checkpointing
 from snp.models.config import GLIPConfig
+from snp.models.pictures import Seen
 from snp.models.pyramid import DynamicBlock, Pyramid
 from snp.models.towers import encode_text, text_tower, vision_tower
 
@@ -25,15 +30,16 @@ class Detection:
     """What the model says of B prompts at N places of all levels, finest first.
 
     logits_BNL: of every text token, before the sigmoid; deltas_BN4: of the anchor (dx, dy, dw, dh), as Faster R-CNN
-    codes them; centre_BN: logits of centerness; anchors_N4: corners as shares of the image side; level_N: the level of
-    a place.
+    codes them; centre_BN: logits of centerness; corners_BN4: of anchors, as shares of the image's own sides; level_BN:
+    the level of a place, `NOWHERE` behind the places of a smaller image; anchors: which places other images have.
     """
 
     logits_BNL: Tensor
     deltas_BN4: Tensor
     centre_BN: Tensor
-    anchors_N4: Tensor
-    level_N: Tensor
+    corners_BN4: Tensor
+    level_BN: Tensor
+    anchors: Anchors
 
     @property
     def judged(self) -> tuple[Tensor, ...]:
@@ -57,8 +63,10 @@ class BiAttention(nn.Module):
         self.gamma_image = nn.Parameter(torch.full((image,), LAYER_SCALE))
         self.gamma_text = nn.Parameter(torch.full((text,), LAYER_SCALE))
 
-    def forward(self, image_BND: Tensor, text_BLD: Tensor, seen_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """`seen_BL` is False at padding: no place looks at it."""
+    def forward(
+        self, image_BND: Tensor, text_BLD: Tensor, seen_BL: Tensor, there_BN: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`seen_BL` is False at padding: no place looks at it; nor does a word at places where `there_BN` is False."""
         v, t = self.norm_image(image_BND), self.norm_text(text_BLD)
         q, k, of_image, of_text = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -66,6 +74,8 @@ class BiAttention(nn.Module):
         )
         score_BHNL = q @ k.transpose(-1, -2)
         words = score_BHNL.masked_fill(~seen_BL[:, None, None], float("-inf")).softmax(-1)
+        if there_BN is not None:
+            score_BHNL = score_BHNL.masked_fill(~there_BN[:, None, :, None], float("-inf"))
         places = score_BHNL.softmax(-2).transpose(-1, -2)
         image = self.to_image((words @ of_text).transpose(1, 2).flatten(2))
         text = self.to_text((places @ of_image).transpose(1, 2).flatten(2))
@@ -122,7 +132,7 @@ class GLIP(Checkpointing):
         ]
 
     def token_masks(self) -> dict[str, TokenMask]:
-        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see places."""
+        """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding."""
 
         def words(batch: Any) -> Tensor:
             return batch.text_BL
@@ -130,34 +140,64 @@ class GLIP(Checkpointing):
         def prompts(batch: Any) -> Tensor:  # the tower reads a prompt that several images share once
             return batch.text_BL[_prompts(batch.tokens_BL)[0]]
 
-        fused = ("fuse.*.key.*", "fuse.*.value_text.*", "fuse.*.to_text.*", "read.*")
-        return {"text.*": prompts, **dict.fromkeys(fused, words)}
+        def places(batch: Any) -> Tensor | None:
+            if batch.sizes_I2 is None:
+                return None
+            return self._anchors(batch.images_ICHW).places(len(batch), batch.sizes_B2, self.level_scale)[1] != NOWHERE
 
-    def forward(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Detection:
+        fused = ("fuse.*.key.*", "fuse.*.value_text.*", "fuse.*.to_text.*", "read.*")
+        seen = ("fuse.*.query.*", "fuse.*.value_image.*", "fuse.*.to_image.*")
+        return {
+            "vision.blocks.*": lambda batch: pictures.attended(self.vision, batch.sizes_I2),
+            "text.*": prompts,
+            **dict.fromkeys(fused, words),
+            **dict.fromkeys(seen, places),
+        }
+
+    def forward(
+        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        sizes_I2: Tensor | None = None,
+    ) -> Detection:  # fmt: skip
         """Look for every word of B prompts in the images they belong to. Inputs as in `snp.data.dataset.Batch`."""
-        x = self.vision.forward_features((images_ICHW - self.mean) / self.std)[:, self.vision.num_prefix_tokens :]
-        side = self.config.image_size // self.config.patch
-        maps = self.pyramid(x.transpose(1, 2).unflatten(-1, (side, side)))
-        levels = [level[image_index_B] for level in maps]
+        seen = pictures.see(self.vision, (images_ICHW - self.mean) / self.std, sizes_I2)
+        parts = self._levels(seen, image_index_B)
         text = self._read_once(tokens_BL, text_BL)
+        sizes_B2 = None if sizes_I2 is None else sizes_I2[image_index_B]
+        anchors = self._anchors(images_ICHW)
+        corners, level = anchors.places(len(text), sizes_B2, text)
+        there = None if len(parts) == 1 else level != NOWHERE
         for fuse, read, head in zip(self.fuse, self.read, self.head, strict=True):
-            sizes = [level.shape[-2:] for level in levels]
-            image = torch.cat([level.flatten(2) for level in levels], -1).transpose(1, 2)
-            image, text = self.through(fuse, image, text, text_BL)
+            image = _together([torch.cat([m.flatten(2) for m in maps], -1).transpose(1, 2) for maps in parts])
+            image, text = self.through(fuse, image, text, text_BL, there)
             text = self.through(read, text, None, ~text_BL)
-            parts = image.transpose(1, 2).split([h * w for h, w in sizes], -1)
-            levels = self.through(head, [p.unflatten(-1, tuple(size)) for p, size in zip(parts, sizes, strict=True)])
-        anchors, place = self._anchors([level.shape[-2:] for level in levels], text)
+            parts = [self.through(head, maps) for maps in _apart(image, parts)]
         # before boxes and centres: gradients add up in the order of use, and results are those of before to the bit
-        logits = self.align(torch.cat([self._flat(level) for level in levels], 1), text)
-        deltas = [self._flat(self.box(level)) * s for level, s in zip(levels, self.level_scale, strict=True)]
+        logits = self.align(_together([torch.cat([self._flat(m) for m in maps], 1) for maps in parts]), text)
+        deltas = [
+            torch.cat([self._flat(self.box(m)) * s for m, s in zip(maps, self.level_scale, strict=True)], 1)
+            for maps in parts
+        ]
+        centre = [torch.cat([self._flat(self.centre(m)) for m in maps], 1) for maps in parts]
         return Detection(
             logits,
-            torch.cat(deltas, 1),
-            torch.cat([self._flat(self.centre(level)) for level in levels], 1).squeeze(-1),
+            _together(deltas),
+            _together(centre).squeeze(-1),
+            corners,
+            level,
             anchors,
-            place,
         )
+
+    def _levels(self, seen: Seen, image_index_B: Tensor) -> list[list[Tensor]]:
+        """Maps of all levels: those of all captions together where grids are equal, else of each caption by itself."""
+        if len({*seen.grids}) == 1:
+            maps = self.pyramid(seen.x_IND.transpose(1, 2).unflatten(-1, seen.grids[0]))
+            return [[level[image_index_B] for level in maps]]
+        # maps of unequal sizes in one array would see, and be normalised over, the padding
+        own = [
+            self.pyramid(x_ND[: rows * columns].T[None].unflatten(-1, (rows, columns)))
+            for x_ND, (rows, columns) in zip(seen.x_IND, seen.grids, strict=True)
+        ]
+        return [own[i] for i in image_index_B.tolist()]
 
     def align(self, region_BND: Tensor, text_BLD: Tensor) -> Tensor:
         """Logits [B, N, L] of every place and word. W, c: of the map `word`; b, b0: of `word_bias`; s: `log_scale`.
@@ -178,20 +218,13 @@ class GLIP(Checkpointing):
         first, index_B = _prompts(tokens_BL)
         return encode_text(self.text, tokens_BL[first], text_BL[first], self.config.heads)[index_B]
 
+    def _anchors(self, images_ICHW: Tensor) -> Anchors:
+        height, width = images_ICHW.shape[-2:]
+        return Anchors((height, width), self.config.patch, self.config.scales, self.config.anchor)
+
     @staticmethod
     def _flat(level_BDHW: Tensor) -> Tensor:
         return level_BDHW.flatten(2).transpose(1, 2)
-
-    def _anchors(self, sizes: list[torch.Size], like: Tensor) -> tuple[Tensor, Tensor]:
-        """One square a place: corners [N, 4] as shares of the image side, and levels [N]."""
-        found, places = [], []
-        for level, (height, width) in enumerate(sizes):
-            y, x = ((torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / n for n in (height, width))
-            centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
-            half = self.config.anchor / width / 2
-            found.append(torch.cat([centre - half, centre + half], 1))
-            places.append(torch.full((height * width,), level, device=like.device))
-        return torch.cat(found), torch.cat(places)
 
 
 def _prompts(tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,3 +234,18 @@ def _prompts(tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
         0, index_B, torch.arange(len(index_B), device=index_B.device)
     )
     return first_P, index_B
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    """What is said of the places of all captions, [B, N, ...]; behind those of smaller images stand zeros."""
+    return parts[0] if len(parts) == 1 else pad_sequence([part[0] for part in parts], batch_first=True)
+
+
+def _apart(image_BND: Tensor, like: list[list[Tensor]]) -> Iterator[list[Tensor]]:
+    """Places as the maps of all levels again, in the shapes that they had."""
+    for b, maps in enumerate(like):
+        sizes = [m.shape[-2:] for m in maps]
+        counts = [height * width for height, width in sizes]
+        own = image_BND if len(like) == 1 else image_BND[b : b + 1, : sum(counts)]
+        pieces = own.transpose(1, 2).split(counts, -1)
+        yield [piece.unflatten(-1, tuple(size)) for piece, size in zip(pieces, sizes, strict=True)]

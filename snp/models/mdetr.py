@@ -1,5 +1,6 @@
 """The MDETR-style grounding model: two towers, a fusion encoder, a decoder of object queries, and their heads."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from snp.compression.statistics import TokenMask
 from snp.errors import InputError
+from snp.models import pictures
 from snp.models.checkpointing import Checkpointing
 from snp.models.config import ModelConfig
 from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
@@ -27,8 +29,8 @@ class Grounding:
     """What the model says of B captions: K decoder layers, Q queries, N image tokens, L text tokens, C contrastive.
 
     logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
-    shares of the image side; the patch_ and tower_ fields are None without proposals. answers: "type" and every type
-    of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
+    shares of the image's own sides; the patch_ and tower_ fields are None without proposals. answers: "type" and every
+    type of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
     """
 
     logits_KBQS: Tensor
@@ -131,9 +133,25 @@ class MDETR(Checkpointing):
         """
 
         def fused(batch: Any) -> Tensor:
-            return F.pad(batch.text_BL, (self.config.image_tokens, 0), value=True)
+            return self._fused(*batch.inputs)
 
-        return {"text.*": lambda batch: batch.text_BL, "encoder.*": fused, "decoder.*.across.[kv].*": fused}
+        return {
+            "vision.blocks.*": lambda batch: pictures.attended(self.vision, batch.sizes_I2),
+            "text.*": lambda batch: batch.text_BL,
+            "encoder.*": fused,
+            "decoder.*.across.[kv].*": fused,
+        }
+
+    def _fused(
+        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        sizes_I2: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Which tokens of fusion's input are no padding, [B, N + L]; inputs as those of `forward`."""
+        patches_IN = pictures.patches(sizes_I2, self.config.patch)
+        if patches_IN is not None:
+            return torch.cat([patches_IN[image_index_B], text_BL], 1)
+        size = images_ICHW.shape[-2:] if sizes_I2 is None else sizes_I2[0].tolist()
+        return F.pad(text_BL, (math.prod(pictures.grid(size, self.config.patch)), 0), value=True)
 
     def _initialise(self) -> None:
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
@@ -147,17 +165,19 @@ class MDETR(Checkpointing):
             nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
 
     def forward(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor
-    ) -> Grounding:
+        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        sizes_I2: Tensor | None = None,
+    ) -> Grounding:  # fmt: skip
         """Ground B captions in the images they belong to. Shapes and units as in `snp.data.dataset.Batch`."""
-        v_BND, t_BLD, centres_N2 = self._towers(images_ICHW, image_index_B, tokens_BL, text_BL)
-        patches = self._patches(v_BND, t_BLD, centres_N2) if self.config.proposals else None
+        inputs = (images_ICHW, image_index_B, tokens_BL, text_BL, sizes_I2)
+        v_BND, t_BLD, centres = self._towers(*inputs)
+        patches = self._patches(v_BND, t_BLD, centres) if self.config.proposals else None
         B, N, D = v_BND.shape
 
         memory = torch.cat([v_BND, t_BLD], 1)
-        grid_ND = sine_positions(centres_N2, D, self.config.position_temperature)
-        position = F.pad(grid_ND, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
-        seen = F.pad(text_BL, (N, 0), value=True)
+        grid = sine_positions(centres, D, self.config.position_temperature)  # [N, D], or [B, N, D]
+        position = F.pad(grid, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
+        seen = self._fused(*inputs)
         for layer in self.encoder:
             memory = self.through(layer, memory, position, seen)
         token_BLC = F.normalize(self.token_contrast(memory[:, N:]), dim=-1)
@@ -201,22 +221,20 @@ class MDETR(Checkpointing):
             answers,
         )
 
-    def towers_only(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor
-    ) -> Patches:
+    def towers_only(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Patches:
         """What the towers say before any fusion: enough for the warm-up, at half the cost of a whole pass."""
         return self._patches(*self._towers(images_ICHW, image_index_B, tokens_BL, text_BL))
 
     def _towers(
-        self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor
+        self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor, sizes: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.vision.forward_features((images - self.mean) / self.std)[:, self.vision.num_prefix_tokens :]
+        """States of patches and of words in fusion's width, and centres of the patches, [N, 2] or [B, N, 2]."""
+        seen = pictures.see(self.vision, (images - self.mean) / self.std, sizes)
         # each image passes the tower once, however many captions it has
-        v_BND = self.vision_to_fusion(x)[image_index]
+        v_BND = self.vision_to_fusion(seen.x_IND)[image_index]
         t_BLD = self.text_to_fusion(encode_text(self.text, tokens, text, self.config.heads))
-        side = self.config.image_size // self.config.patch
-        ticks = (torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) / side
-        return v_BND, t_BLD, torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), -1).flatten(0, 1)
+        centres = pictures.centres(seen.grids, seen.x_IND)
+        return v_BND, t_BLD, centres if centres.dim() == 2 else centres[image_index]
 
     def _patches(self, v_BND: Tensor, t_BLD: Tensor, centres_N2: Tensor) -> Patches:
         start = torch.cat([centres_N2, torch.full_like(centres_N2, 0.2)], 1).logit()

@@ -23,11 +23,13 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from snp.data.tokens import END, START
 from snp.errors import InputError
 from snp.models import torchscript
+from snp.models.named import TEXT, VISION, file_of
 
 Weights = dict[str, Tensor]
-ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 HEADS = ("head.", "head_dist.", "fc_norm.", "pre_logits.")
 """Of classifiers, which the vision tower does not have."""
+DISTILLED = ("dist_token", "head_dist.")
+"""What a DeiT has for the teacher that it was distilled from."""
 BESIDE_TEXT = re.compile(
     r"(visual|vision_model|(visual|text)_projection|logit_(scale|bias)|input_resolution|context_length|vocab_size)(\.|$)"
     r"|(.*\.)?attn_mask$"
@@ -50,25 +52,31 @@ TRANSFORMERS = (
 """transformers' names in a CLIP text model -> open_clip's."""
 
 
-def load_vision(tower: VisionTransformer, source: str) -> None:
+def load_vision(tower: VisionTransformer, source: str) -> list[str]:
     """Fill the vision tower; all of its tensors, or none.
 
     Positions are resampled where the image size differs (bicubic, as timm does). A class token that only one side has:
-    the tower's stays as it is, the file's is left out. Classifiers are left out.
+    the tower's stays as it is, the file's is left out. Classifiers are left out, and the token of a DeiT that was
+    distilled, with its position: no tower here has one, so that patches attend to one token less than they did.
 
     Args:
         source: a file with timm's or DeiT's names (.safetensors, or .pth, .pt, .bin, also nested in 'model' or
             'state_dict', and wrapped as torch.compile, DataParallel and Lightning do), or timm's name of a model, as
             deit_base_patch16_224, which timm fetches.
 
+    Returns:
+        The names of tensors of a distilled model that are left out; none of another.
+
     Raises:
         InputError: neither is to be had; or a tensor is missing, unexpected, not finite, not of floating-point numbers,
             or of a shape that does not fit.
     """
-    weights = _weights(source, _from_timm, "--vision-weights", "deit_base_patch16_224")
+    weights = _weights(source, _from_timm, "--vision-weights", VISION)
+    distilled = sorted(name for name in weights if name.startswith(DISTILLED)) if "dist_token" in weights else []
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEADS)}
     _check_numbers(weights, source)
     before = sum(weights[name].shape[1] for name in BEFORE_PATCHES if name in weights and weights[name].dim() == 3)
+    weights.pop("dist_token", None)
     if tower.cls_token is None:
         weights.pop("cls_token", None)
     else:
@@ -84,6 +92,7 @@ def load_vision(tower: VisionTransformer, source: str) -> None:
             grid = torch.cat([own, grid], 1) if own.shape[2:] == grid.shape[2:] else grid
         weights["pos_embed"] = grid
     _fill(tower, weights, source)
+    return distilled
 
 
 def load_text(tower: TextTransformer, source: str, clip_ids: Sequence[int] | None = None) -> None:
@@ -104,7 +113,7 @@ def load_text(tower: TextTransformer, source: str, clip_ids: Sequence[int] | Non
     """
     quick = isinstance(tower.transformer.resblocks[0].mlp.gelu, QuickGELU)
     fetch = partial(_from_open_clip, quick=quick)
-    weights = _text_part(_weights(source, fetch, "--text-weights", "ViT-L-14/openai"))
+    weights = _text_part(_weights(source, fetch, "--text-weights", TEXT))
     _check_numbers(weights, source)
     positions, length = weights.get("positional_embedding"), len(tower.positional_embedding)
     if positions is not None and positions.dim() == 2 and len(positions) != length:
@@ -124,9 +133,8 @@ def load_text(tower: TextTransformer, source: str, clip_ids: Sequence[int] | Non
 
 def _weights(source: str, fetch: Callable[[str], Weights], option: str, example: str) -> Weights:
     """Tensors by name from a file, or as `fetch` gets them."""
-    path = Path(source)
-    if path.suffix in ENDINGS or path.exists():
-        return _read(path, option)
+    if (path := file_of(source, option)) is not None:
+        return _read(path)
     try:
         return fetch(source)
     except InputError:
@@ -137,9 +145,7 @@ def _weights(source: str, fetch: Callable[[str], Weights], option: str, example:
         raise InputError(source, problem, mend) from None
 
 
-def _read(path: Path, option: str) -> Weights:
-    if not path.is_file():
-        raise InputError(path, "file not found", f"give a file ({option} FILE) that is there")
+def _read(path: Path) -> Weights:
     try:
         read: Any = load_file if path.suffix == ".safetensors" else _load
         found = read(path)

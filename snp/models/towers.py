@@ -41,6 +41,8 @@ def vision_tower(config: TowerConfig) -> VisionTransformer:
         global_pool="",
         embed_layer=ConvolutionStem if config.stem == "convolution" else PatchEmbed,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        dynamic_img_size=config.shortest is not None,
+        dynamic_img_pad=config.shortest is not None,
     )
 
 

@@ -7,7 +7,9 @@ import pandas as pd
 
 from snp.checkout import checkout
 from snp.errors import InputError
+from snp.experiment.begun import meant
 from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
+from snp.experiment.setup import NEEDED
 from snp.experiment.spec import Benchmark, Scale
 from snp.experiment.store import Result, Store
 from snp.experiment.tables import Row
@@ -25,13 +27,13 @@ class Measured:
     """The results of `rows`.
 
     Attributes:
-        rows: the rows asked for, whether measured or not.
+        rows: the rows asked for, whether measured or not; of paper scale those that are `meant`.
         scores: per cent; lines are `KEYS` in table order, columns are seeds, NaN where a run is not done.
         costs: one line per finished compression; columns `COSTS`.
     """
 
     def __init__(self, rows: list[Row], store: Store) -> None:
-        self.rows = rows
+        self.rows = rows = meant(rows, store)
         lines = [
             (row.label, benchmark, *line[:3], seed, 100 * line[3])
             for row in rows
@@ -119,7 +121,7 @@ def unmeasured(what: str, table: str, store: Store, scale: Scale) -> InputError:
     if checkout() is None and store.root == Store.at(scale).root and not store.root.is_dir():
         problem = "no such folder, as an installation brings no results"
         return InputError(store.root, problem, "give a folder of runs with --out, or work in a checkout")
-    command = f"snp run {table}{store.options(scale)}" + (" --data-root DIR" if scale == "paper" else "")
+    command = f"snp run {table}{store.options(scale)}" + (f" {NEEDED}" if scale == "paper" else "")
     return InputError(store.root, f"holds no results of {what}", f"`{command}` makes them")
 
 

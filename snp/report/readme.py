@@ -7,7 +7,7 @@ from snp.errors import InputError
 from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.files import read_text, write_atomic
-from snp.report import scaling
+from snp.report import deviations, scaling
 from snp.report.claims import CLAIMED, claims_markdown
 from snp.report.costs import costs
 from snp.report.figures import limits
@@ -24,7 +24,8 @@ def rendered(text: str, store: Store, where: object = "README.md") -> str:
 
     Parts: `table1 scenes` (all there is of a table), `brief table1b scenes` (its main tables alone), `headline table1
     scenes` (a line for each of a few methods), `limits figure1 scenes` (how far curves reach), `claims`, `costs` (of
-    running tables anew), `scaling` (of the model of costs, from results/bench).
+    running tables anew), `scaling` (of the model of costs, from results/bench), `deviations` (of paper scale from its
+    sources).
 
     Raises:
         InputError: no part at all, one that does not end or is unknown, or no results for it.
@@ -43,6 +44,8 @@ def rendered(text: str, store: Store, where: object = "README.md") -> str:
                 content = claims_markdown(*seen)
             case ["costs"]:
                 content = costs(store)
+            case ["deviations"]:
+                content = deviations.markdown()
             case ["scaling"]:
                 content = scaling.markdown(scaling.MEASURED)
             case ["brief", name, data]:

@@ -12,11 +12,13 @@ from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES, Phase
 from snp.files import read_json
+from snp.models import config as configs
 
 PASSES = 4
 """Forward passes that a training step is worth: one, two backward, and one again for activation checkpointing."""
 COPIES = 4
-"""Of the weights in a saved state, in 32 bits each: weights, their average, and two moments of AdamW."""
+"""Of the weights in a saved state, in 32 bits each: weights, their average, and two moments of AdamW. A GPU holds their
+gradients too."""
 MEASURED = home() / "results" / "bench" / "scaling.json"
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DRAWS = 4000
@@ -34,6 +36,8 @@ class Cluster:
             NVLink in one direction), and between nodes (one port of 200 Gbit/s each). [ours]
         hop: seconds of each step around the ring. [ours]
         hidden: share of the backward pass behind which gradients travel unseen. [ours]
+        loaders: processes that decode pictures for each GPU, at the speed of the processor on which decoding was
+            measured: of eight processors all but the one that trains. [ours]
     """
 
     peak: float = 312e12
@@ -44,6 +48,7 @@ class Cluster:
     between: float = 25e9
     hop: float = 15e-6
     hidden: float = 0.5
+    loaders: int = 7
 
     def compute(self, flops: float, captions: float) -> float:
         """Seconds of a step's arithmetic on one GPU with so many captions of so many operations each."""
@@ -58,30 +63,59 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Point:
-    """A run on so many GPUs: seconds of a step, captions a second, and the share of what they could do at best."""
+    """A run on so many GPUs: seconds of a step, captions a second, and the share of what they could do at best.
+
+    at_once: captions that are on a GPU at the same time. decoding: seconds in which the pictures of a step are decoded.
+    """
 
     gpus: int
     step: float
     throughput: float
     efficiency: float
+    at_once: float
+    decoding: float
 
 
-def simulate(flops: float, size: float, batch: int, spread: np.ndarray, cluster: Cluster, gpus: int) -> Point:
-    """One run whose batch is shared out over `gpus`: a step ends when the slowest of them is done.
+@dataclass(frozen=True)
+class Work:
+    """What a step of a run is made of.
 
     Args:
         flops: of a sample in training. size: bytes of the gradients.
+        batch: captions of a step. parts: in which one process passes it (`Phase.accumulate`).
+        decoding: processor seconds of a picture.
+    """
+
+    flops: float
+    size: float
+    batch: int
+    parts: int = 1
+    decoding: float = 0.0
+
+    def parts_on(self, gpus: int) -> int:
+        """In which each of so many processes passes its share, as the training loop has it."""
+        return min(-(-self.parts // gpus), max(self.batch // gpus, 1))
+
+
+def simulate(work: Work, spread: np.ndarray, cluster: Cluster, gpus: int) -> Point:
+    """One run whose batch is shared out over `gpus`: a step ends when the slowest of them is done, and no sooner than
+    the pictures of the next one are decoded.
+
+    Args:
         spread: measured step times over their mean; every GPU draws its own of them in every step.
     """
-    alone = cluster.compute(flops, batch / gpus)
+    share, parts = work.batch / gpus, work.parts_on(gpus)
+    alone = parts * cluster.compute(work.flops, share / parts)
     draws = np.random.default_rng(gpus).choice(spread, (DRAWS, gpus)).max(1)
-    seen = max(0.0, cluster.all_reduce(size, gpus) - cluster.hidden * alone * 2 / PASSES) if gpus > 1 else 0.0
-    step = alone * float(draws.mean()) + seen
-    return Point(gpus, step, batch / step, cluster.compute(flops, batch) / (gpus * step))
+    seen = max(0.0, cluster.all_reduce(work.size, gpus) - cluster.hidden * alone * 2 / PASSES) if gpus > 1 else 0.0
+    decoding = work.decoding * share / cluster.loaders
+    step = max(alone * float(draws.mean()) + seen, decoding)
+    best = cluster.compute(work.flops, work.batch)
+    return Point(gpus, step, work.batch / step, best / (gpus * step), share / parts, decoding)
 
 
 def rows(found: dict[str, Any], cluster: Cluster) -> pd.DataFrame:
-    """Every sort of run at paper scale: steps, samples, GPU hours on 8 GPUs, size of state and of weights."""
+    """Every sort of run at paper scale: steps, samples, what a GPU holds and takes, size of state and of weights."""
     lines = []
     for name in ("mdetr", "glip"):
         training, counted = getattr(RECIPES["paper"], name), found["counted"][name]
@@ -90,20 +124,36 @@ def rows(found: dict[str, Any], cluster: Cluster) -> pd.DataFrame:
                                     f"finetune {first}": training.finetune}  # fmt: skip
         phases |= {f"finetune {benchmark}": phase for benchmark, phase in training.tune.items()}
         for kind, phase in phases.items():
-            point = simulate(PASSES * counted["forward_flops"], 4 * counted["parameters"], phase.batch,
-                             spread(found), cluster, cluster.node)  # fmt: skip
+            point = simulate(work(found, name, phase), spread(found), cluster, cluster.node)
             gigabytes = 4 * counted["parameters"] / 1e9
             lines.append({
                 "model": name,
                 "run": kind,
                 "steps": f"{phase.steps:,}",
                 "batch": str(phase.batch),
+                "at once": f"{point.at_once:g}",
+                "a GPU holds": f"{held(found, name, point.at_once) / 1e9:.0f} GB",
                 "GPU hours": f"{cluster.node * point.step * phase.steps / 3600:,.1f}",
                 "hours on 8 GPUs": f"{point.step * phase.steps / 3600:,.1f}",
+                "decoding": f"{point.decoding / point.step:.0%}",
                 "state": f"{2 * COPIES * gigabytes:.1f} GB",
                 "weights": f"{gigabytes:.1f} GB",
             })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def work(found: dict[str, Any], name: str, phase: Phase) -> Work:
+    """What a step of this phase is made of, from what was counted."""
+    counted = found["counted"][name]
+    return Work(PASSES * counted["forward_flops"], 4 * counted["parameters"], phase.batch, phase.accumulate,
+                found["decoding"][name])  # fmt: skip
+
+
+def held(found: dict[str, Any], name: str, at_once: float) -> float:
+    """Bytes on a GPU with so many of the largest pictures: all copies of the weights, and what passes make."""
+    counted, config = found["counted"][name], getattr(configs, getattr(RECIPES["paper"], name).model)
+    copies = 4 * (COPIES + 1) * counted["parameters"]
+    return float(copies + counted["fixed_bytes"] + at_once * config.image_tokens * counted["patch_bytes"])
 
 
 def spread(found: dict[str, Any]) -> np.ndarray:
@@ -114,9 +164,9 @@ def spread(found: dict[str, Any]) -> np.ndarray:
 
 def curve(found: dict[str, Any], name: str, cluster: Cluster) -> list[Point]:
     """One run of a model from one GPU to one caption a GPU."""
-    counted, batch = found["counted"][name], getattr(RECIPES["paper"], name).compress.batch
-    flops, size = PASSES * counted["forward_flops"], 4 * counted["parameters"]
-    return [simulate(flops, size, batch, spread(found), cluster, gpus) for gpus in GPUS if gpus <= batch]
+    phase: Phase = getattr(RECIPES["paper"], name).compress
+    step = work(found, name, phase)
+    return [simulate(step, spread(found), cluster, gpus) for gpus in GPUS if gpus <= phase.batch]
 
 
 def checked(found: dict[str, Any]) -> str:
@@ -160,12 +210,17 @@ def _read(path: Path) -> dict[str, Any]:
 def assumed(found: dict[str, Any], cluster: Cluster) -> str:
     """What stands behind the numbers, in one paragraph."""
     sizes = "; ".join(
-        f"{name}: {counted['parameters'] / 1e6:.0f}M parameters, {counted['forward_flops'] / 1e9:,.0f} GFLOP a sample"
+        f"{name}: {counted['parameters'] / 1e6:.0f}M parameters, {counted['forward_flops'] / 1e9:,.0f} GFLOP a sample, "
+        f"the mean over the sizes of pictures in training ({counted['largest_flops'] / 1e9:,.0f} for the largest), "
+        f"{counted['patch_bytes'] / 1e3:.0f} kB a patch"
         for name, counted in found["counted"].items()
     )
+    decoding = ", ".join(f"{1e3 * seconds:.0f} ms ({name})" for name, seconds in found["decoding"].items())
     varied = np.std(spread(found)) / np.mean(spread(found))
     return (
-        f"Counted: {sizes}; a training step is worth {PASSES} forward passes. Assumed: GPUs of "
+        f"Counted: {sizes}; a training step is worth {PASSES} forward passes; a picture takes a processor {decoding} "
+        f"from its file to a batch, and {cluster.loaders} decode beside each GPU. A GPU holds {COPIES + 1} copies of "
+        f"the weights, and what passes make of as many of the largest pictures as are on it at once. Assumed: GPUs of "
         f"{cluster.peak / 1e12:.0f} TFLOP/s (A100, bfloat16), {cluster.share:.0%} of it reached, half of that with "
         f"{cluster.half:g} sample on a GPU; {cluster.node} GPUs a node; all-reduce at {cluster.within / 1e9:.0f} GB/s "
         f"inside and {cluster.between / 1e9:.0f} GB/s between nodes, {1e6 * cluster.hop:.0f} µs a hop; "

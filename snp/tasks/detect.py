@@ -16,6 +16,7 @@ from snp.data.annotations import Span
 from snp.data.dataset import Batch, GroundingSet
 from snp.data.tokens import END, START, Vocabulary, cover
 from snp.errors import InputError
+from snp.models.anchors import NOWHERE
 from snp.models.glip import GLIP, Detection
 from snp.tasks import detection
 from snp.tasks.grounding import slots
@@ -87,7 +88,7 @@ def assign(boxes_M4: Tensor, anchors_N4: Tensor, level_N: Tensor) -> Tensor:
     centre_N2 = (anchors_N4[:, :2] + anchors_N4[:, 2:]) / 2
     distance_NM = torch.cdist(centre_N2, (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2)
     chosen = []
-    for level in level_N.unique():
+    for level in level_N[level_N != NOWHERE].unique():
         where = (level_N == level).nonzero()[:, 0]
         nearest = distance_NM[where].topk(min(CANDIDATES, len(where)), 0, largest=False).indices
         chosen.append(where[nearest])
@@ -109,18 +110,21 @@ def centerness(anchors_N4: Tensor, boxes_N4: Tensor) -> Tensor:
     return ratio.clamp(min=0).prod(-1).sqrt()
 
 
-def assigned(out: Detection, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def assigned(
+    anchors_BN4: Tensor, level_BN: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The P places that learn a box: caption, place, box of the caption, [P] each; corners [P, 4]; centerness [P]."""
     corners_BM4 = box_convert(batch.boxes_BM4, "cxcywh", "xyxy")
-    found = [
-        assign(boxes[valid], out.anchors_N4, out.level_N)
-        for boxes, valid in zip(corners_BM4, batch.valid_BM, strict=True)
-    ]
+    unit_B4 = torch.ones_like(corners_BM4[:, 0])
+    if (sizes_B2 := batch.sizes_B2) is not None:  # so that as far in shares of one side is as far in those of the other
+        unit_B4 = (sizes_B2 / sizes_B2.amax(1, keepdim=True)).flip(1).repeat(1, 2)
+    each = zip(corners_BM4, batch.valid_BM, anchors_BN4, level_BN, unit_B4, strict=True)
+    found = [assign(boxes[valid] * unit, anchors * unit, level) for boxes, valid, anchors, level, unit in each]
     box_BN = torch.stack(found)  # boxes of a caption stand first, so that their places are those in the batch
     where_B, where_N = (box_BN >= 0).nonzero(as_tuple=True)
     box = box_BN[where_B, where_N]
     true = corners_BM4[where_B, box]
-    return where_B, where_N, box, true, centerness(out.anchors_N4[where_N], true)
+    return where_B, where_N, box, true, centerness(anchors_BN4[where_B, where_N], true)
 
 
 @in_float32
@@ -130,14 +134,17 @@ def losses(out: Detection, batch: Batch, shared: bool = False) -> dict[str, Tens
     Args:
         shared: each of the n tokens of a phrase is told 1/n, as in GLIP's public code; else 1. [ours]
     """
-    where_B, where_N, box, true, near = assigned(out, batch)
-    all_near = near if batch.whole is None else assigned(out, batch.whole)[-1]
+    where_B, where_N, box, true, near = assigned(out.corners_BN4, out.level_BN, batch)
+    all_near = near
+    if (whole := batch.whole) is not None:
+        all_near = assigned(*out.anchors.places(len(whole), whole.sizes_B2, out.corners_BN4), whole)[-1]
     target_BNL = torch.zeros_like(out.logits_BNL)
     positive_BML = slots(batch.positive_BML, target_BNL.shape[-1]) if shared else batch.positive_BML
     target_BNL[where_B, where_N] = positive_BML[where_B, box].to(target_BNL.dtype)
-    word = sigmoid_focal_loss(out.logits_BNL, target_BNL, alpha=0.25, gamma=2.0) * batch.text_BL[:, None]
+    counts_BNL = batch.text_BL[:, None] & (out.level_BN != NOWHERE)[..., None]
+    word = sigmoid_focal_loss(out.logits_BNL, target_BNL, alpha=0.25, gamma=2.0) * counts_BNL
     positives = max(len(all_near), 1)
-    said = decode(out.deltas_BN4[where_B, where_N], out.anchors_N4[where_N])
+    said = decode(out.deltas_BN4[where_B, where_N], out.corners_BN4[where_B, where_N])
     centre = F.binary_cross_entropy_with_logits(out.centre_BN[where_B, where_N], near, reduction="sum")
     return {
         "word": word.sum() / positives,
@@ -163,12 +170,12 @@ def detections(out: Detection, classes_CL: Tensor) -> list[tuple[Tensor, Tensor,
     share_LC = (classes_CL.float() / classes_CL.sum(1, keepdim=True).clamp(min=1)).T
     likely_BNC = out.logits_BNL.sigmoid() @ share_LC
     score_BNC = (likely_BNC * out.centre_BN.sigmoid()[..., None]).sqrt().where(likely_BNC > THRESHOLD, 0)
-    boxes_BN4 = decode(out.deltas_BN4, out.anchors_N4).clamp(0, 1)
+    boxes_BN4 = decode(out.deltas_BN4, out.corners_BN4).clamp(0, 1)
     found = []
-    for boxes, score_NC in zip(boxes_BN4, score_BNC, strict=True):
+    for boxes, score_NC, level_N in zip(boxes_BN4, score_BNC, out.level_BN, strict=True):
         place, kind = [], []
-        for level in out.level_N.unique():
-            own = score_NC.masked_fill((out.level_N != level)[:, None], 0).flatten()
+        for level in level_N[level_N != NOWHERE].unique():
+            own = score_NC.masked_fill((level_N != level)[:, None], 0).flatten()
             best = own.topk(min(PER_LEVEL, int((own > 0).sum()))).indices
             place.append(best // score_NC.shape[1])
             kind.append(best % score_NC.shape[1])
@@ -216,8 +223,9 @@ def evaluate(
         for text, (tokens_CL, category_C) in classes.items():
             rows = np.flatnonzero(asked[index] == text)
             part = replace(
-                out, logits_BNL=out.logits_BNL[rows], deltas_BN4=out.deltas_BN4[rows], centre_BN=out.centre_BN[rows]
-            )
+                out, logits_BNL=out.logits_BNL[rows], deltas_BN4=out.deltas_BN4[rows], centre_BN=out.centre_BN[rows],
+                corners_BN4=out.corners_BN4[rows], level_BN=out.level_BN[rows],
+            )  # fmt: skip
             padded_CL = F.pad(tokens_CL, (0, batch.tokens_BL.shape[1] - tokens_CL.shape[1]))
             for i, (boxes_D4, score_D, class_D) in zip(index[rows], detections(part, padded_CL), strict=True):
                 entry = data.entries[i]
@@ -256,6 +264,7 @@ def ground(model: GLIP, batch: Batch, phrase_BL: Tensor | None = None) -> tuple[
         phrase_BL = batch.text_BL & (batch.tokens_BL != START) & (batch.tokens_BL != END)
     share_BL = phrase_BL.float() / phrase_BL.sum(1, keepdim=True).clamp(min=1)
     likely_BN = torch.einsum("bnl,bl->bn", out.logits_BNL.sigmoid(), share_BL)
-    score_B, place_B = (likely_BN * out.centre_BN.sigmoid()).sqrt().max(1)
+    score_BN = (likely_BN * out.centre_BN.sigmoid()).sqrt().masked_fill(out.level_BN == NOWHERE, -1)
+    score_B, place_B = score_BN.max(1)
     rows = torch.arange(len(batch))
-    return decode(out.deltas_BN4[rows, place_B], out.anchors_N4[place_B]).clamp(0, 1), score_B
+    return decode(out.deltas_BN4[rows, place_B], out.corners_BN4[rows, place_B]).clamp(0, 1), score_B

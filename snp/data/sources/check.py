@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from snp.data import annotations, tasks
+from snp.data import annotations, folder, tasks
 from snp.data.annotations import Entry
 from snp.data.fields import noted
 from snp.data.flat import unfit
 from snp.data.sources import coco, flickr
 from snp.data.sources.images import FOLDERS, Images, looked_at, places
-from snp.data.sources.layout import NEEDS, PUBLISHED, find, home, prepared, references
+from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, owner, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.terminal import progress
@@ -42,6 +42,7 @@ class _Split:
 
     Attributes:
         samples: how many there are: captions, questions, or pictures.
+        of: the benchmark whose pictures they are, if it is another than is looked through.
         pictures: file name -> widths and heights that are said of it.
         faults: all that a run would refuse.
         warnings: what it reads, and a user should know.
@@ -53,6 +54,7 @@ class _Split:
     pictures: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     faults: list[InputError] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
+    of: str = ""
 
     def take(self, entries: Sequence[Entry], called: Callable[[Entry], str]) -> None:
         """Entries as the paper's MDETR reads them."""
@@ -102,12 +104,13 @@ def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
     for name in PUBLISHED.get(benchmark, {}):
         if name not in {split.name for split in splits}:
             findings.append(Finding("warning", str(root), f"split {name} is missing", f"needs {NEEDS[benchmark]}"))
-    pictures: dict[str, set[tuple[int, int]]] = {}
+    pictures: dict[str, dict[str, set[tuple[int, int]]]] = {}
     for split in splits:
+        own = pictures.setdefault(split.of or benchmark, {})
         for file_name, sizes in split.pictures.items():
-            pictures.setdefault(file_name, set()).update(sizes)
+            own.setdefault(file_name, set()).update(sizes)
     try:
-        return findings + list(_pictures(benchmark, root, pictures, decode))
+        return findings + [found for of, own in pictures.items() for found in _pictures(of, root, own, decode)]
     except InputError as error:
         return [*findings, Finding("error", error.where, error.problem, error.mend)]
 
@@ -132,9 +135,18 @@ def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
 
 
 def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
-    for name in MIXED:
-        if prepared(root, benchmark, f"final_mixed_{name}"):
-            yield _prepared(root, benchmark, name, f"final_mixed_{name}")
+    names = [name for name in MIXED if prepared(root, benchmark, f"final_mixed_{name}")]
+    for name in names:
+        yield _prepared(root, benchmark, name, f"final_mixed_{name}")
+    _, file = MIXTURE
+    if prepared(root, of := owner(file), file):
+        split = _prepared(root, of, "train of Flickr30k", file)
+        split.of = of
+        yield split
+    elif names and not folder.ours(root):
+        path = root / "annotations" / f"{file}.json"
+        missing = InputError(path, "file not found", f"needs {NEEDS[benchmark]}")
+        yield _Split("train of Flickr30k", path, faults=[missing])
 
 
 def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
@@ -148,17 +160,17 @@ def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
 
 
 def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
-    base, missing = home(root, benchmark), list[InputError]()
+    missing = list[InputError]()
     known: dict[str, dict[str, int]] | None = None
     with noted(missing):
-        known = tasks.answers(base)
+        known = tasks.answers(root)
     for name in PUBLISHED[benchmark]:
         try:
-            split = _Split(name, tasks.asked(base, name))
+            split = _Split(name, tasks.asked(root, name))
         except InputError:  # it is missing
             continue
         split.faults, missing = missing, []
-        entries = tasks.questions(base, name, split.faults)
+        entries = tasks.questions(root, name, split.faults)
         split.take(entries, lambda entry, path=split.path: f"{path}: {entry.question_id}")  # type: ignore[misc]
         if known is not None:
             _answers(split, entries, known)
@@ -182,19 +194,21 @@ def _answers(split: _Split, entries: list[Entry], known: dict[str, dict[str, int
 
 
 def _phrases(benchmark: str, root: Path) -> Iterator[_Split]:
-    base = home(root, benchmark)
     for name in PUBLISHED[benchmark]:
-        if path := find(base, f"{name}.txt"):
-            split = _Split(name, path)
-            split.take(tasks.phrases(base, name, faults=split.faults), lambda entry: tasks.called(base, entry))
-            split.samples = len(flickr.listed(path, []))
-            yield split
+        try:
+            split = _Split(name, path := tasks.said(root, name))
+        except InputError:  # it is missing
+            continue
+        entries = tasks.phrases(root, name, faults=split.faults)
+        split.take(entries, lambda entry: tasks.called(root, entry))
+        published = path.suffix == ".txt"
+        split.samples = len(flickr.listed(path, []) if published else {entry.file_name for entry in entries})
+        yield split
 
 
 def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
-    base = home(root, benchmark)
     for name in PUBLISHED[benchmark]:
-        if path := find(base, f"instances_{name}.json"):
+        if path := find(root, benchmark, f"instances_{name}.json"):
             split = _Split(name, path)
             known = coco.read(path, split.faults)
             split.samples = len(known.images)
@@ -223,7 +237,7 @@ def _pictures(
     if missing:
         text = f"{len(missing):,} of {len(pictures):,} pictures are missing, as {', '.join(missing[:SHOWN])}"
         yield Finding("error", str(root), text, f"looked for in {', '.join(filter(None, FOLDERS))}")
-    bad = list[Finding]()
+    bad = [finding for path in paths.values() if (finding := _twin(path, found.twins(path)))]
     if decode:
         looked = progress(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
         for (name, path), seen in zip(paths.items(), looked, strict=True):
@@ -240,11 +254,19 @@ def _pictures(
         yield Finding("ok", str(root), f"{len(paths):,} pictures{', all of them whole' if decode else ''}")
 
 
+def _twin(path: Path, others: list[Path]) -> Finding | None:
+    """A picture whose name others have too: nobody says which of them is meant."""
+    if not others:
+        return None
+    text = f"is another picture than {others[0]}, which has its name"
+    return Finding("error", str(path), text, "a run would take the first: leave one of them, or move the other away")
+
+
 def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> Iterator[Finding]:
     """Sizes that are said of a picture and are not its own.
 
-    A run takes boxes as shares of the sides, and brings pictures to a square: a copy of another size is as good, if it
-    is not turned. One of other proportions may be cropped, and may be squashed.
+    A run takes boxes as shares of the sides, and brings pictures to a size of its own: a copy of another size is as
+    good, if it is not turned. One of other proportions may be cropped, and may be squashed.
     """
     width, height = seen
     for w, h in sorted(said):

@@ -141,7 +141,6 @@ def listed(path: Path, faults: list[InputError] | None = None) -> list[str]:
 def read(
     root: Path,
     pictures: Iterable[str],
-    merged: bool = False,
     name: Callable[[str], str] = jpg,
     faults: list[InputError] | None = None,
 ) -> list[Entry]:
@@ -150,7 +149,6 @@ def read(
     Args:
         root: holds ``Sentences/`` and ``Annotations/``.
         pictures: their numbers, as ``val.txt`` lists them.
-        merged: the boxes of one phrase become the one box around them (merged-box protocol).
         name: the file of a picture's number.
         faults: all that is wrong is added to them, and left out; by default the first of it is raised.
 
@@ -164,19 +162,14 @@ def read(
             for number, said in enumerate(sentences(root / "Sentences" / f"{picture}.txt", faults)):
                 named = [phrase for phrase in said.phrases if about.boxes.get(phrase.entity)]
                 if named:
-                    entries.append(_entry(len(entries), picture, name(picture), about, number, said, named, merged))
+                    entries.append(_entry(len(entries), picture, name(picture), about, number, said, named))
     return entries
 
 
 def _entry(
-    index: int, picture: str, file_name: str, about: Boxes, number: int, said: Sentence, named: list[Phrase],
-    merged: bool,
+    index: int, picture: str, file_name: str, about: Boxes, number: int, said: Sentence, named: list[Phrase]
 ) -> Entry:  # fmt: skip
-    objects = [
-        (box, (phrase.span,))
-        for phrase in named
-        for box in ([around(about.boxes[phrase.entity])] if merged else about.boxes[phrase.entity])
-    ]
+    objects = [(box, (phrase.span,)) for phrase in named for box in about.boxes[phrase.entity]]
     return Entry(
         id=index,
         file_name=file_name,
@@ -191,6 +184,14 @@ def _entry(
         phrase_types=tuple(phrase.types for phrase in named),
         sentence_id=number,
     )
+
+
+def merged(entry: Entry) -> Entry:
+    """The boxes of each phrase become the one box around them (merged-box protocol)."""
+    of: dict[tuple[Span, ...], list[Box]] = {}
+    for box, spans in zip(entry.boxes, entry.spans, strict=True):
+        of.setdefault(spans, []).append(box)
+    return replace(entry, boxes=tuple(map(around, of.values())), spans=tuple(of), categories=())
 
 
 def around(found: list[Box]) -> Box:

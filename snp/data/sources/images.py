@@ -1,5 +1,6 @@
 """How a benchmark's pictures are called and where they lie: any of the usual layouts; whether a file is whole."""
 
+import filecmp
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,8 @@ def naming(root: Path) -> Callable[[str], str]:
 _YEARS = re.compile(r"COCO_(?:train|val|test)201\d_(\d{12}\.jpg)", re.ASCII)
 """COCO's pictures as 2014 named them, with the name that 2017 gave them."""
 FLICKR = "flickr30k-images"
+LENT = {"mixed": ("gqa", "coco"), "refcoco": ("coco",), "refcoco+": ("coco",), "refcocog": ("coco",)}
+"""Whose pictures those of a benchmark are, if they are another's: GQA's are Visual Genome's."""
 
 
 class Images:
@@ -44,7 +47,7 @@ class Images:
     2017: ``COCO_train2014_000000000009.jpg`` is ``000000000009.jpg``.
 
     Args:
-        roots: a name in several is that of the first.
+        roots: a name in several is that of the first; `twins` tells the others.
         flickr: Flickr30k's pictures come first, whose names Visual Genome has too; else they come last.
 
     Raises:
@@ -58,10 +61,13 @@ class Images:
             for name in sorted(FOLDERS, key=lambda name: (name == FLICKR) != flickr)
         ]
         self._paths: dict[str, Path] = {}
+        self._others: dict[str, list[Path]] = {}
         for place in self._folders:
             try:
                 for file in os.scandir(place):
-                    self._paths.setdefault(file.name, Path(file.path))
+                    path = Path(file.path)
+                    if self._paths.setdefault(file.name, path) != path:
+                        self._others.setdefault(file.name, []).append(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -76,15 +82,35 @@ class Images:
         known = _YEARS.fullmatch(file_name)
         return self._paths.get(known[1]) if known else None
 
+    def twins(self, path: Path) -> list[Path]:
+        """Pictures of other folders that have the name of one that was found, and hold something else.
+
+        Flickr30k's and Visual Genome's share names by chance, and are told apart.
+        """
+        apart = path.parent.name == FLICKR
+        others = (other for other in self._others.get(path.name, []) if (other.parent.name == FLICKR) == apart)
+        return [other for other in others if other != path and _differ(path, other)]
+
+
+def _differ(one: Path, other: Path) -> bool:
+    """Whether two files that can be read hold something else."""
+    try:
+        return not filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
 
 def places(root: Path, benchmark: str) -> tuple[tuple[Path, ...], bool]:
-    """Where a benchmark's pictures are: its own folder, the root that holds all, or beside it where it was drawn.
+    """Where a benchmark's pictures are: its own folder, the root that holds all, beside it where it was drawn, or in
+    the folder of the benchmark whose pictures they are.
 
     Returns:
         The arguments of `Images`.
     """
     own = home(root, benchmark)
-    return (own, root, *([own.resolve().parent] if drawn(own) else [])), benchmark == "flickr30k"
+    beside = [own.resolve().parent] if drawn(own) else []
+    of = [root / other for other in LENT.get(benchmark, ())]
+    return (own, root, *beside, *of), benchmark == "flickr30k"
 
 
 def looked_at(paths: Iterable[Path], workers: int | None = None) -> Iterator[tuple[int, int] | InputError]:

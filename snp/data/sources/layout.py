@@ -26,11 +26,15 @@ NEEDS: dict[str, str] = {
     "gqa": "GQA's {train,val,testdev,test}_balanced_questions.json (with {train,val}_sceneGraphs.json for boxes), or "
     "annotations/finetune_gqa_{train,val,testdev}_balanced.json (MDETR's pre-processed files), and MDETR's "
     "gqa_answer2id_by_type.json; Visual Genome's pictures in images/",
-    "flickr30k": "Annotations/, Sentences/ and {train,val,test}.txt of Flickr30k Entities; pictures in "
+    "flickr30k": "Annotations/, Sentences/ and {train,val,test}.txt of Flickr30k Entities, or "
+    "annotations/final_flickr_separateGT_{train,val,test}.json (MDETR's pre-processed files); pictures in "
     "flickr30k-images/, {train,val,test}/ or flat",
     "coco": "annotations/instances_{train,val}2017.json, pictures in train2017/ and val2017/",
-    "mixed": "annotations/final_mixed_train.json (MDETR's), pictures of COCO (train2014/) and Visual Genome (images/)",
+    "mixed": "annotations/final_mixed_train.json and final_flickr_separateGT_train.json (MDETR's), pictures of COCO "
+    "(train2014/), Visual Genome (images/) and Flickr30k (flickr30k-images/)",
 }
+MIXTURE = ("final_mixed_train", "final_flickr_separateGT_train")
+"""Files that models learn from before all benchmarks: MDETR's mixture, of which Flickr30k's sentences are one."""
 _FOLDERS = ("", "questions", "sceneGraphs", "annotations")
 """Folders below a benchmark's own in which its files are looked for, in this order."""
 
@@ -41,33 +45,46 @@ def home(root: Path, benchmark: str) -> Path:
     return own if own.is_dir() else root
 
 
-def find(home: Path, file: str) -> Path | None:
+def homes(root: Path, benchmark: str) -> tuple[Path, ...]:
+    """Where a benchmark's files are looked for: its own folder, which may hold its pictures alone, then `root`."""
+    return tuple(dict.fromkeys((home(root, benchmark), root)))
+
+
+def find(root: Path, benchmark: str, file: str) -> Path | None:
     """A file of a benchmark, by its name; None where there is none."""
-    return next((path for folder in _FOLDERS if (path := home / folder / file).is_file()), None)
+    places = (base / folder / file for base in homes(root, benchmark) for folder in _FOLDERS)
+    return next((path for path in places if path.is_file()), None)
 
 
-def found(home: Path, benchmark: str, *files: str) -> Path:
+def found(root: Path, benchmark: str, *files: str) -> Path:
     """The first of these files that is there.
 
     Raises:
         InputError: none is; it says what the benchmark needs.
     """
-    path = next((path for file in files if (path := find(home, file))), None)
+    path = next((path for file in files if (path := find(root, benchmark, file))), None)
     if path is None:
-        looked = ", ".join(str(home / folder) for folder in _FOLDERS)
-        raise InputError(home / files[0], f"file not found, looked in {looked}", f"needs {NEEDS[benchmark]}")
+        looked = ", ".join(str(base / folder) for base in homes(root, benchmark) for folder in _FOLDERS)
+        missing = home(root, benchmark) / files[0]
+        raise InputError(missing, f"file not found, looked in {looked}", f"needs {NEEDS[benchmark]}")
     return path
+
+
+def owner(name: str) -> str:
+    """The benchmark of one of MDETR's pre-processed files, by its name without ending: where its pictures are."""
+    if name.startswith("finetune_"):
+        return name.removeprefix("finetune_").rpartition("_")[0]
+    return "flickr30k" if name.startswith("final_flickr_") else "mixed"
 
 
 def prepared(root: Path, benchmark: str, name: str) -> Path | None:
     """The folder that has this one of MDETR's pre-processed files in its annotations/; None where there is none."""
-    bases = (home(root, benchmark), root)
-    return next((base for base in bases if (base / "annotations" / f"{name}.json").is_file()), None)
+    return next((base for base in homes(root, benchmark) if (base / "annotations" / f"{name}.json").is_file()), None)
 
 
 def references(root: Path, benchmark: str) -> tuple[Path, Path] | None:
     """The references of RefCOCO or its kin, and the objects that they name; None where there are none."""
-    path = next((path for base in (home(root, benchmark), root) if (path := base / FILES[benchmark]).is_file()), None)
+    path = next((path for base in homes(root, benchmark) if (path := base / FILES[benchmark]).is_file()), None)
     if path is None:
         return None
     own = path.with_name("instances.json")
