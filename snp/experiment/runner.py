@@ -1,14 +1,18 @@
 """Runs rows: what is missing or incomplete, parents first, as many at a time as there are workers."""
 
-from collections.abc import Iterable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
+from snp.errors import InputError
 from snp.experiment import stopping
-from snp.experiment.setup import Setup
-from snp.experiment.store import AnyRun, Busy, Store
+from snp.experiment.setup import Setup, data_folder
+from snp.experiment.store import STATE, AnyRun, Busy, Store
 from snp.experiment.tables import Row
 from snp.processes import Workers, pool
 
@@ -39,15 +43,59 @@ def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     return phase.steps * phase.batch
 
 
-def make_data(runs: Iterable[AnyRun], setup: Setup, workers: int = 2) -> None:
-    """Make the data of these runs before the first of them starts, or see that the user's are there."""
-    from snp.experiment.prepare import Source, data_root
+@contextmanager
+def advancing(left: Callable[[], list[AnyRun]], store: Store) -> Iterator[None]:
+    """Around all that a job of SLURM does: a job that comes no step further between two requeues is not requeued again.
 
-    for scale, data in sorted({(run.scale, run.data) for run in runs}):
-        if data == "real":
-            Source.of(scale, data, setup.data_root)
-        else:
-            data_root(scale, data, workers)
+    Args:
+        left: the runs that are still to be done.
+
+    Raises:
+        InputError: instead of the `Stopped` that asks for it; it is noted in the folder of the run that was to go on.
+    """
+
+    def standing() -> dict[AnyRun, int]:
+        """When each of them was last saved."""
+        states = {run: store.folder(run) / STATE for run in left()}
+        return {run: path.stat().st_mtime_ns if path.exists() else 0 for run, path in states.items()}
+
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    before = standing() if requeued else {}
+    try:
+        yield
+    except stopping.Stopped as stopped:
+        if stopped.signum != signal.SIGUSR1 or not before or standing() != before:
+            raise
+        stopping.answer()
+        run = next(iter(before))
+        with store.noting(run):
+            problem = "came no step further between two requeues: its time limit is too short"
+            raise InputError(store.folder(run), problem, "ask for more with --time") from None
+
+
+def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
+    """Make the data of these runs before the first of them starts, or see that the user's are there."""
+    from snp.experiment.prepare import data_root
+
+    look_for_data(runs, setup)
+    for scale, data in sorted({(run.scale, run.data) for run in runs if run.data != "real"}):
+        data_root(scale, data, workers)
+
+
+def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
+    """See that the user's own data are there, where runs are on them."""
+    for scale, data in sorted({(run.scale, run.data) for run in runs if run.data == "real"}):
+        from snp.experiment.prepare import Source
+
+        Source.of(scale, data, setup.data_root)
+
+
+def undrawn(runs: Iterable[AnyRun]) -> list[AnyRun]:
+    """Of each data set that is drawn from its seed and is not there yet, the first of these runs on it."""
+    from snp.data.build import is_made
+
+    first = {(run.scale, run.data): run for run in reversed([*runs])}
+    return [run for (scale, data), run in first.items() if data != "real" and not is_made(data_folder(scale, data))]
 
 
 def run_rows(
@@ -74,20 +122,22 @@ def run_rows(
     """
     if dry_run:
         return planned(rows, seeds, store)
-    from snp import ranks
+    rows = list(rows)
+    with advancing(lambda: planned(rows, seeds, store), store):
+        from snp import ranks
 
-    with ranks.together():
-        todo = ranks.once(lambda: planned(rows, seeds, store))
-        if not todo and ranks.rank() == 0:
-            print("nothing to do: all runs are done")
-        if todo:
-            setup.look_for_device()
-            make_data(todo, setup, workers)
-            elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
-            if elsewhere:
-                raise elsewhere[0]
-        if store.trial is not None and ranks.rank() == 0:
-            print(f"a trial: its runs are in {store.root}, and count nowhere")
+        with ranks.together():
+            todo = ranks.once(lambda: planned(rows, seeds, store))
+            if not todo and ranks.rank() == 0:
+                print("nothing to do: all runs are done")
+            if todo:
+                setup.look_for_device()
+                make_data(todo, setup, workers)
+                elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
+                if elsewhere:
+                    raise elsewhere[0]
+            if store.trial is not None and ranks.rank() == 0:
+                print(f"a trial: its runs are in {store.root}, and count nowhere")
     return todo
 
 

@@ -52,7 +52,7 @@ def trials(folder: Path, setup: Setup = LONG) -> Store:
 def submit(store: Store, run: AnyRun, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
     """Submit one run; the number of its job."""
     launch = Launch(store, Place.of(store, setup), parallelism=1, warning=warning)
-    [(_, record, _)] = launch.slurm([Array((run,), resources)], {})
+    [(_, record, _)] = launch.slurm([Array(((run,),), resources)], {})
     return record.job
 
 
@@ -117,7 +117,7 @@ def test_a_run_whose_time_is_up_saves_and_is_requeued(out_of_time: Store) -> Non
 def test_a_cancelled_run_is_saved_and_its_dependents_end_with_it(slurm: Cluster, tmp_path: Path) -> None:
     store, child = trials(tmp_path), find("scenes/snp@60", "desk").compress(0)
     launch = Launch(store, Place.of(store, LONG), parallelism=1)
-    parent, _ = launch.slurm([Array((PRETRAIN,), ASKED), Array((child,), ASKED)], {})
+    parent, _ = launch.slurm([Array(((PRETRAIN,),), ASKED), Array(((child,),), ASKED)], {})
     wait(store, PRETRAIN, lambda now: bool(now.progress))
     assert [(one.state, one.reason) for one in statuses([PRETRAIN, child], store)] == [
         ("running", ""), ("queued", "waits: Dependency")
