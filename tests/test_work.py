@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -141,6 +143,12 @@ def test_what_a_job_of_several_runs_has_finished_is_progress(store: Store, train
     with pytest.raises(InputError, match="no step further"), runner.advancing(left, store):
         raise stopping.Stopped(signal.SIGUSR1)
     assert "no step further" in str(store.failure(FINETUNE[0]))
+
+
+def test_a_job_starts_without_what_its_runs_do_not_need() -> None:
+    names = "{'timm', 'transformers'} & {*sys.modules}"
+    code = f"import sys; from snp.experiment.runner import stage; stage(); print({names})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "{'timm'}"
 
 
 def test_data_are_drawn_by_a_job_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from submitit.helpers import Checkpointable
 
 from snp.experiment import stopping
-from snp.experiment.runner import advancing, one_thread, run_rows
+from snp.experiment.runner import advancing, one_thread, run_rows, stage
 from snp.experiment.setup import Setup, data_home
 from snp.experiment.spec import Data, Scale, parse
 from snp.experiment.store import AnyRun, Busy, Store
@@ -95,9 +95,7 @@ class Runs(Checkpointable):
 
 def _in_turn(run: AnyRun, store: Store, setup: Setup) -> None:
     """Do a run, as soon as nobody else does it: what was queued behind this job counts on its being done then."""
-    from snp.experiment.stages import run as execute
-
-    waits = False
+    execute, waits = stage(), False
     while True:
         try:
             execute(run, store, setup=setup)
