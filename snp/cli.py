@@ -490,12 +490,12 @@ def predictions(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
+    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"], Positional],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
     data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
-    or what the model of scaling rests on (written to results/bench).
+    how much of twenty short jobs is starting them, or what the model of scaling rests on (written to results/bench).
     """
     if what != "train" and (scale or data):
         raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
@@ -507,6 +507,8 @@ def bench(
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
         print(import_module("snp.experiment.bench_scaling").measure())
+    elif what == "launch":
+        print(import_module("snp.experiment.bench_launch").starting())
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:

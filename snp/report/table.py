@@ -255,6 +255,6 @@ def _number(value: object, decimals: int = 1) -> str:
 
 def _latex(frame: pd.DataFrame, title: str) -> str:
     if frame.method.str.contains(DIRTY).any():
-        title += f" ({DIRTY}: {UNCOMMITTED})"
+        title += f" ({DIRTY} {UNCOMMITTED})"
     style = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     return style.to_latex(hrules=True, caption=title.replace("%", r"\%"), position_float="centering")
