@@ -434,7 +434,13 @@ def test_elements_that_were_cancelled_before_they_were_told_apart_are_known(
     assert [(one.state, one.reason) for one in statuses(runs, store)] == [
         ("failed", "exit code 2"), ("failed", "cancelled"), ("failed", "cancelled")
     ]  # fmt: skip
-    assert jobs.slurm_jobs({"8_2"}) == {"8_2": Job("CANCELLED", "0:0")}
+    slurm.become(accounts="8_[0,2-...]|CANCELLED by 0|0:0\n9|CANCELLED by 0|0:0\n10_[2-3]|PENDING|0:0")
+    cancelled = {"8_2", "9_0", "10_1"}  # all at once, one by one, and but for some
+    assert jobs.slurm_jobs(cancelled) == dict.fromkeys(cancelled, Job("CANCELLED"))
+    (slurm.folder / "jobs.json").write_text('{"10": 4}')
+    assert jobs.slurm_jobs({"10_2"})["10_2"].state == "PENDING"
+    slurm.become(accounts="10_[2-3]|PENDING|0:0")
+    assert jobs.slurm_jobs({"7_0"}) == {}
 
 
 def test_runs_of_a_chain_are_running_one_after_the_other(tmp_path: Path) -> None:

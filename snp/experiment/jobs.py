@@ -311,6 +311,7 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
         InputError: SLURM is here and does not answer.
     """
     found: dict[str, Job] = {}
+    arrays: dict[str, str] = {}  # number -> state of those elements that were never told apart
     if not numbers:
         return found
     names = ",".join(sorted({number.split("_")[0] for number in numbers}))
@@ -318,19 +319,28 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
     text = slurm_command("sacct", "--noheader", "--parsable2", "--allusers", f"--jobs={names}",
                          "--format=JobID,State,ExitCode", unless="accounting storage is disabled")  # fmt: skip
     for name, state, code in (line.split("|") for line in text.splitlines()):
-        job, _, step = name.partition("[")[0].partition(".")  # 7_[3-5]: elements that were never told apart are 7_
+        job, _, step = name.partition("[")[0].partition(".")  # 7_[3-5], 7_2.batch
         state = state.split()[0]  # CANCELLED by 1000
         if not step or state == "OUT_OF_MEMORY":
             found[job] = Job(state, code)
+        number, _, element = job.partition("_")
+        arrays.setdefault(number, "CANCELLED")
+        if not element and state not in QUEUED + RUNNING:
+            arrays[number] = state
     text = slurm_command("squeue", "--noheader", "--array", "--states=all", f"--jobs={names}", "--format=%i|%T|%r",
                          unless="Invalid job id")  # fmt: skip
     for name, state, reason in (line.split("|") for line in text.splitlines()):
+        ended = state not in QUEUED + RUNNING
         if name in numbers:
             old = found.get(name, Job(""))
-            ended = state not in QUEUED + RUNNING
             found[name] = old if ended and old.state not in ("", *QUEUED, *RUNNING) else Job(state, "", reason)
-    rest = {name: found[whole] for name in numbers if (whole := name.partition("_")[0] + "_") in found}
-    return rest | {name: job for name, job in found.items() if name in numbers}
+        elif "_" not in name and ended:  # of an array whose elements were cancelled one by one this alone is left
+            arrays.setdefault(name, state)
+    # an element that is cancelled before it is told apart has no line of its own
+    lost = {name: arrays[number] for name in numbers - found.keys() if (number := name.partition("_")[0]) in arrays}
+    return {name: Job(state) for name, state in lost.items()} | {
+        name: job for name, job in found.items() if name in numbers
+    }
 
 
 def array_limit() -> int:
