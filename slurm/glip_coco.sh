@@ -7,10 +7,11 @@
 #SBATCH --signal=USR1@90
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%x-%j.log
+#SBATCH --output=/dev/null
 # One seed of one row of Table 4: the GLIP-style model compressed, and fine-tuned on detection.
 #   sbatch --export=ALL,ROW=scenes/multiflow@60:coco,SEED=1 slurm/glip_coco.sh
 #   sbatch --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=8 --mem=256G --time=1-0 \
 #       --export=ALL,SCALE=paper,DATA_ROOT=... slurm/glip_coco.sh
-. "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
+# The code is that of the checkout when the job first begins (snp launch: when it is submitted); log: .runs/logs.
+. "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/[^/]*$|\1|p')/start.sh"
 start run "${ROW:-$DATA/snp@60:coco}" --seed "${SEED:-0}" --workers 1

@@ -7,9 +7,10 @@
 #SBATCH --signal=USR1@90
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%x-%j.log
+#SBATCH --output=/dev/null
 # One seed of one row of Table 2: compression (unless it is there), and fine-tuning on questions.
 #   sbatch --export=ALL,ROW=scenes/multiflow@60:gqa,SEED=1 slurm/mdetr_gqa.sh
 #   sbatch --gpus-per-node=1 --cpus-per-task=8 --mem=64G --time=1-0 --export=ALL,SCALE=paper,DATA_ROOT=... slurm/mdetr_gqa.sh
-. "${SLURM_SUBMIT_DIR:-.}/slurm/start.sh"
+# The code is that of the checkout when the job first begins (snp launch: when it is submitted); log: .runs/logs.
+. "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/[^/]*$|\1|p')/start.sh"
 start run "${ROW:-$DATA/snp@60:gqa}" --seed "${SEED:-0}" --workers 1

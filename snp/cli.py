@@ -175,19 +175,24 @@ def launch(
     array_parallelism: Annotated[
         PositiveInt | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
     ] = None,
+    chains: Annotated[
+        bool, tyro.conf.arg(help="a compression and its fine-tunings are one job: for runs shorter than their start")
+    ] = False,
     dry_run: Annotated[bool, tyro.conf.arg(help="print every sbatch script; needs no SLURM")] = False,
     wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),  # noqa: B008 - frozen
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Submit what is missing or incomplete of a table, a job for each run, and neither done nor queued.
 
+    Where data are to be drawn first, a job of its own does it.
+
     local: one process of this machine does it all and outlives this one; debug: this process does it.
     """
     from tabulate import tabulate
 
     from snp.experiment.jobs import array_limit, launching, live, statuses
-    from snp.experiment.launch import Launch, arrays, look_for_slurm, resources
-    from snp.experiment.runner import make_data, planned
+    from snp.experiment.launch import Array, Draw, Launch, arrays, look_for_slurm, resources
+    from snp.experiment.runner import look_for_data, planned, undrawn
     from snp.experiment.work import Place
 
     chosen, only = select(table, scale, data), _seeds(seeds)
@@ -195,6 +200,8 @@ def launch(
     setup.look_for_weights(scale)
     chosen = _starting(chosen, setup)
     store, slurm = _store(scale, out, setup), cluster == "slurm"
+    if chains and not slurm:
+        raise InputError("--chains", f"is not of --cluster {cluster}, where one process does all", "leave it out")
     jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
     if todo and not dry_run:
@@ -205,11 +212,15 @@ def launch(
         if not left:
             print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
             return
-        asked = arrays(resources(chosen, todo, wish), queued, array_limit()) if dry_run or slurm else []
+        asked: list[Array | Draw] = []
+        if dry_run or slurm:
+            asked += [Draw.of(run, wish) for run in undrawn(left)]
+            asked += arrays(resources(chosen, todo, wish), queued, array_limit(), chains)
+            jobs.look_at_time(asked)
         if dry_run:
             print("\n\n".join(jobs.dry(asked, queued)))
             return
-        make_data(left, setup)
+        look_for_data(left, setup)
         same = _flags(
             scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch, shortest=setup.shortest,
             vision_weights=setup.vision_weights, text_weights=setup.text_weights,
@@ -224,7 +235,8 @@ def launch(
             try:
                 for array, record, waits in jobs.slurm(asked, queued):
                     of = array.resources
-                    lines.append([record.job, array.name, len(array.runs), of.time, of.mem, of.gpus or 0, waits or ""])
+                    runs = len(record.runs.keys() & {run.slug for run in left})
+                    lines.append([record.job, array.name, runs, of.time, of.mem, of.gpus or 0, waits or ""])
             finally:
                 if lines:
                     print(tabulate(lines, head, disable_numparse=True))
@@ -290,25 +302,27 @@ def pretrain(
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
-    from snp import ranks
+    from snp.experiment.runner import advancing, captions, make_data
 
     data = data or rows_of("table1", scale)[0].data
     _heeded(setup, {data})
     setup.look_for_weights(scale)
     spec, store = dense(scale, data, model, setup.weights), _store(scale, out, setup)
-    with ranks.together():
-        first = ranks.rank() == 0
-        if ranks.once(lambda: store.state(spec)) != "done":
-            setup.look_for_device()
-            import_module("torch").set_num_threads(threads)
-            runner = import_module("snp.experiment.runner")
-            runner.make_data([spec], setup)
-            total = runner.captions(spec, setup)
-            look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
-            with progress(total=total, desc=spec.name, **look) as bar:
-                import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
-        if first:
-            print(f"done: {store.folder(spec)}")
+    with advancing(lambda: [] if store.state(spec) == "done" else [spec], store):
+        from snp import ranks
+
+        with ranks.together():
+            first = ranks.rank() == 0
+            if ranks.once(lambda: store.state(spec)) != "done":
+                setup.look_for_device()
+                import_module("torch").set_num_threads(threads)
+                make_data([spec], setup)
+                total = captions(spec, setup)
+                look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
+                with progress(total=total, desc=spec.name, **look) as bar:
+                    import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
+            if first:
+                print(f"done: {store.folder(spec)}")
 
 
 @app.command
@@ -539,13 +553,13 @@ def predictions(
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan"], Positional],
+    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"], Positional],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
     data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
     keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
-    or what the model of scaling rests on (written to results/bench).
+    how much of twenty short jobs is starting them, or what the model of scaling rests on (written to results/bench).
     """
     if what != "train" and (scale or data):
         raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
@@ -557,6 +571,8 @@ def bench(
         print(import_module("snp.experiment.bench_annotations").reading())
     elif what == "scaling":
         print(import_module("snp.experiment.bench_scaling").measure(keep=keep))
+    elif what == "launch":
+        print(import_module("snp.experiment.bench_launch").starting())
     elif what == "plan":
         print(import_module("snp.experiment.bench_plan").planning())
     else:
@@ -650,15 +666,15 @@ def _run(
         todo = planned(rows, seeds, store)
         print("\n".join(f"{store.state(spec):10}  {spec.slug}" for spec in todo) or "nothing to do: all runs are done")
         return
-    from snp import ranks
-    from snp.report.ending import ending
 
-    with ranks.together():
-        run_rows(rows, seeds, store, workers=workers, setup=setup)
-        if ranks.rank() == 0 and store.trial is None:
-            scale = rows[0].scale
-            ran = [row if seeds is None else row.model_copy(update={"seeds": seeds}) for row in rows]
-            print(f"\n{ending(ran, store, Store.at(scale), scale)}", end="")
+    def tell() -> None:
+        from snp.report.ending import ending
+
+        scale = rows[0].scale
+        ran = [row if seeds is None else row.model_copy(update={"seeds": seeds}) for row in rows]
+        print(f"\n{ending(ran, store, Store.at(scale), scale)}", end="")
+
+    run_rows(rows, seeds, store, workers=workers, setup=setup, at_end=tell)
 
 
 def _states(row: Row, store: Store) -> list[str]:

@@ -16,6 +16,8 @@ about = json.loads((here / "about.json").read_text())
 jobs = json.loads((here / "jobs.json").read_text())
 if name == "scontrol":
     print(about["config"])
+if name == "sacct":
+    print(about["accounts"], end="")
 if name == "squeue":
     for number, count in jobs.items():
         for element in ([number] if count is None else [number + "_" + str(i) for i in range(count)]):
@@ -61,9 +63,11 @@ class Slurm:
         begun = self.folder / "begun"
         return begun.stat().st_size if begun.exists() else 0
 
-    def become(self, elements: int = 1001, most: int = 10**6, seconds: float = 0, config: str = "") -> None:
-        """Take so many elements in an array, and so many jobs; a submission takes so long."""
-        about = {"elements": elements, "most": most, "seconds": seconds,
+    def become(
+        self, elements: int = 1001, most: int = 10**6, seconds: float = 0, config: str = "", accounts: str = ""
+    ) -> None:
+        """Take so many elements of an array, and so many jobs, each within `seconds`; sacct says `accounts`."""
+        about = {"elements": elements, "most": most, "seconds": seconds, "accounts": accounts,
                  "config": config or f"MaxArraySize            = {elements}"}  # fmt: skip
         (self.folder / "about.json").write_text(json.dumps(about))
 

@@ -31,7 +31,7 @@ from snp.experiment.jobs import (
     statuses,
 )
 from snp.experiment.labels import find
-from snp.experiment.launch import Array, Launch, arrays, resources
+from snp.experiment.launch import Array, Draw, Launch, arrays, resources
 from snp.experiment.manifest import code_state
 from snp.experiment.owner import Owner
 from snp.experiment.resources import Resources
@@ -170,6 +170,58 @@ def test_rows_of_glip_at_paper_scale_ask_for_eight_gpus() -> None:
     assert find("scenes/snp@60:coco", "desk").asks == Resources()
 
 
+@pytest.mark.parametrize("time", ["3", "0"])
+def test_a_limit_that_leaves_time_for_a_step_is_taken(tmp_path: Path, time: str) -> None:
+    todo = planned([SNP], None, Store(tmp_path))
+    launch(Store(tmp_path)).look_at_time(arrays(resources([SNP], todo, Resources(time=time)), {}))
+
+
+def test_runs_wait_for_their_data_where_no_other_run_is_waited_for(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    drawing = Draw.of(SNP.pretrain, Resources(partition="cheap", gpus=8, time="5"))
+    assert (drawing.resources.partition, drawing.resources.gpus, drawing.resources.minutes) == ("cheap", None, 120)
+    pretrain, compress, *_ = plan([SNP, OMP], store)
+    jobs = drawing.numbers("4")
+    assert pretrain.waits_for(jobs) == "afterok:4"
+    assert compress.waits_for(jobs) == "afterok:4", "as where the dense model is there"
+    assert compress.waits_for(jobs | pretrain.numbers("5")) == "afterok:5"
+
+
+def test_a_compression_and_its_fine_tunings_may_be_one_job(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    todo = planned([SNP, OMP], (0,), store)
+    asked = resources([SNP, OMP], todo, Resources())
+    pretrain, chains = arrays(asked, {}, chained=True)
+    assert chains.chains == tuple(tuple(row.runs(0)[1:]) for row in (SNP, OMP))
+    assert (chains.name, chains.waits_for(pretrain.numbers("5"))) == ("snp-compress-finetune", "afterok:5")
+    assert set(chains.numbers("6").values()) == {"6_0", "6_1"} and len(chains.numbers("6")) == 8
+
+    queued = pretrain.numbers("5") | {SNP.compress(0).slug: "6_0", OMP.compress(0).slug: "6_1"}
+    [rest] = arrays(asked, queued, chained=True)
+    assert (rest.name, rest.waits_for(queued)) == ("snp-finetune", "aftercorr:6")
+    assert rest.chains == tuple(tuple(row.runs(0)[2:]) for row in (SNP, OMP))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1001])
+def test_a_fine_tuning_that_asks_for_more_than_its_compression_is_no_part_of_the_chain(
+    tmp_path: Path, limit: int
+) -> None:
+    chosen, store = rows("table1", "smoke"), Store(tmp_path)
+    todo = planned(chosen, (0, 1), store)
+    asked = {run: Resources(mem="8G" if run.kind == "finetune" and i % 3 else "4G") for i, run in enumerate(todo)}
+    found = arrays(asked, {}, limit, chained=True)
+    assert sorted(run.slug for array in found for run in array.runs) == sorted(run.slug for run in todo)
+    assert all({asked[run] for run in array.runs} == {array.resources} for array in found)
+    known: dict[str, str] = {}
+    for number, array in enumerate(found, 1000):
+        waits = array.waits_for(known)
+        for index, (head, *_) in enumerate(array.chains):
+            parent = known.get(head.parent.slug) if head.parent is not None else None
+            element = {f"afterok:{parent}", f"aftercorr:{parent.removesuffix(f'_{index}')}"} if parent else {None}
+            assert waits in element
+        known |= array.numbers(str(number))
+
+
 @pytest.mark.parametrize(("time", "minutes"), [("90", 90), ("01:30:00", 90), ("30:01", 31), ("1-2", 1560)])
 def test_time_is_written_as_for_sbatch(time: str, minutes: int) -> None:
     assert Resources(time=time).minutes == minutes
@@ -183,20 +235,24 @@ def test_a_dry_run_prints_every_script_needs_no_slurm_and_writes_nothing(tmp_pat
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": "", "PYTHONPATH":
-                          str(Path(__file__).parents[1])}, check=False)  # fmt: skip
+                          str(Path(__file__).parents[1]), "SNP_DATA": str(tmp_path / "data")}, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     scripts = done.stdout.split("#!/bin/bash")[1:]
-    assert len(scripts) == 1 + 2 + 2 + 2  # table 1: compressions with three benchmarks, and with one
+    assert len(scripts) == 1 + 1 + 2 + 2 + 2  # table 1: its data, compressions with three benchmarks, and with one
     for line in ("--partition=gpu", "--time=120", "--qos=high", "--exclusive", "--signal=USR1@90", "--requeue"):
         assert all(f"#SBATCH {line}\n" in script for script in scripts)
-    assert "#SBATCH --array=0-9%4\n" in scripts[1] and "#SBATCH --dependency=afterok:JOB1\n" in scripts[1]
-    assert any("#SBATCH --dependency=aftercorr:JOB2\n#" in script for script in scripts)
-    assert not (tmp_path / "runs").exists()
+    assert "#SBATCH --job-name=snp-data-scenes-smoke\n" in scripts[0] and "--dependency" not in scripts[0]
+    assert "#SBATCH --dependency=afterok:JOB1\n" in scripts[1]
+    assert "#SBATCH --array=0-9%4\n" in scripts[2] and "#SBATCH --dependency=afterok:JOB2\n" in scripts[2]
+    assert any("#SBATCH --dependency=aftercorr:JOB3\n#" in script for script in scripts)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [
     (["--seeds", "0,x"], "--seeds: must be numbers"), (["--data", "stamps"], "has no rows at scale smoke"),
     ([], "--cluster slurm: there is no srun here"),
+    (["--cluster", "local", "--chains"], "--chains: is not of --cluster local"),
+    (["--dry-run", "--time", "2"], "--time 2: is too short for snp-pretrain: up to 90 s go by until its first step"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(
     arguments: list[str], problem: str, tmp_path: Path, smoke_data: Path, capsys: pytest.CaptureFixture[str],
@@ -348,6 +404,76 @@ def test_status_joins_folders_records_and_what_slurm_says(tmp_path: Path) -> Non
         (third, "queued", "", "waits: Priority"),
     ]
     assert live(found) == {compress.slug: "7_1", third.slug: "7_4"}
+
+
+@pytest.mark.parametrize(("states", "state", "job"), [
+    (("RUNNING", "FAILED"), "running", "7"), (("PENDING", "CANCELLED"), "queued", "7"),
+    (("PENDING", "RUNNING"), "running", "8"), (("RUNNING", "PENDING"), "running", "7"),
+    (("FAILED", "FAILED"), "failed", "8"),
+])  # fmt: skip
+def test_of_a_run_that_was_submitted_twice_the_job_counts_that_goes_on(
+    tmp_path: Path, states: tuple[str, str], state: str, job: str
+) -> None:
+    store, run = Store(tmp_path), SNP.pretrain
+    for number in ("7", "8"):
+        keep(store, "slurm", number, Path("code"), {run.slug: number})
+    [one] = statuses([run], store, lambda jobs: dict(zip(sorted(jobs), map(Job, states), strict=True)))
+    assert (one.state, one.job) == (state, job)
+
+
+def test_all_jobs_of_a_run_that_was_submitted_twice_are_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    store, run = Store(tmp_path / "runs"), SNP.pretrain
+    (slurm.folder / "jobs.json").write_text('{"7": null, "8": null, "9": null}')
+    for number in ("6", "7", "8"):
+        keep(store, "slurm", number, Path("code"), {run.slug: number})
+    assert [one.run for one in cancel(statuses([run], store), store)] == [run]
+    assert list(slurm.jobs) == ["9"]
+
+
+def test_elements_that_were_cancelled_before_they_were_told_apart_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = standin.slurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.path)
+    slurm.become(accounts="7_0|FAILED|2:0\n7_[1-2%2]|CANCELLED by 1000|0:0\n8_[0,2-...]|CANCELLED by 0|0:0")
+    runs, store = SNP.runs(0)[2:], Store(tmp_path / "runs")
+    keep(store, "slurm", "7", Path("code"), {run.slug: f"7_{i}" for i, run in enumerate(runs)})
+    assert [(one.state, one.reason) for one in statuses(runs, store)] == [
+        ("failed", "exit code 2"), ("failed", "cancelled"), ("failed", "cancelled")
+    ]  # fmt: skip
+    slurm.become(accounts="8_[0,2-...]|CANCELLED by 0|0:0\n9|CANCELLED by 0|0:0\n10_[2-3]|PENDING|0:0")
+    cancelled = {"8_2", "9_0", "10_1"}  # all at once, one by one, and but for some
+    assert jobs.slurm_jobs(cancelled) == dict.fromkeys(cancelled, Job("CANCELLED"))
+    (slurm.folder / "jobs.json").write_text('{"10": 4}')
+    assert jobs.slurm_jobs({"10_2"})["10_2"].state == "PENDING"
+    slurm.become(accounts="10_[2-3]|PENDING|0:0")
+    assert jobs.slurm_jobs({"7_0"}) == {}
+
+
+def test_runs_of_a_chain_are_running_one_after_the_other(tmp_path: Path) -> None:
+    store, runs = Store(tmp_path), SNP.runs(0)[1:]
+    keep(store, "slurm", "7", Path("code"), {run.slug: "7" for run in runs})
+    fill(store, SNP.model_copy(update={"benchmarks": ()}), [0.9])
+    (store.folder(runs[0]) / "weights.safetensors").touch()
+    (store.begin(runs[1]) / "failed.json").write_text('{"reason": "too small"}')
+    (store.begin(runs[2]) / "owner.json").write_text(Owner.here().model_copy(update={"mark": None}).model_dump_json())
+    found = statuses(runs, store, lambda jobs: {"7": Job("RUNNING")})
+    assert [(one.state, one.reason) for one in found] == [
+        ("done", ""), ("failed", "too small"), ("running", ""), ("queued", "waits: for another run of its job")
+    ]  # fmt: skip
+
+
+def test_runs_whose_data_could_not_be_drawn_say_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keep(store, "slurm", "6", Path("code"), Draw.of(SNP.pretrain, Resources()).numbers("6"))
+    keep(store, "slurm", "7", Path("code"), {SNP.pretrain.slug: "7"})
+    said = {"6": Job("FAILED", "2:0"), "7": Job("CANCELLED", "0:0")}
+    [one] = statuses([SNP.pretrain], store, lambda jobs: {number: said[number] for number in jobs})
+    assert (one.state, one.reason) == ("failed", "not begun: job 6, which draws its data, did not end well")
 
 
 def test_without_slurm_the_folders_speak(

@@ -8,11 +8,11 @@ from typing import get_args
 
 import pandas as pd
 import pytest
-from synthetic import MANIFEST, cost, fill
+from synthetic import MANIFEST, cost, fill, score
 
 from snp.errors import InputError
 from snp.experiment.spec import Scale
-from snp.experiment.store import Store
+from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES, Row, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
@@ -45,6 +45,29 @@ def long(store: Store) -> list[dict[str, str]]:
 def line(lines: list[dict[str, str]], **wanted: str) -> dict[str, str]:
     (found,) = [line for line in lines if all(line[key] == value for key, value in wanted.items())]
     return found
+
+
+@pytest.mark.parametrize("run", [row("snp").compress(1), row("snp").finetune(1, "refcocog")])
+def test_what_is_of_code_that_is_in_no_commit_is_marked_in_tables_and_claims(store: Store, run: AnyRun) -> None:
+    def texts() -> list[str]:
+        shown = [table("table1", store, "desk", "scenes", format) for format in ("markdown", "latex")]
+        return [*shown, claims_table("table1", store, "desk"), ending([row("snp")], store, store, "desk")]
+
+    assert not any("†" in text for text in texts()) and {line["dirty"] for line in long(store)} == {"0"}
+    store.save(run, MANIFEST | {"dirty": True}, store.result(run).metrics)
+    shown, latex, tested, beside = texts()
+    meaning = "† of code with changes that are not in its commit"
+    assert shown.count(f"{meaning}: snp (seed 1)") == 2 and "| snp † " in shown and shown.count("dense †") == 0
+    assert f"{meaning}: snp (seed 1)" in tested and f"{meaning}: snp (seed 1)" in beside
+    assert f"({meaning})" in latex
+    assert {line["dirty"] for line in long(store) if line["label"] == "scenes/snp@60"} == {"1"}
+
+
+def test_where_the_dense_model_is_of_such_code_all_rows_are(store: Store) -> None:
+    metrics = {"params": {}, "splits": {"refcoco/val": score(0.9)}}
+    store.save(row("snp").pretrain, MANIFEST | {"dirty": True}, metrics)
+    shown = table("table1", store, "desk", "scenes")
+    assert "| dense † " in shown and "| snp † " in shown
 
 
 def test_the_csv_holds_mean_deviation_interval_and_paired_difference(store: Store) -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -313,6 +314,19 @@ def test_asking_for_the_commit_changes_nothing_in_the_repository(tmp_path: Path)
     assert (tmp_path / ".git" / "index").read_bytes() == before
     git("status")
     assert (tmp_path / ".git" / "index").read_bytes() != before
+
+
+def test_what_jobs_print_into_a_checkout_is_no_change_of_it(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[1] / ".gitignore", tmp_path)
+    for command in (["init"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x", "commit", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, capture_output=True, check=True)
+    (tmp_path / "slurm").mkdir()
+    for name in ("slurm-7.out", "slurm-7_3.out", "slurm/slurm-glip-coco-7.log", ".runs/logs/glip-coco-7.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert git_state(tmp_path)["dirty"] is False
+    (tmp_path / "slurm" / "mine.sh").touch()
+    assert git_state(tmp_path)["dirty"] is True
 
 
 def test_every_committed_result_is_valid_and_small() -> None:

@@ -49,7 +49,8 @@ class Record(BaseModel):
         cluster: slurm, or local: then `job` is a process, and `mark` tells it from others that get its number.
         job: its number; array elements have `<job>_<index>`.
         time: of submission, ISO 8601. host: where it was submitted. code: the snapshot that it runs.
-        runs: slug -> job, in the order of the array.
+        runs: slug -> job, in the order of the array; runs of a chain have the same one. A job that draws data has
+            `drawing` for a slug.
         weights: that its dense models start from.
     """
 
@@ -71,6 +72,25 @@ class Record(BaseModel):
         return self.mark is not None and self.mark == mark(int(self.job))
 
 
+class Submission(NamedTuple):
+    """A run, or data, as a job: it may have been submitted more than once."""
+
+    record: Record
+    job: str
+
+    def lives(self, seen: Mapping[str, "Job"]) -> int:
+        """2: it runs; 1: it is queued; 0: it has ended, or nobody knows of it."""
+        if self.record.cluster == "local":
+            return 2 * self.record.lives
+        state = seen[self.job].state if self.job in seen else ""
+        return 2 * (state in RUNNING) + (state in QUEUED)
+
+    @property
+    def chained(self) -> bool:
+        """Whether its job does several runs, one after the other."""
+        return [*self.record.runs.values()].count(self.job) > 1
+
+
 class Job(NamedTuple):
     """A job as SLURM sees it: state, `exit:signal` (empty where nobody knows) and what it waits for, or failed of."""
 
@@ -83,7 +103,7 @@ class Status(NamedTuple):
     """Where one run is.
 
     Attributes:
-        job: number of its last job; empty where it was not submitted.
+        job: number of the job that does it, or will, or was the last to; empty where it was not submitted.
         progress: steps done and steps in all, as `8/16`; empty where it has not begun, and when it is done.
         reason: of a failure, or what it waits for.
     """
@@ -98,6 +118,11 @@ class Status(NamedTuple):
 def launch_folder(store: Store) -> Path:
     """Where a store keeps records of submissions, logs of jobs, and the code that they run."""
     return store.root / ".launch"
+
+
+def drawing(run: AnyRun) -> str:
+    """What stands for the data of a run where those are drawn by a job: no run has such a slug."""
+    return f"data-{run.data}-{run.scale}"
 
 
 def log_file(store: Store, job: str) -> Path:
@@ -164,25 +189,36 @@ def statuses(
     """
     found: dict[str, Status] = {}
     todo = {run.slug: run for run in runs}
-    jobs: dict[str, tuple[Record, str]] = {
-        slug: (record, job) for record in records(store) for slug, job in record.runs.items() if slug in todo
-    }
+    submitted: dict[str, list[Submission]] = {}
+    for record in records(store):
+        for slug, job in record.runs.items():
+            submitted.setdefault(slug, []).append(Submission(record, job))
     # a job may make the weights of a result again
     known = {slug: Status(run, "done") for slug, run in todo.items()
-             if store.find(run) and (slug not in jobs or store.has_weights(run))}  # fmt: skip
-    owners = {slug: store.owner(run) for slug, run in todo.items() if slug not in known}
-    asked = {job for slug, (record, job) in jobs.items() if slug not in known and record.cluster == "slurm"}
+             if store.find(run) and (slug not in submitted or store.has_weights(run))}  # fmt: skip
+    left = {slug: run for slug, run in todo.items() if slug not in known}
+    owners = {slug: store.owner(run) for slug, run in left.items()}
+    asked = {one.job for slug in {*left, *map(drawing, left.values())} for one in submitted.get(slug, ())
+             if one.record.cluster == "slurm"}  # fmt: skip
     scripts = {owner.job for owner in owners.values() if owner and owner.job}
     seen = (ask or slurm_jobs)(asked | scripts)
+
+    def current(slug: str) -> Submission | None:
+        """Of all submissions the one that counts: it runs, or is queued, or is the last."""
+        return max(reversed(submitted.get(slug, ())), key=lambda one: one.lives(seen), default=None)
+
     for slug, run in todo.items():
-        found[slug] = known.get(slug) or _status(run, store, jobs.get(slug), owners[slug], seen, found)
+        found[slug] = known.get(slug) or _status(
+            run, store, current(slug), current(drawing(run)), owners[slug], seen, found
+        )
     return list(found.values())
 
 
 def _status(
     run: AnyRun,
     store: Store,
-    submitted: tuple[Record, str] | None,
+    submitted: Submission | None,
+    data: Submission | None,
     owner: Owner | None,
     seen: Mapping[str, Job],
     parents: dict[str, Status],
@@ -196,7 +232,11 @@ def _status(
     if local is not None and local.lives:
         return Status(run, "running" if lives else "queued", number, progress)
     if job is not None and job.state in RUNNING:
-        return Status(run, "running", number, progress)
+        if submitted is None or not submitted.chained or owner is not None:
+            return Status(run, "running", number, progress)
+        if (failure := store.failure(run)) is not None:
+            return Status(run, "failed", number, progress, failure)
+        return Status(run, "queued", number, progress, "waits: for another run of its job")
     if job is not None and job.state in QUEUED:
         return Status(run, "queued", number, progress, f"waits: {job.reason}" if job.reason != "None" else "")
     if lives or (script in seen and seen[script].state in RUNNING):
@@ -208,8 +248,11 @@ def _status(
         lost = [parent.name for parent in run.parents()
                 if (of := parents.get(parent.slug)) and of.state in ("failed", "incomplete")]  # fmt: skip
         reason = REASONS.get(job.state, job.state.lower().replace("_", " "))
-        if job.state == "CANCELLED" and lost and not progress:
-            reason = f"not begun: {lost[0]} did not end well"
+        if job.state == "CANCELLED" and not progress:
+            if lost:
+                reason = f"not begun: {lost[0]} did not end well"
+            elif data is not None and data.job in seen and not data.lives(seen) and seen[data.job].state != "COMPLETED":
+                reason = f"not begun: job {data.job}, which draws its data, did not end well"
         return Status(run, "failed", number, progress, reason)
     hosts = [owner.host for owner in (local, owner if not script else None) if owner is not None]
     elsewhere = [host for host in hosts if host != socket.gethostname()]
@@ -239,17 +282,25 @@ def live(found: Iterable[Status]) -> dict[str, str]:
 
 
 def cancel(found: Sequence[Status], store: Store) -> list[Status]:
-    """End the jobs of what was submitted and is queued or running; returns those. What runs saves its state first."""
-    last = {slug: record for record in records(store) for slug in record.runs}
-    jobs = live(found)
-    submitted = {slug: job for slug, job in jobs.items() if slug in last and last[slug].runs[slug] == job}
-    slurm = sorted({job for slug, job in submitted.items() if last[slug].cluster == "slurm"})
-    if slurm:
+    """End the jobs of what was submitted and is queued or running, all of them where a run was submitted twice.
+
+    What runs saves its state first.
+
+    Returns:
+        Of whom a job was ended.
+    """
+    wanted = live(found)
+    every = {slug: [Submission(record, record.runs[slug]) for record in records(store) if slug in record.runs]
+             for slug in wanted}  # fmt: skip
+    seen = slurm_jobs({one.job for some in every.values() for one in some if one.record.cluster == "slurm"})
+    alive = {slug: [one for one in some if one.lives(seen)] for slug, some in every.items()}
+    ending = {(one.record.cluster, one.job) for some in alive.values() for one in some}
+    if slurm := sorted(job for cluster, job in ending if cluster == "slurm"):
         slurm_command("scancel", *slurm)
-    for process in {int(job) for slug, job in submitted.items() if last[slug].cluster == "local"}:
+    for job in (job for cluster, job in ending if cluster == "local"):
         with suppress(ProcessLookupError):  # it has ended by now
-            os.kill(process, signal.SIGTERM)
-    return [status for status in found if status.run.slug in submitted]
+            os.kill(int(job), signal.SIGTERM)
+    return [status for status in found if alive.get(status.run.slug)]
 
 
 def summary(found: Iterable[Status]) -> str:
@@ -266,23 +317,36 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
         InputError: SLURM is here and does not answer.
     """
     found: dict[str, Job] = {}
+    arrays: dict[str, str] = {}  # number -> state of those elements that were never told apart
     if not numbers:
         return found
     names = ",".join(sorted({number.split("_")[0] for number in numbers}))
-    text = slurm_command("sacct", "--noheader", "--parsable2", f"--jobs={names}", "--format=JobID,State,ExitCode",
-                         unless="accounting storage is disabled")  # fmt: skip
+    # others may have launched into the same folder
+    text = slurm_command("sacct", "--noheader", "--parsable2", "--allusers", f"--jobs={names}",
+                         "--format=JobID,State,ExitCode", unless="accounting storage is disabled")  # fmt: skip
     for name, state, code in (line.split("|") for line in text.splitlines()):
-        job, _, step = name.partition(".")
+        job, _, step = name.partition("[")[0].partition(".")  # 7_[3-5], 7_2.batch
         state = state.split()[0]  # CANCELLED by 1000
         if not step or state == "OUT_OF_MEMORY":
             found[job] = Job(state, code)
-    text = slurm_command("squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T|%r")
+        number, _, element = job.partition("_")
+        arrays.setdefault(number, "CANCELLED")
+        if not element and state not in QUEUED + RUNNING:
+            arrays[number] = state
+    text = slurm_command("squeue", "--noheader", "--array", "--states=all", f"--jobs={names}", "--format=%i|%T|%r",
+                         unless="Invalid job id")  # fmt: skip
     for name, state, reason in (line.split("|") for line in text.splitlines()):
+        ended = state not in QUEUED + RUNNING
         if name in numbers:
             old = found.get(name, Job(""))
-            ended = state not in QUEUED + RUNNING
             found[name] = old if ended and old.state not in ("", *QUEUED, *RUNNING) else Job(state, "", reason)
-    return {name: job for name, job in found.items() if name in numbers}
+        elif "_" not in name and ended:  # of an array whose elements were cancelled one by one this alone is left
+            arrays.setdefault(name, state)
+    # an element that is cancelled before it is told apart has no line of its own
+    lost = {name: arrays[number] for name in numbers - found.keys() if (number := name.partition("_")[0]) in arrays}
+    return {name: Job(state) for name, state in lost.items()} | {
+        name: job for name, job in found.items() if name in numbers
+    }
 
 
 def array_limit() -> int:

@@ -17,13 +17,13 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from snp.errors import InputError
 from snp.experiment import stopping
-from snp.experiment.jobs import ELEMENTS, Record, keep, launch_folder, records, slurm_command
-from snp.experiment.resources import Resources
+from snp.experiment.jobs import ELEMENTS, Record, drawing, keep, launch_folder, records, slurm_command
+from snp.experiment.resources import DRAWING, Resources
 from snp.experiment.snapshot import freeze
-from snp.experiment.spec import Compress, Finetune
+from snp.experiment.spec import Compress, Data, Finetune, Scale
 from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
-from snp.experiment.work import AllRuns, OneRun, Place
+from snp.experiment.work import AllRuns, Drawing, Place, Runs
 from snp.processes import sheltered
 
 Cluster = Literal["slurm", "local", "debug"]
@@ -31,32 +31,86 @@ REQUEUES = 1000
 """A pre-training is longer than any limit; submitit ends a job that was requeued so often."""
 
 
+START_UP = 90
+"""Seconds that a job may take until its first step: code and data are read from disks that many share."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Data that a job draws before the runs on them begin."""
+
+    scale: Scale
+    data: Data
+    resources: Resources
+    slug: str
+
+    @classmethod
+    def of(cls, run: AnyRun, wish: Resources) -> "Draw":
+        """The data of a run. Of what is wished for runs their place in the cluster counts here too."""
+        place = Resources(partition=wish.partition, account=wish.account, sbatch=wish.sbatch)
+        return cls(run.scale, run.data, DRAWING.overridden(place), drawing(run))
+
+    @property
+    def name(self) -> str:
+        """The name of the job."""
+        return f"snp-{self.slug}"
+
+    def numbers(self, job: str) -> dict[str, str]:
+        """What stands for the data -> number of the job."""
+        return {self.slug: job}
+
+    def waits_for(self, jobs: Mapping[str, str]) -> str | None:
+        """Nothing."""
+        return None
+
+    def work(self, place: Place) -> list[Drawing]:
+        """What the job does."""
+        return [Drawing(self.scale, self.data, self.resources.cpus or 1, place)]
+
+
 @dataclass(frozen=True)
 class Array:
-    """Runs that become one array of jobs (or a single job): of one kind, with equal resources and dependency."""
+    """Runs that become one array of jobs (or a single job): of one kind, with equal resources and dependency.
 
-    runs: tuple[AnyRun, ...]
+    Args:
+        chains: for each job the runs that it does, one after the other; all but the first start from it, or from what
+            it starts from.
+    """
+
+    chains: tuple[tuple[AnyRun, ...], ...]
     resources: Resources
+
+    @property
+    def runs(self) -> tuple[AnyRun, ...]:
+        """All of them."""
+        return tuple(run for chain in self.chains for run in chain)
 
     @property
     def name(self) -> str:
         """The name of the job, as `snp-finetune-refcoco`."""
-        run = self.runs[0]
-        return f"snp-{run.kind}" + (f"-{run.benchmark}" if isinstance(run, Finetune) else "")
+        run, kinds = self.runs[0], dict.fromkeys(run.kind for run in self.runs)
+        alone = isinstance(run, Finetune) and len(self.runs) == len(self.chains)
+        return "-".join(["snp", *kinds]) + (f"-{run.benchmark}" if alone else "")
 
     def numbers(self, job: str) -> dict[str, str]:
         """Slug -> number of its job, where the array has the number `job`."""
-        if len(self.runs) == 1:
-            return {self.runs[0].slug: job}
-        return {run.slug: f"{job}_{index}" for index, run in enumerate(self.runs)}
+        single = len(self.chains) == 1
+        return {run.slug: job if single else f"{job}_{i}" for i, chain in enumerate(self.chains) for run in chain}
+
+    def work(self, place: Place) -> list[Runs]:
+        """What each of its jobs does."""
+        return [Runs.of(chain, place) for chain in self.chains]
 
     def waits_for(self, jobs: Mapping[str, str]) -> str | None:
-        """SLURM's dependency: on one job, or element by element on an array; None where all parents are done.
+        """SLURM's dependency: on one job, or element by element on an array; None where nothing is waited for.
+
+        A run waits for its parent, and where that is done for the data.
 
         Args:
             jobs: slug -> number of the jobs that are queued.
         """
-        parents = [jobs.get(run.parent.slug) if run.parent is not None else None for run in self.runs]
+        heads = [chain[0] for chain in self.chains]
+        parents = [jobs.get(run.parent.slug if run.parent is not None else "", jobs.get(drawing(run))) for run in heads]
         if parents[0] is None:
             return None
         if len({*parents}) == 1:
@@ -64,7 +118,9 @@ class Array:
         return f"aftercorr:{parents[0].split('_')[0]}"
 
 
-def arrays(todo: Mapping[AnyRun, Resources], queued: Mapping[str, str], limit: int = ELEMENTS) -> list[Array]:
+def arrays(
+    todo: Mapping[AnyRun, Resources], queued: Mapping[str, str], limit: int = ELEMENTS, chained: bool = False
+) -> list[Array]:
     """Put runs into as few arrays as their resources and dependencies allow, parents first.
 
     A compression is beside those with the same parent and the same benchmarks to come: so each of its fine-tuning
@@ -74,34 +130,48 @@ def arrays(todo: Mapping[AnyRun, Resources], queued: Mapping[str, str], limit: i
         todo: runs, parents first, with what they ask of the cluster.
         queued: slug -> job of runs that are queued already; they are left out, and may be waited for.
         limit: elements that SLURM takes in one array.
+        chained: a compression and its fine-tunings are one job, where they ask for the same.
     """
     slugs = {run.slug: run for run in todo}
+    left = {run: asked for run, asked in todo.items() if run.slug not in queued}
+    heads = _chains(left) if chained else {run: [run] for run in left}
     benchmarks: dict[str, list[str]] = {}
-    for slug, run in slugs.items():
-        if isinstance(run, Finetune) and slug not in queued:
-            benchmarks.setdefault(run.parent.slug, []).append(run.benchmark)
+    for run in heads:
+        if isinstance(run, Finetune):
+            benchmarks.setdefault(run.parent.slug, []).append("" if chained else run.benchmark)
     keys: dict[str, tuple[Any, ...]] = {}
     groups: dict[tuple[Any, ...], list[AnyRun]] = {}
-    for slug, run in slugs.items():
-        if slug in queued:
-            continue
+    for run in heads:
         parent = run.parent.slug if run.parent is not None else None
         after: Any = queued[parent].split("_")[0] if parent in queued else parent if parent in slugs else None
         if isinstance(run, Finetune):
             after = keys.get(run.parent.slug, after)
-        own = sorted(benchmarks.get(slug, ())) if isinstance(run, Compress) else getattr(run, "benchmark", None)
-        keys[slug] = (run.kind, str(own), todo[run], after)
-        groups.setdefault(keys[slug], []).append(run)
+        own: Any = run.benchmark if isinstance(run, Finetune) and not chained else None
+        if isinstance(run, Compress):
+            own = str(sorted(benchmarks.get(run.slug, ())))
+        keys[run.slug] = (run.kind, run.data, own, todo[run], after)
+        groups.setdefault(keys[run.slug], []).append(run)
     place = {slug: i for i, slug in enumerate(slugs)} | {slug: _element(job) for slug, job in queued.items()}
     ordered = []
-    for (_, _, asked, _), runs in groups.items():
+    for (*_, asked, _), runs in groups.items():
         runs.sort(key=lambda run: place.get(run.parent.slug, 0) if run.parent else 0)
         for start in range(0, len(runs), limit):
             part = runs[start : start + limit]
             parts = [part] if _fits(part, queued) else [[run] for run in part]
-            ordered += [Array(tuple(some), asked) for some in parts]
+            ordered += [Array(tuple(tuple(heads[run]) for run in some), asked) for some in parts]
     rank = {"pretrain": 0, "compress": 1, "finetune": 2}
     return sorted(ordered, key=lambda array: rank[array.runs[0].kind])
+
+
+def _chains(todo: Mapping[AnyRun, Resources]) -> dict[AnyRun, list[AnyRun]]:
+    """Compressions with their fine-tunings, and fine-tunings of a model that is there already, by the first of each."""
+    first: dict[tuple[str, Resources], AnyRun] = {}
+    chains: dict[AnyRun, list[AnyRun]] = {}
+    for run, asked in todo.items():
+        of = run.parent.slug if isinstance(run, Finetune) else run.slug
+        head = first.setdefault((of, asked), run)
+        chains.setdefault(head, []).append(run)
+    return chains
 
 
 def _fits(runs: Sequence[AnyRun], queued: Mapping[str, str]) -> bool:
@@ -151,21 +221,36 @@ class Launch:
     parallelism: int
     warning: int = 90
 
-    def dry(self, planned: Sequence[Array], queued: Mapping[str, str]) -> Iterator[str]:
+    def look_at_time(self, planned: Sequence[Array | Draw]) -> None:
+        """Before anything is submitted.
+
+        Raises:
+            InputError: a limit leaves no time for a step between starting and SLURM's warning.
+        """
+        needed = -(-(START_UP + self.warning) // 60)
+        for array in planned:
+            if 0 < array.resources.minutes < needed:  # 0: no limit
+                problem = f"is too short for {array.name}: up to {START_UP} s go by until its first step, and SLURM"
+                problem += f" warns {self.warning} s before the limit"
+                raise InputError(f"--time {array.resources.time}", problem, f"ask for {needed} minutes or more")
+
+    def dry(self, planned: Sequence[Array | Draw], queued: Mapping[str, str]) -> Iterator[str]:
         """The sbatch script of every array; JOB1 stands for the number that the first one will have."""
         code = freeze(self._code, copy=False)
         command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(self._folder)])
         jobs = dict(queued)
         for number, array in enumerate(planned, 1):
             parameters = self._parameters(array, jobs, code)
-            if len(array.runs) > 1:
-                parameters["map_count"] = len(array.runs)
+            if (count := len(array.work(self.place))) > 1:
+                parameters["map_count"] = count
             jobs |= (own := array.numbers(f"JOB{number}"))
             runs = "\n".join(f"#   {job}  {slug}" for slug, job in own.items())
             script = _make_sbatch_string(command, self._folder, **parameters)
             yield f"# {array.name}, {len(own)} runs:\n{runs}\n{script}"
 
-    def slurm(self, planned: Sequence[Array], queued: Mapping[str, str]) -> Iterator[tuple[Array, Record, str | None]]:
+    def slurm(
+        self, planned: Sequence[Array | Draw], queued: Mapping[str, str]
+    ) -> Iterator[tuple[Array | Draw, Record, str | None]]:
         """Submit the arrays; yields each with its record and what it waits for.
 
         Raises:
@@ -181,12 +266,12 @@ class Launch:
             yield array, record, array.waits_for(jobs)
             jobs |= record.runs
 
-    def _submit(self, array: Array, jobs: Mapping[str, str], code: Path) -> Record:
+    def _submit(self, array: Array | Draw, jobs: Mapping[str, str], code: Path) -> Record:
         """An array that is submitted and recorded, or neither."""
         executor = SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
         executor.update_parameters(**self._parameters(array, jobs, code))
         try:
-            first, *_ = executor.submit_array([OneRun.of(run, self.place) for run in array.runs])
+            first, *_ = executor.submit_array(array.work(self.place))
         except BaseException as error:
             self._tidy()
             if not isinstance(error, FailedJobError | FailedSubmissionError):
@@ -227,7 +312,7 @@ class Launch:
         """All runs in this process, one after the other; an error opens the debugger."""
         executor = DebugExecutor(self._folder)
         for run in todo:
-            executor.submit(OneRun.of(run, self.place)).result()
+            executor.submit(Runs.of([run], self.place)).result()
 
     @property
     def _folder(self) -> Path:
@@ -237,7 +322,7 @@ class Launch:
     def _code(self) -> Path:
         return (launch_folder(self.store) / "code").resolve()
 
-    def _parameters(self, array: Array, jobs: Mapping[str, str], code: Path) -> dict[str, Any]:
+    def _parameters(self, array: Array | Draw, jobs: Mapping[str, str], code: Path) -> dict[str, Any]:
         """As SlurmExecutor takes them."""
         asked = array.resources.slurm()
         others: dict[str, Any] = {"signal": f"USR1@{self.warning}", "requeue": True, "chdir": str(code)}

@@ -23,6 +23,7 @@ from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.recipes import Phase
+from snp.experiment.store import STATE
 from snp.files import replacing
 from snp.models.checkpointing import checkpointing
 
@@ -275,7 +276,7 @@ class Loop:
     @property
     def _states(self) -> tuple[Path, Path]:
         """The last saved state, and the one before it."""
-        return self.folder / "state.pt", self.folder / "state.previous.pt"
+        return self.folder / STATE, self.folder / "state.previous.pt"
 
     def _save(self, step: int) -> None:
         state = {

@@ -22,7 +22,7 @@ from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
-from snp.experiment.setup import data_home
+from snp.experiment.setup import data_folder
 from snp.experiment.spec import Data, Scale
 from snp.files import read_json, write_json
 from snp.models.config import GLIPConfig, TowerConfig
@@ -30,11 +30,6 @@ from snp.tasks import detect
 
 SEED = 0
 """Of the desk data: one fixed set that every row shares."""
-
-
-def data_folder(scale: Scale, data: Data) -> Path:
-    """Where the data of a scale are, or will be."""
-    return data_home() / f"{data}-{scale}"
 
 
 def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:

@@ -75,3 +75,5 @@ RESOURCES: dict[Scale, dict[str, Resources]] = {
     },
 }  # fmt: skip
 """By scale and kind of run. Desk results are those of one compute thread."""
+DRAWING = _ONE_CORE.model_copy(update={"time": "02:00:00", "cpus": 2})
+"""Of a job that draws data."""

@@ -1,12 +1,17 @@
 """Runs rows: what is missing or incomplete, parents first, as many at a time as there are workers."""
 
-from collections.abc import Iterable, Sequence
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from typing import Any
 
+from snp.errors import InputError
 from snp.experiment import stopping
-from snp.experiment.setup import Setup
-from snp.experiment.store import AnyRun, Busy, Store
+from snp.experiment.setup import Setup, data_folder
+from snp.experiment.store import STATE, AnyRun, Busy, Store
 from snp.experiment.tables import Row
 from snp.processes import Workers, pool
 from snp.terminal import progress
@@ -38,15 +43,61 @@ def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     return phase.steps * phase.batch
 
 
-def make_data(runs: Iterable[AnyRun], setup: Setup, workers: int = 2) -> None:
-    """Make the data of these runs before the first of them starts, or see that the user's are there."""
-    from snp.experiment.prepare import Source, data_root
+@contextmanager
+def advancing(left: Callable[[], list[AnyRun]], store: Store) -> Iterator[None]:
+    """Around all that a job of SLURM does: a job that comes no step further between two requeues is not requeued again.
 
-    for scale, data in sorted({(run.scale, run.data) for run in runs}):
-        if data == "real":
-            Source.of(scale, data, setup.data_root)
-        else:
-            data_root(scale, data, workers)
+    Args:
+        left: the runs that are still to be done.
+
+    Raises:
+        InputError: instead of the `Stopped` that asks for it; it is noted in the folder of the run that was to go on.
+    """
+
+    def standing() -> dict[AnyRun, int]:
+        """When each of them was last saved."""
+        states = {run: store.folder(run) / STATE for run in left()}
+        return {run: path.stat().st_mtime_ns if path.exists() else 0 for run, path in states.items()}
+
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    before = standing() if requeued else {}
+    try:
+        yield
+    except stopping.Stopped as stopped:
+        if stopped.signum != signal.SIGUSR1 or not before or standing() != before:
+            raise
+        stopping.answer()
+        run = next(iter(before))
+        with store.noting(run):
+            problem = "came no step further between two requeues: its time limit is too short"
+            raise InputError(store.folder(run), problem, "ask for more with --time") from None
+
+
+def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
+    """Make the data of these runs before the first of them starts, or see that the user's are there."""
+    look_for_data(runs, setup)
+    from snp import ranks
+
+    for first in ranks.once(lambda: undrawn(runs)):
+        from snp.experiment.prepare import data_root  # slow to import
+
+        data_root(first.scale, first.data, workers)
+
+
+def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
+    """See that the user's own data are there, where runs are on them."""
+    for scale, data in sorted({(run.scale, run.data) for run in runs if run.data == "real"}):
+        from snp.experiment.prepare import Source
+
+        Source.of(scale, data, setup.data_root)
+
+
+def undrawn(runs: Iterable[AnyRun]) -> list[AnyRun]:
+    """Of each data set that is drawn from its seed and is not there yet, the first of these runs on it."""
+    from snp.data.build import is_made
+
+    first = {(run.scale, run.data): run for run in reversed([*runs])}
+    return [run for (scale, data), run in first.items() if data != "real" and not is_made(data_folder(scale, data))]
 
 
 def run_rows(
@@ -55,6 +106,7 @@ def run_rows(
     store: Store,
     workers: int = 2,
     setup: Setup = Setup(),  # noqa: B008 - frozen
+    at_end: Callable[[], None] = lambda: None,
 ) -> list[AnyRun]:
     """Do all runs of `rows` that are not done, `workers` at a time with one compute thread each.
 
@@ -63,6 +115,9 @@ def run_rows(
 
     Where torchrun or srun has started several processes, they do every run together, one run after the other.
 
+    Args:
+        at_end: is called when all is done, by one of the processes; not of a trial.
+
     Returns:
         The runs that were done.
 
@@ -70,20 +125,24 @@ def run_rows(
         Stopped: by a signal; what was under way has saved its state.
         Busy: at the end, where some runs were being done by others; all the rest are done.
     """
-    from snp import ranks
+    rows = list(rows)
+    with advancing(lambda: planned(rows, seeds, store), store):
+        from snp import ranks
 
-    with ranks.together():
-        todo = ranks.once(lambda: planned(rows, seeds, store))
-        if not todo and ranks.rank() == 0:
-            print("nothing to do: all runs are done")
-        if todo:
-            setup.look_for_device()
-            make_data(todo, setup, workers)
-            elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
-            if elsewhere:
-                raise elsewhere[0]
-        if store.trial is not None and ranks.rank() == 0:
-            print(f"a trial: its runs are in {store.root}, and count nowhere")
+        with ranks.together():
+            todo = ranks.once(lambda: planned(rows, seeds, store))
+            if not todo and ranks.rank() == 0:
+                print("nothing to do: all runs are done")
+            if todo:
+                setup.look_for_device()
+                make_data(todo, setup, workers)
+                elsewhere = _jointly(todo, store, setup) if ranks.size() > 1 else _apart(todo, store, workers, setup)
+                if elsewhere:
+                    raise elsewhere[0]
+            if ranks.rank() == 0 and store.trial is None:
+                at_end()
+            elif ranks.rank() == 0:
+                print(f"a trial: its runs are in {store.root}, and count nowhere")
     return todo
 
 
@@ -92,8 +151,8 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
     import torch
 
     from snp import ranks
-    from snp.experiment.stages import run as execute
 
+    execute = stage()
     torch.set_num_threads(1)
     total, first = sum(captions(run, setup) for run in todo), ranks.rank() == 0
     elsewhere, left = list[Busy](), set[AnyRun]()
@@ -172,11 +231,24 @@ def one_thread() -> None:
     torch.set_num_interop_threads(1)
 
 
-def _do(run: AnyRun, store: Store, setup: Setup) -> None:
-    from snp.experiment.stages import run as execute
+def stage() -> Callable[..., Any]:
+    """`stages.run`: its process does nothing but runs.
 
+    So transformers, which open_clip would import for towers that are not ours, is left out: a fifth of the start.
+    """
+    missing: dict[str, Any] = {} if "transformers" in sys.modules else {"transformers": None}
+    sys.modules |= missing
+    try:
+        from snp.experiment.stages import run
+    finally:
+        for name in missing:
+            del sys.modules[name]
+    return run
+
+
+def _do(run: AnyRun, store: Store, setup: Setup) -> None:
     def progress(captions: int) -> None:
         with _counter.get_lock():
             _counter.value += captions
 
-    execute(run, store, progress, setup)
+    stage()(run, store, progress, setup)

@@ -19,7 +19,7 @@ from pydantic import (
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, Weights, explain
+from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Scale, Weights, explain
 from snp.flags import Named
 from snp.models.config import TowerConfig
 from snp.models.named import TEXT, VISION, identity
@@ -28,6 +28,11 @@ from snp.models.named import TEXT, VISION, identity
 def data_home() -> Path:
     """The folder of all data that are made: `$SNP_DATA`, or `.data` of this repository, or of the working folder."""
     return Path(os.environ.get("SNP_DATA") or home() / ".data")
+
+
+def data_folder(scale: Scale, data: Data) -> Path:
+    """Where the data of a scale are, or will be."""
+    return data_home() / f"{data}-{scale}"
 
 
 class Trial(BaseModel):

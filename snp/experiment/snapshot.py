@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,7 @@ def _files() -> Iterator[Path]:
         for path in sorted((CODE / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path
+
+
+if __name__ == "__main__":  # of slurm/start.sh
+    print(freeze(Path(sys.argv[1])).resolve())

@@ -58,6 +58,8 @@ def run(
 ) -> Result:
     """Do one run, or go on with it, and leave its result in the store. Its parents must be done.
 
+    What another process has done by the time that this one may begin is not done again.
+
     Several processes (snp.ranks) do it together: rank 0 holds the folder and writes.
 
     Raises:
@@ -77,6 +79,10 @@ def run(
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
     # rank 0 alone attempts it, and every process notes why it fails
     with stopping.catching(), ranks.leading(store.attempt(run)), store.noting(run):
+        if ranks.once(lambda: store.settled(run)):
+            phase = setup.phase(run)
+            progress(phase.steps * phase.batch)
+            return store.result(run)
         return do(run, store, progress, setup)
 
 

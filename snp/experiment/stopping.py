@@ -104,6 +104,12 @@ def asked() -> bool:
     return _asked is not None
 
 
+def answer() -> None:
+    """The signal that came is answered, by another end than that of `ending`."""
+    global _asked
+    _asked = None
+
+
 def stop() -> None:
     """Raise `Stopped`. Without a signal in this process another one had it: then it was SIGUSR1 or is taken for it."""
     raise Stopped(_signal())

@@ -24,6 +24,8 @@ CURVE_POINTS = 100
 MEASURED = "val/"
 """How the names of what is measured on validation data begin."""
 OWNER, FAILED = "owner.json", "failed.json"
+STATE = "state.pt"
+"""Of a run that is not done, as it was last saved."""
 _AGAIN = "then start it again: what was saved is kept, and the run goes on from there"
 _MENDS = {
     errno.ENOSPC: f"make room on the disk, {_AGAIN}",
@@ -114,6 +116,10 @@ class Store:
     def has_weights(self, run: AnyRun) -> bool:
         """Whether the model of a finished run is there, and not only its result."""
         return self.state(run) == "done" and (self.folder(run) / "weights.safetensors").exists()
+
+    def settled(self, run: AnyRun) -> bool:
+        """Whether nothing is left to do of a run: it is done and, where others start from it, its model is there."""
+        return self.has_weights(run) or (run.kind == "finetune" and self.state(run) == "done")
 
     def begin(self, run: AnyRun) -> Path:
         """Make the folder of a run, with its spec, and return it: from here on the run is incomplete.

@@ -1,18 +1,27 @@
-"""What a job does: one run, or on one machine the runs of a table. Its process unpickles this and calls it."""
+"""What a job does: a run or a chain of some, drawing data, or on one machine the runs of a table.
+
+Its process unpickles this and calls it.
+"""
 
 import os
 import signal
+import sys
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from submitit.helpers import Checkpointable
 
 from snp.experiment import stopping
-from snp.experiment.runner import one_thread, run_rows
+from snp.experiment.runner import advancing, one_thread, run_rows, stage
 from snp.experiment.setup import Setup, data_home
-from snp.experiment.spec import parse
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Data, Scale, parse
+from snp.experiment.store import AnyRun, Busy, Store
 from snp.experiment.tables import Row
+
+POLL = 5
+"""Seconds until a job looks again whether a run that another process does is done."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +48,80 @@ class Place:
 
 
 @dataclass(frozen=True)
-class OneRun(Checkpointable):
-    """A run as a job; ahead of its time limit it is saved, then requeued."""
+class Runs(Checkpointable):
+    """A run, or a chain of some, as a job; ahead of its time limit it is saved, then requeued."""
 
-    spec: dict[str, Any]
+    specs: tuple[dict[str, Any], ...]
     place: Place
 
     @classmethod
-    def of(cls, run: AnyRun, place: Place) -> "OneRun":
-        return cls(run.canonical(), place)
+    def of(cls, runs: Iterable[AnyRun], place: Place) -> "Runs":
+        return cls(tuple(run.canonical() for run in runs), place)
 
     def __call__(self) -> None:
         requeue = signal.getsignal(signal.SIGUSR1)  # submitit's; until the run has ended, it has its own
         with stopping.ending():
             store, setup = self.place.enter()
-            one_thread()
-            from snp import ranks
-            from snp.experiment.stages import run as execute
-
+            runs = [parse(spec, "the job's run") for spec in self.specs]
             try:
-                with ranks.together():  # a job of several tasks does it together
-                    execute(parse(self.spec, "the job's run"), store, setup=setup)
+                with advancing(lambda: [run for run in runs if not store.settled(run)], store):
+                    one_thread()
+                    from snp import ranks
+
+                    with ranks.together():  # a job of several tasks does it together
+                        self._do(runs, store, setup)
             except stopping.Stopped as stopped:
                 if stopped.signum == signal.SIGUSR1 and callable(requeue):
                     requeue(stopped.signum, None)
                 raise
+
+    def _do(self, runs: list[AnyRun], store: Store, setup: Setup) -> None:
+        """One after the other. Where one fails, those that do not start from it are done; then the job fails."""
+        from snp import ranks
+
+        failed: dict[AnyRun, Exception] = {}
+        for run in runs:
+            if not failed.keys().isdisjoint(run.parents()):
+                continue
+            try:
+                _in_turn(run, store, setup)
+            except Exception as error:
+                if ranks.size() > 1:  # the others would wait for this process
+                    raise
+                failed[run] = error
+        for error in failed.values():
+            raise error
+
+
+def _in_turn(run: AnyRun, store: Store, setup: Setup) -> None:
+    """Do a run, as soon as nobody else does it: what was queued behind this job counts on its being done then."""
+    execute, waits = stage(), False
+    while True:
+        try:
+            execute(run, store, setup=setup)
+            return
+        except Busy as busy:
+            if not waits:
+                print(f"snp: {busy.where}: {busy.problem}; waiting", file=sys.stderr, flush=True)
+            waits = True
+        time.sleep(POLL)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The data of a scale as a job, drawn from their seed unless they are there."""
+
+    scale: Scale
+    data: Data
+    workers: int
+    place: Place
+
+    def __call__(self) -> None:
+        with stopping.ending():
+            self.place.enter()
+            from snp.experiment.prepare import data_root
+
+            data_root(self.scale, self.data, self.workers)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def claims_markdown(*parts: Measured) -> str:
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). T: a check of the testbed, not a claim.\n"
     )
-    return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{legend}"
+    notes = "".join(f"\nTested on rows {told}" for part in parts if (told := part.dirt(part.rows)))
+    return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{legend}{notes}"
 
 
 def verdict(value: Estimate, bound: float, strictly: bool = False) -> Verdict:

@@ -53,6 +53,7 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     minutes = sum(_minutes(row, store) for row in rows)
     said = [fitted(frame, title, width()), f"runs: {store.root} ({minutes:.1f} minutes of one thread)"]
     said += [f"next: {next_one}"] if labels or " --out" in where else []
+    said += [note.rstrip() for measured in (here, there) if (note := measured.dirt(rows))]
     return "\n".join([*said, *([SMOKE] if scale == "smoke" else [])]) + "\n"
 
 

@@ -1,6 +1,7 @@
 """What a store holds on the rows of a table, read once, as pandas frames: scores by seed, costs by seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,10 @@ COSTS = [
 ]  # fmt: skip
 
 
+DIRTY, UNCOMMITTED = "†", "of code with changes that are not in its commit"
+"""The mark of rows that no commit makes again, and what it means."""
+
+
 class Measured:
     """The results of `rows`.
 
@@ -30,16 +35,23 @@ class Measured:
         rows: the rows asked for, whether measured or not; of paper scale those that are `meant`.
         scores: per cent; lines are `KEYS` in table order, columns are seeds, NaN where a run is not done.
         costs: one line per finished compression; columns `COSTS`.
+        dirty: label -> seeds of which a run, the dense one included, is of code that its commit does not have.
     """
 
     def __init__(self, rows: list[Row], store: Store) -> None:
         self.rows = rows = meant(rows, store)
+        find = cache(store.find)
+        self.dirty = {
+            row.label: seeds
+            for row in rows
+            if (seeds := [seed for seed in row.seeds if any(map(_dirty, map(find, row.runs(seed))))])
+        }
         lines = [
             (row.label, benchmark, *line[:3], seed, 100 * line[3])
             for row in rows
             for benchmark in row.benchmarks
             for seed in row.seeds
-            if (result := store.find(row.finetune(seed, benchmark)))
+            if (result := find(row.finetune(seed, benchmark)))
             for line in _lines(result, benchmark)
         ]
         long = pd.DataFrame(lines, columns=[*KEYS, "seed", "value"])
@@ -49,7 +61,7 @@ class Measured:
             for row in rows
             for benchmark in row.benchmarks
             for seed in row.seeds
-            if (result := store.find(row.finetune(seed, benchmark)))
+            if (result := find(row.finetune(seed, benchmark)))
             for name, splits in result.metrics.get("baselines", {}).items()
             for split, figures in splits.items()
             for metric in ABOUT[benchmark].shown
@@ -66,7 +78,7 @@ class Measured:
             }
             for row in rows
             for seed in row.seeds
-            if (result := store.find(row.compress(seed)))
+            if (result := find(row.compress(seed)))
         ]
         self.costs = pd.DataFrame(plans, columns=COSTS).astype({"sparsity": float})
         keys = self.scores.index.to_frame()
@@ -98,6 +110,12 @@ class Measured:
         """The costs of a row, one line per seed."""
         return self.costs[self.costs.label == row.label].set_index("seed")
 
+    def dirt(self, rows: Sequence[Row]) -> str:
+        """What the mark of some of these rows means, a line; nothing where none has it."""
+        seeds = {row.name: map(str, self.dirty[row.label]) for row in rows if row.label in self.dirty}
+        told = "; ".join(f"{name} (seed {', '.join(of)})" for name, of in seeds.items())
+        return f"{DIRTY} {UNCOMMITTED}: {told}\n" if told else ""
+
     def difference(self, row: Row, reference: Row) -> pd.DataFrame:
         """Main figure of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
         return subtract(self.main(row), self.main(reference))
@@ -123,6 +141,10 @@ def unmeasured(what: str, table: str, store: Store, scale: Scale) -> InputError:
         return InputError(store.root, problem, "give a folder of runs with --out, or work in a checkout")
     command = f"snp run {table}{store.options(scale)}" + (f" {NEEDED}" if scale == "paper" else "")
     return InputError(store.root, f"holds no results of {what}", f"`{command}` makes them")
+
+
+def _dirty(result: Result | None) -> bool:
+    return result is not None and result.manifest.get("dirty") is True
 
 
 def _overhead(result: Result) -> float | None:

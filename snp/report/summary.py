@@ -10,9 +10,9 @@ COLUMNS = [
     "data", "method", "label", "kind", "group", "target", "benchmark", "split", "type", "metric",
     "mean", "std", "ci_low", "ci_high", "seeds",
     "delta_vs_dense", "delta_ci_low", "delta_ci_high",
-    "stored_params", *RATIOS, "sparsity", "note", "state",
+    "stored_params", *RATIOS, "sparsity", "note", "state", "dirty",
 ]  # fmt: skip
-_FORMATS = {"target": "{:g}", "seeds": "{:.0f}", "stored_params": "{:.0f}"}
+_FORMATS = {"target": "{:g}", "seeds": "{:.0f}", "stored_params": "{:.0f}", "dirty": "{:.0f}"}
 
 
 def summary(measured: Measured) -> pd.DataFrame:
@@ -20,7 +20,8 @@ def summary(measured: Measured) -> pd.DataFrame:
 
     A benchmark of a row without any result is one line with state `missing`; one with some of its seeds has
     state `n of m`. `target` is the share of all parameters to keep, or of the prunable weights to zero. Costs are
-    means over the seeds compressed so far; ratios are shares of the dense model.
+    means over the seeds compressed so far; ratios are shares of the dense model. `dirty` is how many seeds are of code
+    that is in no commit.
     """
     wide, rows = measured.scores, measured.rows
     found = estimates(wide).join(estimates(_minus_dense(wide, rows)), rsuffix="_delta").reset_index()
@@ -37,7 +38,7 @@ def summary(measured: Measured) -> pd.DataFrame:
             "group": row.group,
             "target": row.keep if row.sparsity is None else row.sparsity,
         }
-        about |= cost.get(row.label, {})
+        about |= cost.get(row.label, {}) | {"dirty": len(measured.dirty.get(row.label, ()))}
         for benchmark in row.benchmarks:
             group = parts.get((row.label, benchmark))
             if group is None:

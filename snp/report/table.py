@@ -13,7 +13,7 @@ from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
-from snp.report.frame import ALL, ZERO_SHOT, Measured, over_benchmarks, unmeasured
+from snp.report.frame import ALL, DIRTY, UNCOMMITTED, ZERO_SHOT, Measured, over_benchmarks, unmeasured
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
@@ -105,7 +105,7 @@ def _main(measured: Measured) -> list[str]:
 def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
     """Title, frame and notes of every (data set, group): the readable main tables.
 
-    The notes are what methods say about their own plan, as a ceiling short of the target.
+    The notes are what methods say about their own plan, as a ceiling short of the target, and of which code rows are.
     """
     dense = {row.data: row for row in measured.rows if row.method == DENSE}
     for data, members in _groups(measured.rows):
@@ -113,7 +113,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
         for row in members:
             values, cost = measured.shown(row), measured.cost(row)
             found = estimates(values)
-            line = {"method": _title(row, values), "kind": "".join(cost.kind[:1])}
+            line = {"method": _title(row, measured), "kind": "".join(cost.kind[:1])}
             for key in _columns(members):
                 line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
             whole = dense.get(data)
@@ -129,6 +129,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             ]
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
+        notes += [f"- {told}"] if (told := measured.dirt(members)) else []
         yield f"{data}: {members[0].heading}", pd.DataFrame(lines).fillna(""), "\n" + "".join(notes) if notes else ""
 
 
@@ -193,11 +194,13 @@ def _legend(rows: list[Row]) -> str:
     return LEGEND.format(figures=_explained(rows), of=f" of {', '.join(several)}" if several else "")
 
 
-def _title(row: Row, values: pd.DataFrame) -> str:
-    """Name of a row, with the number of seeds where some are missing in some benchmark."""
+def _title(row: Row, measured: Measured) -> str:
+    """Name of a row, with a mark where its code is in no commit, and the number of seeds where some are missing."""
+    values = measured.shown(row)
     wanted = values.reindex(pd.MultiIndex.from_tuples(_columns([row]), names=values.index.names))
     found = state(int(wanted.notna().all().sum()), row)
-    return row.name if found == "done" else f"{row.name} ({found})"
+    name = row.name + (f" {DIRTY}" if row.label in measured.dirty else "")
+    return name if found == "done" else f"{name} ({found})"
 
 
 def _cell(found: pd.DataFrame, key: tuple[str, str, str], empty: str) -> str:
@@ -226,5 +229,7 @@ def _number(value: object, decimals: int = 1) -> str:
 
 
 def _latex(frame: pd.DataFrame, title: str) -> str:
+    if frame.method.str.contains(DIRTY).any():
+        title += f" ({DIRTY} {UNCOMMITTED})"
     style = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     return style.to_latex(hrules=True, caption=title.replace("%", r"\%"), position_float="centering")
