@@ -13,10 +13,10 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment import runner, stages, stopping, work
+from snp.experiment.labels import find
 from snp.experiment.prepare import data_folder
 from snp.experiment.setup import Setup
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import find
 from snp.experiment.work import Drawing, Place, Runs
 
 ROW = find("scenes/magnitude@60", "smoke")
