@@ -113,14 +113,15 @@ def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> 
         )
 
 
-def test_a_held_out_batch_whose_loss_is_not_finite_is_named() -> None:
+@pytest.mark.parametrize("method", ["snp", "tamt", "multiflow"])
+def test_a_held_out_batch_whose_loss_is_not_finite_is_named(method: str) -> None:
     problem = problem_of("mdetr", IN_PARTS)
     named = stages.own_passes(problem.model, IN_PARTS, lambda: f"batch {problem.heldout.position}")
     problem = replace(problem, **named)
     with torch.no_grad():
         problem.model.get_parameter("box_head.4.bias").fill_(torch.nan)
     with pytest.raises(InputError, match="batch 1: the model's loss is nan"):
-        get("snp", every=1).start(problem).after_step(0)
+        get(method, **({"every": 1} if method == "snp" else {})).start(problem).after_step(0)
 
 
 # -- tensors that stand in, in a backward pass ---------------------------------------------------------------------
