@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def test_a_query_that_is_no_number_is_matched_so_that_the_loss_is_none_either(va
 def test_a_structure_step_whose_loss_is_no_number_names_the_batch(tmp_path: Path) -> None:
     network = model()
     session, held = snp_session(network, PHASE.steps)
-    session.problem.loss = stages.shared_loss(network, lambda: f"run: held-out batch {held.position}")
+    passes = stages.own_passes(network, PHASE, lambda: f"run: held-out batch {held.position}")
+    session.problem = replace(session.problem, **passes)
     run = Loop(network, PHASE, stream, losses, tmp_path, 0, session=session, cursor=held,
                apply=lambda m, plan: apply(m, plan, TOWERS))  # fmt: skip
     run.progress = lambda captions: captions and nn.init.constant_(network.slot_head.bias, NAN)

@@ -113,14 +113,15 @@ def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> 
         )
 
 
-def test_a_held_out_batch_whose_loss_is_not_finite_is_named() -> None:
+@pytest.mark.parametrize("method", ["snp", "tamt", "multiflow"])
+def test_a_held_out_batch_whose_loss_is_not_finite_is_named(method: str) -> None:
     problem = problem_of("mdetr", IN_PARTS)
     named = stages.own_passes(problem.model, IN_PARTS, lambda: f"batch {problem.heldout.position}")
     problem = replace(problem, **named)
     with torch.no_grad():
         problem.model.get_parameter("box_head.4.bias").fill_(torch.nan)
     with pytest.raises(InputError, match="batch 1: the model's loss is nan"):
-        get("snp", every=1).start(problem).after_step(0)
+        get(method, **({"every": 1} if method == "snp" else {})).start(problem).after_step(0)
 
 
 # -- tensors that stand in, in a backward pass ---------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_layers_that_are_computed_again_meet_the_tensors_that_stand_in_for_their
         return overriding(model, overrides, lambda: model(x))
 
     wrong = torch.autograd.grad(loss(own), (a, b))
-    assert not torch.allclose(wrong[0], expected[0]), "they are back: to stand in for the forward pass would do"
+    assert not torch.allclose(wrong[0], expected[0]), "standing in for a forward pass alone would do"
     value = loss(own)
     right = overriding(model, own, lambda: torch.autograd.grad(value, (a, b)))
     _, also_right = gradients_of(model, loss, lambda: dict(own), (a, b))
