@@ -15,6 +15,7 @@ import tyro
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from tyro.conf import Positional
 
+from snp import __version__
 from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.begun import meant
@@ -35,6 +36,7 @@ Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
 Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
+Plugin = Annotated[tuple[Named, ...], tyro.conf.arg(help="Python files with methods of your own")]
 OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 OfTowers = Annotated[Towers, tyro.conf.OmitArgPrefixes]
 
@@ -42,6 +44,9 @@ OfTowers = Annotated[Towers, tyro.conf.OmitArgPrefixes]
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; the entry point of the console script."""
     lenient()
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"snp {__version__}")
+        return
     with stopping.ending():
         try:
             about = "Joint sharing and pruning of two towers."
@@ -113,6 +118,7 @@ def run(
 
     With --steps it is a trial: it is kept apart, below --out or .runs, in a folder of its own, and counts nowhere.
     """
+    setup.bring()
     if not row:
         raise InputError("snp run", "names no row", "see `snp rows table1`, or run all: `snp run table1`")
     if keep is not None and (tables := TABLES.keys() & {*row}):
@@ -195,6 +201,7 @@ def launch(
     from snp.experiment.runner import look_for_data, planned, undrawn
     from snp.experiment.work import Place
 
+    setup.bring()
     chosen, only = select(table, scale, data), _seeds(seeds)
     _heeded(setup, {row.data for row in chosen})
     setup.look_for_weights(scale)
@@ -332,13 +339,15 @@ def params(scale: Scale = "paper", model: Literal["mdetr", "glip"] = "mdetr") ->
 
 
 @app.command
-def methods() -> None:
+def methods(plugin: Plugin = ()) -> None:
     """List the compression methods, and the names of rows that are one of them with options."""
     from tabulate import tabulate
 
+    from snp.compression import plugins
     from snp.compression.aliases import ALIASES
     from snp.compression.registry import methods as registered
 
+    plugins.use(plugin)
     lines = [
         [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
         for name, cls in registered().items()
@@ -348,6 +357,36 @@ def methods() -> None:
         told = ", ".join([method, *(f"{option}={value}" for option, value in options.items())])
         lines.append([name, cls.kind, cls.stage, ", ".join(cls.modes()), f"the same as {told}", cls.source])
     print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
+
+
+@app.command
+def new_method(
+    name: Annotated[str, tyro.conf.arg(help="of the method, as my-method"), Positional],
+    folder: Annotated[Named, tyro.conf.arg(help="where the file is written")] = Path(),
+) -> None:
+    """Write the beginning of a method of your own: a file that works as it stands."""
+    from snp.compression.template import begin
+
+    path = begin(name, folder)
+    print(f"{path}\n\nsnp check-method {name} --plugin {path}\nsnp run scenes/{name}@60 --plugin {path} --scale smoke")
+
+
+@app.command
+def check_method(
+    name: Annotated[str, tyro.conf.arg(help="of the method"), Positional],
+    plugin: Plugin = (),
+) -> None:
+    """Run the tests that every method must pass on one of them: budget, seeds, types, copies, errors."""
+    from snp.checkout import checkout
+    from snp.compression import plugins
+    from snp.compression.registry import get
+
+    plugins.use(plugin)
+    get(name)
+    if (home := checkout()) is None:
+        raise InputError("snp check-method", "needs the tests, which an installation does not bring", "use a checkout")
+    pytest = import_module("pytest")
+    sys.exit(int(pytest.main([f"--rootdir={home}", "-k", name, str(home / "tests" / "test_contract.py")])))
 
 
 @app.command

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic import fill
 
+import snp
 from snp.cli import main
 from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
@@ -171,3 +172,8 @@ def test_all_methods_are_listed_with_kind_stage_and_modes(capsys: pytest.Capture
     assert all(cls.kind in lines[name] and cls.stage in lines[name] for name, cls in methods().items())
     assert "corrected, official" in lines["multiflow"] and "official" not in lines["snp"]
     assert "omp" in lines["magnitude"] and "prune=False" in lines["snp-cross-only"]
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"snp {snp.__version__}\n"

@@ -10,10 +10,14 @@ import pytest
 from conftest import PATHS, two_towers
 
 import snp
+from snp.cli import main
 from snp.compression import plugins, registry
 from snp.compression.registry import get, methods
 from snp.errors import InputError
 from snp.experiment.labels import find
+from snp.experiment.setup import Setup
+from snp.experiment.store import Store
+from snp.experiment.work import Place
 
 METHOD = """
 import torch
@@ -91,3 +95,34 @@ def test_an_installed_package_brings_methods_by_an_entry_point(
     monkeypatch.syspath_prepend(str(site))
     assert get("theirs").source == "a test"
     assert plugins.load()["their_method"] == "1.2"
+
+
+def test_the_beginning_of_a_method_works_as_it_stands(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["new-method", "largest-units", "--folder", str(tmp_path)])
+    path = tmp_path / "largest_units.py"
+    assert capsys.readouterr().out.startswith(f"{path}\n")
+    main(["methods", "--plugin", str(path)])
+    assert "largest-units" in capsys.readouterr().out
+    small, _ = snp.compress(two_towers(), "largest-units", keep=0.7, towers=PATHS, power=1.0)
+    alike, _ = snp.compress(two_towers(), "magnitude-structured", keep=0.7, towers=PATHS)
+    assert [p.shape for p in small.parameters()] == [p.shape for p in alike.parameters()]
+    text = path.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["new-method", "largest-units", "--folder", str(tmp_path)])
+    assert "largest_units.py: is there already" in capsys.readouterr().err and path.read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("name", ["Mine", "9lives", "a_b", "a--b", "../x", ""])
+def test_a_method_has_a_name_that_can_be_typed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["new-method", name, "--folder", str(tmp_path)])
+    assert "cannot be the name of a method" in capsys.readouterr().err and not [*tmp_path.iterdir()]
+
+
+def test_jobs_elsewhere_bring_the_methods_of_their_launch(file: Path, tmp_path: Path) -> None:
+    place = Place.of(Store(tmp_path / "runs"), Setup(plugin=(file,)))
+    os.environ[plugins.ENVIRONMENT] = ""
+    place.enter()
+    assert get("last-units").summary == "keep the last units"

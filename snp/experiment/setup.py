@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from snp.checkout import home
+from snp.compression import plugins
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
 from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Scale, Weights, explain
@@ -123,6 +124,7 @@ class Setup(Towers):
     """Where things are, for one command."""
 
     data_root: Named | None = Field(None, description="folder of the published benchmarks (paper scale)")
+    plugin: tuple[Named, ...] = Field((), description="Python files with methods of your own")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(
         None, description="captions in a step of a trial, with --steps; default: those of the recipe"
@@ -141,7 +143,12 @@ class Setup(Towers):
         """The same from any working folder; a name that is no file here is a model's."""
         given = {name: getattr(self, name) for name in ("data_root", "vision_weights", "text_weights")}
         found = {name: Path(value).resolve() for name, value in given.items() if value and Path(value).exists()}
-        return self.model_copy(update={n: path if n == "data_root" else str(path) for n, path in found.items()})
+        paths = {n: path if n == "data_root" else str(path) for n, path in found.items()}
+        return self.model_copy(update=paths | {"plugin": tuple(path.resolve() for path in self.plugin)})
+
+    def bring(self) -> None:
+        """Make the methods of plugins known, to this process and to those that it starts."""
+        plugins.use(self.plugin)
 
     def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
         """The phase that a run trains for."""

@@ -44,6 +44,7 @@ class Place:
         """The store and the setup, in a process that finds the data here."""
         os.environ["SNP_DATA"] = self.data
         setup = Setup.model_validate(self.setup)
+        setup.bring()
         return Store(self.root, base=Store(self.base) if self.base else None, trial=setup.trial), setup
 
 
