@@ -144,7 +144,7 @@ def test_a_run_with_weights_that_overflow_fails_by_name_and_leaves_no_result(
     huge["blocks.0.mlp.fc2.weight"] += 100
     save_file(huge, tmp_path / "huge.safetensors")
     setup = Setup(vision_weights=str(tmp_path / "huge.safetensors"))
-    run = dense("smoke", "scenes", "glip").model_copy(update={"weights": setup.weights})
+    run = dense("smoke", "scenes", "glip", setup.weights)
     store = Store(tmp_path / "runs", base=smoke_dense)
     with pytest.raises(InputError, match=r"scenes-glip-pretrain.*: step 1 of 20: loss 'word' is nan"):
         stages.run(run, store, setup=setup)

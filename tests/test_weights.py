@@ -71,9 +71,9 @@ def test_a_file_is_known_by_what_it_holds_and_not_by_its_name(file: Path, tmp_pa
     assert identity(str(moved), "--vision-weights") != before
 
 
-def test_glip_below_paper_scale_has_them_of_the_model_whose_towers_it_takes() -> None:
+def test_glip_below_paper_scale_takes_towers_of_the_model_that_has_none_of_them() -> None:
     small, large = (dense(scale, data, "glip", NAMED) for scale, data in (("smoke", "scenes"), ("paper", "real")))
-    assert (small.weights, small.parent.weights) == (Weights(), NAMED)
+    assert (small.weights, small.parent) == (NAMED, dense("smoke", "scenes"))
     assert (large.weights, large.parent) == (NAMED, None)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from snp.errors import InputError
 from snp.experiment.jobs import records
-from snp.experiment.spec import Pretrain, Weights, parse
+from snp.experiment.spec import Weights, dense_of, parse
 from snp.experiment.store import Store
 from snp.experiment.tables import Row
 from snp.files import read_json
@@ -32,8 +32,5 @@ def _found(store: Store) -> Iterator[Weights]:
     own = {record.weights for record in records(store) if record.weights is not None}
     for path in sorted(store.root.glob("real*/spec.json")) + sorted(store.root.glob("real*/result.json")):
         value = read_json(path)
-        run = parse(value.get("spec") if path.name == "result.json" else value, path)
-        eldest = (*run.parents(), run)[0]
-        if eldest.scale == "paper" and isinstance(eldest, Pretrain):
-            own.add(eldest.weights)
+        own.add(dense_of(parse(value.get("spec") if path.name == "result.json" else value, path)).weights)
     yield from own or (_found(store.base) if store.base else ())

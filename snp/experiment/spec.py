@@ -103,10 +103,12 @@ class Pretrain(Spec):
 
 
 def dense(scale: Scale, data: Data, model: Model = "mdetr", weights: Weights = Weights()) -> Pretrain:  # noqa: B008
-    """The dense model that rows start from: below paper scale GLIP has the towers of the MDETR-style one. [ours]"""
-    if model == "glip" and scale != "paper":
-        return Pretrain(scale=scale, data=data, model=model, parent=dense(scale, data, weights=weights))
-    return Pretrain(scale=scale, data=data, model=model, weights=weights)
+    """The dense model that rows start from.
+
+    Below paper scale GLIP has the towers of the MDETR-style one, but for those of which weights are named. [ours]
+    """
+    parent = dense(scale, data) if model == "glip" and scale != "paper" else None
+    return Pretrain(scale=scale, data=data, model=model, weights=weights, parent=parent)
 
 
 class Compress(Spec):
@@ -189,6 +191,11 @@ class Finetune(Spec):
     @property
     def name(self) -> str:
         return f"{self.parent.name}-{self.benchmark}"
+
+
+def dense_of(run: Pretrain | Compress | Finetune) -> Pretrain:
+    """The dense model that a run starts from, or is."""
+    return run if isinstance(run, Pretrain) else dense_of(run.parent)
 
 
 Run = Annotated[Pretrain | Compress | Finetune, Field(discriminator="kind")]

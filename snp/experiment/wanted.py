@@ -6,7 +6,7 @@ from pathlib import Path
 from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
 from snp.experiment.setup import NEEDED
-from snp.experiment.spec import Pretrain, parse
+from snp.experiment.spec import Pretrain, dense_of, parse
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
@@ -65,5 +65,5 @@ def check_folder(folder: Path) -> None:
 def _label(run: AnyRun) -> str:
     """A row that has this run."""
     known = (row for table in TABLES for row in rows_of(table, run.scale))
-    weights = (*run.parents(), run)[0].weights
+    weights = dense_of(run).weights
     return next((row.label for row in known if run in row.starting(weights).runs(run.seed)), "ROW")

@@ -31,7 +31,8 @@ class Detection:
 
     logits_BNL: of every text token, before the sigmoid; deltas_BN4: of the anchor (dx, dy, dw, dh), as Faster R-CNN
     codes them; centre_BN: logits of centerness; corners_BN4: of anchors, as shares of the image's own sides; level_BN:
-    the level of a place, `NOWHERE` behind the places of a smaller image; anchors: which places other images have.
+    the level of a place, `NOWHERE` behind the places of a smaller image; anchors: which places other images have,
+    for losses of a part of a batch.
     """
 
     logits_BNL: Tensor
@@ -39,7 +40,7 @@ class Detection:
     centre_BN: Tensor
     corners_BN4: Tensor
     level_BN: Tensor
-    anchors: Anchors
+    anchors: Anchors | None = None
 
     @property
     def judged(self) -> tuple[Tensor, ...]:
