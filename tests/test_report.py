@@ -67,7 +67,7 @@ def test_where_the_dense_model_is_of_such_code_all_rows_are(store: Store) -> Non
     metrics = {"params": {}, "splits": {"refcoco/val": score(0.9)}}
     store.save(row("snp").pretrain, MANIFEST | {"dirty": True}, metrics)
     shown = table("table1", store, "desk", "scenes")
-    assert "| dense † " in shown and "| snp † " in shown
+    assert "| dense † " in shown and "| snp † " in shown and "| upop (missing)" in shown
 
 
 def test_the_csv_holds_mean_deviation_interval_and_paired_difference(store: Store) -> None:

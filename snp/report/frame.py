@@ -35,7 +35,7 @@ class Measured:
         rows: the rows asked for, whether measured or not; of paper scale those that are `meant`.
         scores: per cent; lines are `KEYS` in table order, columns are seeds, NaN where a run is not done.
         costs: one line per finished compression; columns `COSTS`.
-        dirty: label -> seeds of which a run, the dense one included, is of code that its commit does not have.
+        dirty: label -> measured seeds of which a run, the dense one included, is of code that its commit does not have.
     """
 
     def __init__(self, rows: list[Row], store: Store) -> None:
@@ -44,7 +44,7 @@ class Measured:
         self.dirty = {
             row.label: seeds
             for row in rows
-            if (seeds := [seed for seed in row.seeds if any(map(_dirty, map(find, row.runs(seed))))])
+            if (seeds := [seed for seed in row.seeds if _dirty([find(run) for run in row.runs(seed)])])
         }
         lines = [
             (row.label, benchmark, *line[:3], seed, 100 * line[3])
@@ -143,8 +143,11 @@ def unmeasured(what: str, table: str, store: Store, scale: Scale) -> InputError:
     return InputError(store.root, f"holds no results of {what}", f"`{command}` makes them")
 
 
-def _dirty(result: Result | None) -> bool:
-    return result is not None and result.manifest.get("dirty") is True
+def _dirty(results: Sequence[Result | None]) -> bool:
+    """Whether it is so of a row and seed that has results of its own."""
+    there = [result for result in results if result is not None]
+    own = any(result.run.kind != "pretrain" for result in there)
+    return own and any(result.manifest.get("dirty") is True for result in there)
 
 
 def _overhead(result: Result) -> float | None:
