@@ -131,12 +131,12 @@ function draw() {
     const members = measured.filter(line => kinds.includes(line.kind) && known(cost(line)));
     const best = Math.max(...members.map(line => line.score));
     const near = members.filter(line => line.score >= best - FAR);
-    const names = named(near, cost, front, document.getElementById(`chart-${id}`).clientWidth);
+    const place = document.getElementById(`chart-${id}`), names = named(near, cost, front, place.clientWidth);
     const gone = members.length - near.length;
     document.getElementById(`${id}-said`).textContent = first
       ? `${first.data}: ${first.title}-like ${first.metric} in %, over ${said}; ${first.phase}` +
         (gone ? `. Not drawn: ${gone} rows more than ${FAR} points below the best` : "") : "";
-    chart(`#chart-${id}`, "cost", near.map(line => ({
+    chart(place, "cost", near.map(line => ({
       ...line, cost: cost(line), low: line.score_low ?? line.score, high: line.score_high ?? line.score,
       front: line.fronts.includes(front), named: names.get(line) ?? null,
       told: `${line.score.toFixed(1)} ${interval(line.score_low, line.score_high)}`,
@@ -162,7 +162,8 @@ function filter() {
   board.draw();
   if (!overview.hidden) draw();
 }
-filters.addEventListener("input", filter);
+filters.addEventListener("change", filter);
+filters.elements.search.addEventListener("input", filter);
 filters.addEventListener("submit", event => event.preventDefault());
 for (const button of document.querySelectorAll("[data-panel]"))
   button.addEventListener("click", () => { panel = button.dataset.panel; press("[data-panel]", button); draw(); });
