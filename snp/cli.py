@@ -479,6 +479,20 @@ def figure(
 
 
 @app.command
+def report(
+    html: Annotated[Named | None, tyro.conf.arg(help="page to write; default: report.html")] = None,
+    scale: Scale = "desk",
+    out: Out = None,
+) -> None:
+    """Write all results as one page for a browser, to be read without a network; beside it, the same as JSON and CSV."""
+    from snp.report.page import report as write
+
+    store = _results(scale, out)
+    for path in write(store, scale, html or _new("report.html", "--html")):
+        print(path)
+
+
+@app.command
 def readme(
     page: Annotated[
         tuple[Named, ...], tyro.conf.arg(help="default: README.md, slurm/README.md and docs/*.md"), Positional
@@ -618,10 +632,10 @@ def bench(
         print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
 
 
-def _new(name: str) -> Path:
-    """A picture in the working folder that nobody named: it takes the place of none that is there."""
+def _new(name: str, option: str = "--png") -> Path:
+    """A picture or page in the working folder that nobody named: it takes the place of none that is there."""
     if (path := Path(name)).exists():
-        raise InputError(path, "is there already", f"--png {name} replaces it, --png FILE leaves it")
+        raise InputError(path, "is there already", f"{option} {name} replaces it, {option} FILE leaves it")
     return path
 
 

@@ -1,0 +1,115 @@
+"""What a page tells of rows and runs: states, figures, plan, options, learning curve, manifest, as JSON values."""
+
+import json
+import math
+from typing import Any
+
+from snp.experiment.spec import Compress, Finetune
+from snp.experiment.store import CURVE_POINTS, MEASURED, AnyRun, Result, Store
+from snp.experiment.tables import Row
+
+Value = dict[str, Any]
+POINTS = 30_000
+"""Steps of all learning curves together: of the more runs a page tells, the fewer of each."""
+FEWEST = 8
+
+
+def told(rows: dict[str, list[str]], found: dict[str, Row], store: Store) -> Value:
+    """Rows by label, runs by slug, and `shared`: what the manifests of many runs have in common, once.
+
+    Args:
+        rows: label -> the tables that show it. found: label -> the row.
+    """
+    told_rows, results = {}, {}
+    for label, tables in rows.items():
+        row = found[label]
+        listed = []
+        for seed in row.seeds:
+            for run in row.runs(seed):
+                if result := store.find(run):
+                    results[run.slug] = result
+                listed.append(
+                    {"slug": run.slug, "kind": run.kind, "seed": seed, "state": store.state(run)}
+                    | {"benchmark": getattr(run, "benchmark", None)}
+                )
+        told_rows[label] = _row(row) | {"tables": tables, "runs": listed}
+    shared: list[Value] = []
+    points = max(FEWEST, min(CURVE_POINTS, POINTS // max(len(results), 1)))
+    runs = {slug: _run(result, points, shared) for slug, result in sorted(results.items())}
+    return {"rows": told_rows, "runs": runs, "shared": shared}
+
+
+def series(curve: list[Value], points: int) -> Value:
+    """A curve as columns: `step`, and each series with None where a record lacks it; some losses are left out.
+
+    What is measured on validation data stays, and so do the ends.
+    """
+    measured = {i for i, record in enumerate(curve) if any(name.startswith(MEASURED) for name in record)}
+    others = [i for i in range(len(curve)) if i not in measured]
+    if len(others) > points:
+        others = [others[round(i * (len(others) - 1) / (points - 1))] for i in range(points)]
+    kept = [curve[i] for i in sorted(measured.union(others))]
+    names = dict.fromkeys(name for record in kept for name in record if name != "step")
+    of_validation = [name for name in names if name.startswith(MEASURED)]
+    ordered = [*of_validation, *sorted(names.keys() - {*of_validation, "lr"}), *(["lr"] if "lr" in names else [])]
+    columns = {name: [rounded(record.get(name)) for record in kept] for name in ordered}
+    return {"step": [record.get("step", i) for i, record in enumerate(kept)], "series": columns}
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """A JSON value with all its broken numbers to so many significant digits; None where one is not finite."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    return [rounded(item, digits) for item in value] if isinstance(value, list) else value
+
+
+def _row(row: Row) -> Value:
+    return {
+        "method": row.name,
+        "registered": row.method,
+        "given": row.options,
+        "data": row.data,
+        "model": row.model,
+        "removed": row.heading,
+        "recovery": row.recovery,
+        "task": row.task,
+        "benchmarks": row.benchmarks,
+        "seeds": row.seeds,
+    }
+
+
+def _run(result: Result, points: int, shared: list[Value]) -> Value:
+    run: AnyRun = result.run
+    manifest = dict(result.manifest)
+    config = dict(manifest.get("config") or {})
+    config.pop("spec", None)  # it is the run's own, told below
+    manifest["config"] = config
+    spec = run.canonical()
+    spec.pop("parent", None)
+    parent = getattr(run, "parent", None)
+    return {
+        "name": run.name,
+        "kind": run.kind,
+        "seed": run.seed,
+        "benchmark": run.benchmark if isinstance(run, Finetune) else None,
+        "row": isinstance(run, Compress | Finetune),
+        "parent": None if parent is None else parent.slug,
+        "spec": spec,
+        "metrics": rounded(result.metrics, 5),
+        "curve": series(result.curve, points),
+        "manifest": {key: _shared(value, shared) for key, value in sorted(manifest.items())},
+    }
+
+
+def _shared(value: Any, shared: list[Value]) -> Any:
+    """A part of a manifest, or, of an object, its place among those that are told once, as `{"shared": 3}`."""
+    if not isinstance(value, dict):
+        return value
+    key = json.dumps(value, sort_keys=True)
+    known = [json.dumps(one, sort_keys=True) for one in shared]
+    if key not in known:
+        shared.append(value)
+        known.append(key)
+    return {"shared": known.index(key)}
