@@ -19,8 +19,9 @@ from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
 from snp.errors import InputError
+from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import TABLES, find, rows
+from snp.experiment.tables import TABLES, rows
 from snp.report import page as pages
 from snp.report.board import Line, front
 from snp.report.charts import KINDS, PARTS
@@ -35,12 +36,19 @@ PLAN = {"cost": {"towers": {}}, "units": {}, "masks": 0, "note": ""}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Dense 90, 91, 92 per cent; snp 88, 90, 89; two of three seeds of upop; multiflow and cross-modal; nothing else."""
+    """Dense 90, 91, 92 per cent; snp 88, 90, 89; two of three seeds of upop; multiflow, cross-modal; nothing else."""
     store = Store(tmp_path_factory.mktemp("page") / "results")
     fill(store, find("scenes/dense@100", "desk"), [0.90, 0.91, 0.92], flops_ratio=1.0)
     fill(store, find("scenes/snp@60", "desk"), [0.88, 0.90, 0.89], kind="joint", plan=PLAN, options={"block": 2})
     fill(store, find("scenes/upop@60", "desk"), [0.85, 0.86], flops_ratio=0.70)
-    fill(store, find("scenes/multiflow@60", "desk"), [0.91, 0.90, 0.92], kind="unstructured", stored_ratio=1.0, flops_ratio=1.0)
+    fill(
+        store,
+        find("scenes/multiflow@60", "desk"),
+        [0.91, 0.90, 0.92],
+        kind="unstructured",
+        stored_ratio=1.0,
+        flops_ratio=1.0,
+    )
     fill(store, find("scenes/cross-modal@60", "desk"), [0.70, 0.71, 0.72], kind="shared", flops_ratio=1.0)
     return store
 
@@ -103,7 +111,9 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
     assert cells(text, "scenes/snp@60")[0] == "snp" and cells(text, "scenes/snp@60")[-1] == "3"
     assert cells(text, "scenes/snp@60")[5:7] == ["89.0 [86.5, 91.5]", "-2.0 [-4.5, +0.5]"]
     assert cells(text, "scenes/upop@60")[-1] == "2 of 3"
-    assert cells(text, "scenes/lottery@60")[5:7] == ["missing", ""] and cells(text, "scenes/lottery@60")[-1] == "missing"
+    assert (
+        cells(text, "scenes/lottery@60")[5:7] == ["missing", ""] and cells(text, "scenes/lottery@60")[-1] == "missing"
+    )
     assert line(shown, "scenes/lottery@60")["score"] is None
     # a size without results has the kind of its method all the same, so that a filter finds it
     assert cells(text, "scenes/snp@30")[7] == "joint"
@@ -112,7 +122,9 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
 @pytest.mark.usefixtures("bare")
 def test_all_claims_are_there_with_their_verdicts(shown: dict[str, Any], tables: dict[str, Measured]) -> None:
     wanted = [claim for name in CLAIMED if not tables[name].scores.empty for claim in claims(tables[name])]
-    assert wanted and [(one["where"], one["verdict"]) for one in shown["claims"]] == [(c.where, c.verdict) for c in wanted]
+    assert wanted and [(one["where"], one["verdict"]) for one in shown["claims"]] == [
+        (c.where, c.verdict) for c in wanted
+    ]
     assert page(shown, "").count('<li data-verdict="') == len(wanted)
 
 
@@ -124,7 +136,9 @@ def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[st
         of(0.3, 70.0), of(0.6, 80.0), of(1.0, 85.0), of(0.8, 79.0), of(0.60004, 79.9), of(0.1, None),
     )  # fmt: skip
     assert front([best, worse, level, same, unknown, cheap], "cost") == [cheap, level, best]
-    fronts = {label: line(shown, label)["fronts"] for label in ("scenes/snp@60", "scenes/upop@60", "scenes/multiflow@60")}
+    fronts = {
+        label: line(shown, label)["fronts"] for label in ("scenes/snp@60", "scenes/upop@60", "scenes/multiflow@60")
+    }
     # upop is the smallest arithmetic; single weights, which save none, do not stand against whole units in size
     assert fronts == {"scenes/snp@60": ["size", "FLOPs"], "scenes/upop@60": ["FLOPs"], "scenes/multiflow@60": ["size"]}
     assert line(shown, "scenes/cross-modal@60")["fronts"] == []
@@ -198,7 +212,10 @@ def test_a_page_takes_the_place_of_no_file_of_others(
     Path("report.html").write_text("mine", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["report", "--out", str(store.root)])
-    assert "report.html: is there already (--html report.html replaces it, --html FILE leaves it)" in capsys.readouterr().err
+    assert (
+        "report.html: is there already (--html report.html replaces it, --html FILE leaves it)"
+        in capsys.readouterr().err
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"package.json", "report.html"}
 
 
@@ -243,7 +260,9 @@ class Elements(HTMLParser):
         self.linked: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        addresses = [value or "" for name, value in attrs if name in ("src", "srcset", "href", "data", "action", "poster")]
+        addresses = [
+            value or "" for name, value in attrs if name in ("src", "srcset", "href", "data", "action", "poster")
+        ]
         (self.linked if tag == "a" else self.loaded).extend(addresses)
 
 
@@ -298,7 +317,8 @@ def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, writt
         return browser.find_element(By.CSS_SELECTOR, selector)
 
     def listed(column: int) -> list[str]:
-        script = "return [...document.querySelectorAll(`#board tbody tr > :nth-child(${arguments[0]})`)].map(e => e.innerText)"
+        cells = "document.querySelectorAll(`#board tbody tr > :nth-child(${arguments[0]})`)"
+        script = f"return [...{cells}].map(e => e.innerText)"
         return browser.execute_script(script, column)
 
     def wide() -> tuple[int, int]:

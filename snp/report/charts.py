@@ -9,7 +9,7 @@ KINDS = {
     "unstructured": ("#c0679b", "cross"),
     "dense": ("#8a8f98", "diamond"),
 }
-"""Colour and mark of each kind: colours that keep apart for colour-blind eyes (after Okabe and Ito), on light and dark."""
+"""Colour and mark of each kind: colours that colour-blind eyes keep apart (after Okabe and Ito), light and dark."""
 PARTS = {"own": "#2f7fc1", "shared": "#e69f00", "pruned": "#b9bec7"}
 """Colours of what becomes of a unit: it has weights of its own, takes those of another, or is gone."""
 DATA = "lines"
@@ -23,15 +23,17 @@ def charts() -> dict[str, Any]:
 def _cost() -> dict[str, Any]:
     """Every line of the leaderboard a point with its interval, the sizes of a method joined, its front and its names.
 
-    Data: `cost`, `score`, `low`, `high`, `method`, `kind`, `front` (whether it is on it), `named` (on which side its name
-    stands, if at all), and what the tooltip tells.
+    Data: `cost`, `score`, `low`, `high`, `method`, `kind`, `front` (whether it is on it), `named` (on which side its
+    name stands, if at all), and what the tooltip tells.
     """
     import altair as alt
 
     near = alt.selection_point(name="near", on="pointerover", fields=["method"], nearest=False, empty=True)
     colour = alt.Color("kind:N", scale=alt.Scale(domain=[*KINDS], range=[c for c, _ in KINDS.values()]), legend=None)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=[*KINDS], range=[m for _, m in KINDS.values()]), legend=None)
-    x = alt.X("cost:Q", scale=alt.Scale(domain=[0, 1.04], nice=False), axis=alt.Axis(format="%", tickCount=6), title=None)
+    x = alt.X(
+        "cost:Q", scale=alt.Scale(domain=[0, 1.04], nice=False), axis=alt.Axis(format="%", tickCount=6), title=None
+    )
     y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=6, format=".0f"), title=None)
     told = [
         alt.Tooltip(f"{name}:N", title=title)
@@ -69,7 +71,9 @@ def _curve() -> dict[str, Any]:
     """One series over the steps of a run, or of the runs of several seeds. Data: `step`, `value`, `seed`."""
     import altair as alt
 
-    seeds = alt.Color("seed:N", scale=alt.Scale(range=["#2f7fc1", "#d55e00", "#009e73", "#c0679b", "#8a8f98"]), legend=None)
+    seeds = alt.Color(
+        "seed:N", scale=alt.Scale(range=["#2f7fc1", "#d55e00", "#009e73", "#c0679b", "#8a8f98"]), legend=None
+    )
     chart = (
         alt.Chart(alt.NamedData(DATA))
         .mark_line(strokeWidth=1.4, point={"size": 14, "filled": True})

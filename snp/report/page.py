@@ -34,7 +34,7 @@ from snp.report.table import share
 MADE_BY = "snp report"
 SAID = {
     "smoke": "At smoke scale figures mean nothing: the run shows that every step works.",
-    "desk": "A desk number is never a paper number: these are small models on drawn pictures, trained on two CPU cores.",
+    "desk": "A desk number is never a paper number: small models on drawn pictures, trained on two CPU cores.",
     "paper": "Measured at paper scale.",
 }
 
@@ -52,7 +52,9 @@ def report(store: Store, scale: Scale, path: str | Path) -> list[Path]:
     values, figures = path.with_suffix(".json"), path.with_suffix(".csv")
     for beside in (values, figures):
         if beside.exists() and not _ours(beside):
-            raise InputError(beside, f"is there already, and not of `{MADE_BY}`", "give the page another name with --html")
+            raise InputError(
+                beside, f"is there already, and not of `{MADE_BY}`", "give the page another name with --html"
+            )
     tables = {name: Measured(rows(name, scale), store) for name in TABLES}
     shown = content(tables, store, scale)
     text = _text(shown)
@@ -90,10 +92,7 @@ def content(tables: dict[str, Measured], store: Store, scale: Scale) -> dict[str
         },
         "lines": lines,
         "claims": [
-            asdict(claim)
-            for name in CLAIMED
-            if not tables[name].scores.empty
-            for claim in claims(tables[name])
+            asdict(claim) for name in CLAIMED if not tables[name].scores.empty for claim in claims(tables[name])
         ],
         **values,
     }
@@ -129,7 +128,7 @@ def page(shown: dict[str, Any], text: str, pictures: bytes | None = None, name: 
 
 
 def dump(tables: dict[str, Measured]) -> str:
-    """Every metric of every row of every table as CSV, in the columns of `snp table --format csv` behind the table's."""
+    """Every metric of every row of every table as CSV, in the columns of `snp table --format csv` behind its own."""
     frames = [summary(measured).assign(table=name) for name, measured in tables.items()]
     return csv(pd.concat(frames, ignore_index=True)[["table", *COLUMNS]])
 
