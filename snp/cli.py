@@ -484,7 +484,7 @@ def report(
     scale: Scale = "desk",
     out: Out = None,
 ) -> None:
-    """Write all results as one page that a browser opens without a network; beside it the same as JSON and CSV."""
+    """Write all results as one page for a browser, which needs no network; beside it, the same as JSON and CSV."""
     from snp.report.page import report as write
 
     store = _results(scale, out)

@@ -75,7 +75,7 @@ def drawn(folder: Path, data: Path, **environment: str) -> dict[str, str]:
 def test_no_file_of_settings_and_no_backend_changes_a_byte(
     plain: dict[str, str], tmp_path: Path, smoke_data: Path
 ) -> None:
-    assert len(set(plain.values())) == 5
+    assert len(set(plain.values())) == 6
     (tmp_path / "matplotlibrc").write_text(LOUD, encoding="utf-8")  # in the working folder it comes before all others
     assert drawn(tmp_path, smoke_data, MPLBACKEND="pdf") == plain
 

@@ -19,8 +19,8 @@ from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment.labels import find
 from snp.experiment.store import Store
+from snp.experiment.labels import find
 from snp.experiment.tables import TABLES, rows
 from snp.report import page as pages
 from snp.report.board import Line, front
@@ -36,10 +36,17 @@ PLAN = {"cost": {"towers": {}}, "units": {}, "masks": 0, "note": ""}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Dense 90, 91, 92 per cent; snp 88, 90, 89; two of three seeds of upop; multiflow, cross-modal; nothing else."""
+    """Dense 90, 91, 92 per cent; snp 88, 90, 89; two of three seeds of upop; multiflow; cross-modal; no other."""
     store = Store(tmp_path_factory.mktemp("page") / "results")
     fill(store, find("scenes/dense@100", "desk"), [0.90, 0.91, 0.92], flops_ratio=1.0)
-    fill(store, find("scenes/snp@60", "desk"), [0.88, 0.90, 0.89], kind="joint", plan=PLAN, options={"block": 2})
+    fill(
+        store,
+        find("scenes/snp@60", "desk"),
+        [0.88, 0.90, 0.89],
+        kind="joint",
+        plan=PLAN,
+        options={"block": 2},
+    )
     fill(store, find("scenes/upop@60", "desk"), [0.85, 0.86], flops_ratio=0.70)
     fill(
         store,
@@ -71,7 +78,9 @@ def line(shown: dict[str, Any], label: str, benchmark: str = "refcoco") -> Line:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are made without the libraries that draw them."""
-    monkeypatch.setattr(pages, "libraries", lambda: dict.fromkeys(["datatables", "datatables_style", "vega"], ""))
+    monkeypatch.setattr(
+        pages, "libraries", lambda: dict.fromkeys(["datatables", "datatables_style", "vega"], "")
+    )
     monkeypatch.setattr(pages, "charts", dict)
 
 
@@ -79,7 +88,9 @@ def cells(text: str, label: str) -> list[str]:
     """What stands in the first line of a row on the leaderboard, as text."""
     link = f'href="#/row/{label.replace("/", "%2F").replace("@", "%40")}"'
     (found, *_) = [part for part in re.findall(r"<tr data-line.*?</tr>", text, re.DOTALL) if link in part]
-    return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)]
+    return [
+        re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)
+    ]
 
 
 def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], store: Store) -> None:
@@ -90,7 +101,8 @@ def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], s
         splits = [
             one
             for one in long
-            if (one["label"], one["benchmark"], one["type"], one["metric"]) == (label, "refcoco+", "all", "precision@1")
+            if (one["label"], one["benchmark"], one["type"], one["metric"])
+            == (label, "refcoco+", "all", "precision@1")
         ]
         assert found["score"] == pytest.approx(sum(float(one["mean"]) for one in splits) / len(splits))
         for cost_ in ("stored_ratio", "nonzero_ratio", "flops_ratio"):
@@ -112,7 +124,8 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
     assert cells(text, "scenes/snp@60")[5:7] == ["89.0 [86.5, 91.5]", "-2.0 [-4.5, +0.5]"]
     assert cells(text, "scenes/upop@60")[-1] == "2 of 3"
     assert (
-        cells(text, "scenes/lottery@60")[5:7] == ["missing", ""] and cells(text, "scenes/lottery@60")[-1] == "missing"
+        cells(text, "scenes/lottery@60")[5:7] == ["missing", ""]
+        and cells(text, "scenes/lottery@60")[-1] == "missing"
     )
     assert line(shown, "scenes/lottery@60")["score"] is None
     # a size without results has the kind of its method all the same, so that a filter finds it
@@ -136,11 +149,10 @@ def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[st
         of(0.3, 70.0), of(0.6, 80.0), of(1.0, 85.0), of(0.8, 79.0), of(0.60004, 79.9), of(0.1, None),
     )  # fmt: skip
     assert front([best, worse, level, same, unknown, cheap], "cost") == [cheap, level, best]
-    fronts = {
-        label: line(shown, label)["fronts"] for label in ("scenes/snp@60", "scenes/upop@60", "scenes/multiflow@60")
-    }
-    # upop is the smallest arithmetic; single weights, which save none, do not stand against whole units in size
-    assert fronts == {"scenes/snp@60": ["size", "FLOPs"], "scenes/upop@60": ["FLOPs"], "scenes/multiflow@60": ["size"]}
+    # upop has the least arithmetic; single weights, which save none, do not stand against whole units in size
+    assert line(shown, "scenes/snp@60")["fronts"] == ["size", "FLOPs"]
+    assert line(shown, "scenes/upop@60")["fronts"] == ["FLOPs"]
+    assert line(shown, "scenes/multiflow@60")["fronts"] == ["size"]
     assert line(shown, "scenes/cross-modal@60")["fronts"] == []
 
 
@@ -169,7 +181,10 @@ def test_what_manifests_share_is_told_once(tmp_path: Path) -> None:
 
 
 def test_long_curves_are_thinned_but_for_their_ends_and_what_is_measured() -> None:
-    curve = [{"step": step, "loss": 1 / step} | ({"val/mean_iou": 0.5} if step == 57 else {}) for step in range(1, 101)]
+    curve = [
+        {"step": step, "loss": 1 / step} | ({"val/mean_iou": 0.5} if step == 57 else {})
+        for step in range(1, 101)
+    ]
     thin = series(curve, 10)
     assert len(thin["step"]) == 11 and {1, 57, 100} <= {*thin["step"]}
     assert list(thin["series"]) == ["val/mean_iou", "loss"]
@@ -179,7 +194,11 @@ def test_long_curves_are_thinned_but_for_their_ends_and_what_is_measured() -> No
 
 
 def test_kinds_and_parts_have_looks_of_their_own() -> None:
-    assert len({colour for colour, _ in KINDS.values()}) == len({mark for _, mark in KINDS.values()}) == len(KINDS)
+    assert (
+        len({colour for colour, _ in KINDS.values()})
+        == len({mark for _, mark in KINDS.values()})
+        == len(KINDS)
+    )
     assert len({*PARTS.values()}) == len(PARTS)
 
 
@@ -212,10 +231,8 @@ def test_a_page_takes_the_place_of_no_file_of_others(
     Path("report.html").write_text("mine", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["report", "--out", str(store.root)])
-    assert (
-        "report.html: is there already (--html report.html replaces it, --html FILE leaves it)"
-        in capsys.readouterr().err
-    )
+    mend = "report.html: is there already (--html report.html replaces it, --html FILE leaves it)"
+    assert mend in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"package.json", "report.html"}
 
 
@@ -251,6 +268,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+LOADING = ("src", "srcset", "href", "data", "action", "poster")
+
+
 class Elements(HTMLParser):
     """What the elements of a page load by themselves, and what its links lead to."""
 
@@ -260,9 +280,7 @@ class Elements(HTMLParser):
         self.linked: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        addresses = [
-            value or "" for name, value in attrs if name in ("src", "srcset", "href", "data", "action", "poster")
-        ]
+        addresses = [value or "" for name, value in attrs if name in LOADING]
         (self.linked if tag == "a" else self.loaded).extend(addresses)
 
 
@@ -276,12 +294,18 @@ def test_the_page_is_small_and_asks_nobody_for_anything(written: Path) -> None:
     found = Elements()
     found.feed(text)
     assert found.loaded and all(address.startswith("data:") for address in found.loaded)
-    assert {address for address in found.linked if not address.startswith("#")} == {"report.json", "report.csv"}
+    assert {address for address in found.linked if not address.startswith("#")} == {
+        "report.json",
+        "report.csv",
+    }
     assert not re.findall(r"url\(\s*[\"']?(?!data:)[a-z]+:?/", text) and "@import" not in text
     own = (Path(pages.__file__).parent / "template" / "page.js").read_text(encoding="utf-8")
     assert not re.findall(r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|https?://", own)
     packed = re.search(r'id="values">([^<]+)<', text)
-    assert packed and gzip.decompress(base64.b64decode(packed[1])) + b"\n" == written.with_suffix(".json").read_bytes()
+    assert (
+        packed
+        and gzip.decompress(base64.b64decode(packed[1])) + b"\n" == written.with_suffix(".json").read_bytes()
+    )
     assert "desk scale" in text and "never a paper number" in text
 
 
@@ -317,9 +341,8 @@ def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, writt
         return browser.find_element(By.CSS_SELECTOR, selector)
 
     def listed(column: int) -> list[str]:
-        cells = "document.querySelectorAll(`#board tbody tr > :nth-child(${arguments[0]})`)"
-        script = f"return [...{cells}].map(e => e.innerText)"
-        return browser.execute_script(script, column)
+        found = f"document.querySelectorAll('#board tbody tr > :nth-child({column})')"
+        return browser.execute_script(f"return [...{found}].map(cell => cell.innerText)")
 
     def wide() -> tuple[int, int]:
         return tuple(browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]"))
@@ -330,7 +353,9 @@ def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, writt
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get("about:blank")
         browser.get(written.as_uri())
-        wait.until(lambda _: one("html").get_attribute("data-ready") and len(all_of("#chart-flops svg path")) > 20)
+        wait.until(
+            lambda _: one("html").get_attribute("data-ready") and len(all_of("#chart-flops svg path")) > 20
+        )
         found, inside = wide()
         assert found <= inside == width
 
@@ -369,7 +394,8 @@ def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, writt
     link = next(link for link in all_of("#board tbody a") if link.text == "snp")
     browser.execute_script("arguments[0].click()", link)
     wait.until(lambda _: one("#detail h1").text.startswith("scenes/snp@"))
-    browser.execute_script("document.querySelector('#detail .plan').scrollIntoView()")  # charts are drawn when seen
+    # a chart of a detail is drawn when it is about to be seen
+    browser.execute_script("document.querySelector('#detail .plan').scrollIntoView()")
     wait.until(lambda _: all_of("#detail .plan svg"))
     assert not one("#overview").is_displayed()
     run = one("#detail details a")

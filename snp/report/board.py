@@ -1,4 +1,4 @@
-"""The leaderboard: one line for each row and benchmark, with its loss, its costs, and whether it is on a front."""
+"""The leaderboard: a line for each row and benchmark: its score, loss and costs, and the Pareto fronts it is on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,10 +25,10 @@ def board(tables: dict[str, Measured]) -> list[Line]:
     """The lines of all rows, each row once, in the order of the tables.
 
     Scores and losses are of the benchmark's main figure, per cent and points, mean over its splits; losses are paired
-    over seeds with the dense row of the same data, model and phase. What is not measured is None, and its line stays.
+    over seeds with the dense row of the same data, model and phase. What is not measured is None.
     `remaining` is the share of all parameters that counts as a row's size: stored, for unstructured methods not zero.
-    A line is on a (Pareto) front when none of its kind (whole units, or single weights; for FLOPs: any), on the same
-    data, model, benchmark and phase, scores as much at no higher cost. [ours]
+    A line is on a front when none of its kind (whole units, or single weights; for FLOPs: any), on the same data,
+    model, benchmark and phase, scores as much at no higher cost. [ours]
     """
     seen: dict[str, tuple[Row, Measured]] = {}
     for measured in tables.values():
@@ -70,9 +70,9 @@ def front(lines: list[Line], cost: str) -> list[Line]:
 
 def _compared(lines: list[Line], name: str) -> Iterator[list[Line]]:
     """The groups of lines within which a front is one: equal data, model, benchmark and phase."""
-    keys = dict.fromkeys(_setting(line) for line in lines)
-    for kinds in PANELS.values() if name == "size" else [tuple(kind for panel in PANELS.values() for kind in panel)]:
-        for key in keys:
+    everything = tuple(kind for panel in PANELS.values() for kind in panel)
+    for key in dict.fromkeys(_setting(line) for line in lines):
+        for kinds in PANELS.values() if name == "size" else (everything,):
             yield [line for line in lines if _setting(line) == key and line["kind"] in (DENSE, *kinds)]
 
 

@@ -9,7 +9,7 @@ KINDS = {
     "unstructured": ("#c0679b", "cross"),
     "dense": ("#8a8f98", "diamond"),
 }
-"""Colour and mark of each kind: colours that colour-blind eyes keep apart (after Okabe and Ito), light and dark."""
+"""Colour and mark of each kind; colours after Okabe and Ito, which keep apart for colour-blind eyes."""
 PARTS = {"own": "#2f7fc1", "shared": "#e69f00", "pruned": "#b9bec7"}
 """Colours of what becomes of a unit: it has weights of its own, takes those of another, or is gone."""
 DATA = "lines"
@@ -21,20 +21,32 @@ def charts() -> dict[str, Any]:
 
 
 def _cost() -> dict[str, Any]:
-    """Every line of the leaderboard a point with its interval, the sizes of a method joined, its front and its names.
+    """Every line of the leaderboard as a point with its interval, the sizes of a method joined, the front, and names.
 
-    Data: `cost`, `score`, `low`, `high`, `method`, `kind`, `front` (whether it is on it), `named` (on which side its
-    name stands, if at all), and what the tooltip tells.
+    Data: `cost`, `score`, `low`, `high`, `method`, `kind`, `front` (on it or not), `named` (the side on which its name
+    stands, if at all), and what the tooltip tells.
     """
     import altair as alt
 
     near = alt.selection_point(name="near", on="pointerover", fields=["method"], nearest=False, empty=True)
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=[*KINDS], range=[c for c, _ in KINDS.values()]), legend=None)
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=[*KINDS], range=[m for _, m in KINDS.values()]), legend=None)
-    x = alt.X(
-        "cost:Q", scale=alt.Scale(domain=[0, 1.04], nice=False), axis=alt.Axis(format="%", tickCount=6), title=None
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=[*KINDS], range=[c for c, _ in KINDS.values()]), legend=None
     )
-    y = alt.Y("score:Q", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=6, format=".0f"), title=None)
+    shape = alt.Shape(
+        "kind:N", scale=alt.Scale(domain=[*KINDS], range=[m for _, m in KINDS.values()]), legend=None
+    )
+    x = alt.X(
+        "cost:Q",
+        scale=alt.Scale(domain=[0, 1.04], nice=False),
+        axis=alt.Axis(format="%", tickCount=6),
+        title=None,
+    )
+    y = alt.Y(
+        "score:Q",
+        scale=alt.Scale(zero=False, padding=14),
+        axis=alt.Axis(tickCount=6, format=".0f"),
+        title=None,
+    )
     told = [
         alt.Tooltip(f"{name}:N", title=title)
         for name, title in {
@@ -49,20 +61,35 @@ def _cost() -> dict[str, Any]:
         order="cost:Q",
         opacity=alt.condition(near, alt.value(0.55), alt.value(0.08)),
     )
-    best = base.mark_line(strokeDash=[5, 4], strokeWidth=1.5).transform_filter("datum.front").encode(order="cost:Q")
+    best = (
+        base.mark_line(strokeDash=[5, 4], strokeWidth=1.5)
+        .transform_filter("datum.front")
+        .encode(order="cost:Q")
+    )
     spread = base.mark_rule(strokeWidth=1.4).encode(
-        y=alt.Y("low:Q"), y2="high:Q", color=colour, opacity=alt.condition(near, alt.value(0.6), alt.value(0.08))
+        y=alt.Y("low:Q"),
+        y2="high:Q",
+        color=colour,
+        opacity=alt.condition(near, alt.value(0.6), alt.value(0.08)),
     )
     points = (
         base.mark_point(filled=True, size=62, cursor="pointer")
-        .encode(color=colour, shape=shape, tooltip=told, opacity=alt.condition(near, alt.value(1), alt.value(0.15)))
+        .encode(
+            color=colour,
+            shape=shape,
+            tooltip=told,
+            opacity=alt.condition(near, alt.value(1), alt.value(0.15)),
+        )
         .add_params(near)
     )
     names = [
         base.mark_text(align=align, baseline=baseline, dx=dx, dy=dy, fontSize=11)
         .transform_filter(f"datum.named == '{place}'")
         .encode(text="method:N")
-        for place, align, baseline, dx, dy in (("left", "right", "bottom", -6, -4), ("right", "left", "top", 7, 4))
+        for place, align, baseline, dx, dy in (
+            ("left", "right", "bottom", -6, -4),
+            ("right", "left", "top", 7, 4),
+        )
     ]
     return _spec(alt.layer(joined, spread, best, points, *names).properties(height=400))
 
@@ -79,7 +106,9 @@ def _curve() -> dict[str, Any]:
         .mark_line(strokeWidth=1.4, point={"size": 14, "filled": True})
         .encode(
             x=alt.X("step:Q", title=None, axis=alt.Axis(tickCount=3, format=".3~s", grid=False)),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=3, format=".4~g")),
+            y=alt.Y(
+                "value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=3, format=".4~g")
+            ),
             color=seeds,
             tooltip=["seed:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
         )
@@ -100,7 +129,9 @@ def _plan() -> dict[str, Any]:
         .mark_bar()
         .encode(
             x=alt.X("layer:O", title=None, axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
-            y=alt.Y("share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=3)),
+            y=alt.Y(
+                "share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=3)
+            ),
             color=alt.Color("part:N", scale=alt.Scale(domain=[*PARTS], range=[*PARTS.values()]), legend=None),
             order="place:O",
             tooltip=["layer:O", "part:N", "units:Q", alt.Tooltip("share:Q", format=".1%")],

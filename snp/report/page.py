@@ -34,7 +34,7 @@ from snp.report.table import share
 MADE_BY = "snp report"
 SAID = {
     "smoke": "At smoke scale figures mean nothing: the run shows that every step works.",
-    "desk": "A desk number is never a paper number: small models on drawn pictures, trained on two CPU cores.",
+    "desk": "A desk number is never a paper number: small models, made pictures, two CPU cores.",
     "paper": "Measured at paper scale.",
 }
 
@@ -48,7 +48,9 @@ def report(store: Store, scale: Scale, path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.suffix not in (".html", ".htm"):
-        raise InputError(path, "is no name of a page", "end it in .html; its .json and .csv are written beside it")
+        raise InputError(
+            path, "is no name of a page", "end it in .html; its .json and .csv are written beside it"
+        )
     values, figures = path.with_suffix(".json"), path.with_suffix(".csv")
     for beside in (values, figures):
         if beside.exists() and not _ours(beside):
@@ -58,7 +60,11 @@ def report(store: Store, scale: Scale, path: str | Path) -> list[Path]:
     tables = {name: Measured(rows(name, scale), store) for name in TABLES}
     shown = content(tables, store, scale)
     text = _text(shown)
-    parts = {path: page(shown, text, predictions(store, scale), path.stem), values: text + "\n", figures: dump(tables)}
+    parts = {
+        path: page(shown, text, predictions(store, scale), path.stem),
+        values: text + "\n",
+        figures: dump(tables),
+    }
     return [write_atomic(name, part) for name, part in parts.items()]
 
 
@@ -92,7 +98,10 @@ def content(tables: dict[str, Measured], store: Store, scale: Scale) -> dict[str
         },
         "lines": lines,
         "claims": [
-            asdict(claim) for name in CLAIMED if not tables[name].scores.empty for claim in claims(tables[name])
+            asdict(claim)
+            for name in CLAIMED
+            if not tables[name].scores.empty
+            for claim in claims(tables[name])
         ],
         **values,
     }
@@ -110,7 +119,7 @@ def page(shown: dict[str, Any], text: str, pictures: bytes | None = None, name: 
     environment = Environment(
         loader=PackageLoader("snp.report", "template"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share_of, "points": loss, "percent": score, "millions": lambda n: f"{n / 1e6:.2f}"}
+    environment.filters |= {"share": share_of, "points": loss, "millions": lambda n: f"{n / 1e6:.2f}"}
     return environment.get_template("page.html").render(
         **shown,
         kinds={kind: {"colour": colour, "mark": mark} for kind, (colour, mark) in KINDS.items()},
@@ -128,7 +137,7 @@ def page(shown: dict[str, Any], text: str, pictures: bytes | None = None, name: 
 
 
 def dump(tables: dict[str, Measured]) -> str:
-    """Every metric of every row of every table as CSV, in the columns of `snp table --format csv` behind its own."""
+    """Every metric of all tables as CSV: the name of a table, then the columns of `snp table --format csv`."""
     frames = [summary(measured).assign(table=name) for name, measured in tables.items()]
     return csv(pd.concat(frames, ignore_index=True)[["table", *COLUMNS]])
 
@@ -136,7 +145,8 @@ def dump(tables: dict[str, Measured]) -> str:
 def predictions(store: Store, scale: Scale) -> bytes | None:
     """The committed picture of predictions, where the results are the committed ones."""
     path = home() / "results" / "figures" / "predictions.png"
-    return path.read_bytes() if store.root == Store.at("desk").root and scale == "desk" and path.is_file() else None
+    committed = scale == "desk" and store.root == Store.at("desk").root
+    return path.read_bytes() if committed and path.is_file() else None
 
 
 @cache
@@ -152,14 +162,6 @@ def libraries() -> dict[str, str]:
         "datatables_style": (tables / "dt_bundle.css").read_text(encoding="utf-8"),
         "vega": _inert(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=version)),
     }
-
-
-def score(line: Line) -> str:
-    """`87.0 [86.1, 87.9]`; empty where it is not measured."""
-    if line["score"] is None:
-        return ""
-    interval = "" if line["score_low"] is None else f" [{line['score_low']:.1f}, {line['score_high']:.1f}]"
-    return f"{line['score']:.1f}{interval}"
 
 
 def loss(line: Line) -> str:

@@ -51,7 +51,11 @@ def series(curve: list[Value], points: int) -> Value:
     kept = [curve[i] for i in sorted(measured.union(others))]
     names = dict.fromkeys(name for record in kept for name in record if name != "step")
     of_validation = [name for name in names if name.startswith(MEASURED)]
-    ordered = [*of_validation, *sorted(names.keys() - {*of_validation, "lr"}), *(["lr"] if "lr" in names else [])]
+    ordered = [
+        *of_validation,
+        *sorted(names.keys() - {*of_validation, "lr"}),
+        *(["lr"] if "lr" in names else []),
+    ]
     columns = {name: [rounded(record.get(name)) for record in kept] for name in ordered}
     return {"step": [record.get("step", i) for i, record in enumerate(kept)], "series": columns}
 
