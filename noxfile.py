@@ -70,8 +70,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff over everything, mypy over the compression interface."""
+    """ruff over everything, its format too; mypy over the compression interface."""
     python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "ruff", "format", "--check", ".")
     python(session, "-m", "mypy", "snp/compression")
 
 

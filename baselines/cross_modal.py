@@ -19,9 +19,7 @@ class Options(MethodOptions):
 
     part: Literal["msa", "ffn", "both"] = Field("both", description="attention, feed-forward, or both")
     first: int = Field(0, ge=0, description="first layer that may be tied")
-    last: int | None = Field(
-        None, ge=0, description="last layer that may be tied; none: the last of the tower"
-    )
+    last: int | None = Field(None, ge=0, description="last layer that may be tied; none: the last of the tower")
 
 
 @register
@@ -54,9 +52,7 @@ class CrossModal(OneShot):
             )
         last = shape.layers - 1 if self.options.last is None else self.options.last
         if not self.options.first <= last < shape.layers:
-            raise InputError(
-                "first, last", f"{self.options.first}..{last} is no range of the {shape.layers} layers"
-            )
+            raise InputError("first, last", f"{self.options.first}..{last} is no range of the {shape.layers} layers")
         surplus = problem.budget.total - problem.budget.target
         shares = []
         for layer in range(self.options.first, last + 1):
@@ -67,6 +63,4 @@ class CrossModal(OneShot):
                     shares.append(Share((text, layer, c), (vision, layer), torch.arange(n) < tied))
                 surplus -= tied * cost
         note = f"tying {self.options.part} of layers {self.options.first}-{last} ends at this ceiling, above the target"
-        return Plan(
-            towers={vision: shape, text: shape}, shares=tuple(shares), note=note if surplus > 0 else ""
-        )
+        return Plan(towers={vision: shape, text: shape}, shares=tuple(shares), note=note if surplus > 0 else "")

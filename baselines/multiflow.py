@@ -81,9 +81,7 @@ def official_masks(problem: Problem, dense: Scores, score: Callable[[str], Tenso
     """As the public code rounds: k = int(s * n) in a modality, strictly larger than the k-th smallest survives."""
     share, masks = share_of(problem, dense), {}
     for names in (names for names in problem.groups.values() if names):
-        by_size = above(
-            [dense[name].abs() for name in names], int(share * sum(dense[name].numel() for name in names))
-        )
+        by_size = above([dense[name].abs() for name in names], int(share * sum(dense[name].numel() for name in names)))
         for name, mask in zip(names, by_size, strict=True):
             size = mask.numel()
             (masks[name],) = above([score(name)], int((1 - int(mask.sum()) / size) * size))

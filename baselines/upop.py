@@ -94,9 +94,7 @@ class UPopSession(Session):
             raise impossible(problem, int(self.exact_E.sum()) - int(least), 0)
         self.official = options.mode == "official"
         relative = options.attention_cost or (PUBLIC_COST if self.official else None)
-        self.cost_E = (
-            self.exact_E if relative is None else torch.where(self.attention_E, relative, 1.0).double()
-        )
+        self.cost_E = self.exact_E if relative is None else torch.where(self.attention_E, relative, 1.0).double()
         self.share = problem.removals / float(self.exact_E.sum())
         self.mask_E = torch.ones(start, requires_grad=True)
 

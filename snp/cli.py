@@ -106,9 +106,7 @@ def run(
     seed: Annotated[tuple[Seed, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
     scale: Scale = "desk",
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
-    option: Annotated[
-        tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")
-    ] = (),
+    option: Annotated[tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")] = (),
     out: Out = None,
     workers: PositiveInt = 2,
     dry_run: bool = False,
@@ -145,9 +143,7 @@ def reproduce(
     out: Annotated[Named | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
     workers: PositiveInt = 2,
     dry_run: bool = False,
-    from_results: Annotated[
-        bool, tyro.conf.arg(help="run nothing, only render the committed results")
-    ] = False,
+    from_results: Annotated[bool, tyro.conf.arg(help="run nothing, only render the committed results")] = False,
 ) -> None:
     """Run the main rows of a table's first group afresh, one seed; print them beside the committed ones."""
     from snp.report.table import table as render
@@ -518,9 +514,7 @@ def data(
     action: Annotated[Literal["make", "show", "check"], Positional],
     name: Annotated[Data | Published, tyro.conf.arg(help="check: a published benchmark; else drawn data"), Positional],
     scale: Scale = "desk",
-    root: Annotated[
-        Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")
-    ] = None,
+    root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
     source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
     png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Named | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,

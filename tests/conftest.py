@@ -58,9 +58,7 @@ def example(batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor]:
     )
 
 
-def loss_of(
-    model: nn.Module, batch: tuple[Tensor, Tensor], overrides: dict[str, Tensor] | None = None
-) -> Tensor:
+def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor], overrides: dict[str, Tensor] | None = None) -> Tensor:
     """A scalar loss, with `overrides` standing in for parameters."""
     logits_BK = torch.func.functional_call(model, overrides or {}, batch)
     return F.cross_entropy(logits_BK, batch[1][:, 0] % logits_BK.shape[1])

@@ -19,9 +19,7 @@ _RELATIONS = re.compile(
 
 def solve(sentence: str, items: Sequence[Item]) -> list[int]:
     """Indices of all items the sentence may mean; exactly one for an unambiguous expression."""
-    text = re.sub(r" (in the picture|side of the picture|of the picture)\b", "", sentence).removeprefix(
-        "the "
-    )
+    text = re.sub(r" (in the picture|side of the picture|of the picture)\b", "", sentence).removeprefix("the ")
     parts = _RELATIONS.split(text)
     if len(parts) == 1:
         return _alone(text, items)

@@ -71,9 +71,7 @@ def flow(weight: np.ndarray, energy: np.ndarray) -> np.ndarray:
 def multiflow(weights: Arrays, scores: Arrays, sets: list[list[str]], count: int) -> Arrays:
     """Magnitudes share a modality's zeros out among its matrices, scores place them."""
     by_size = by_sets({name: np.abs(w) for name, w in weights.items()}, sets, count)
-    return {
-        name: keep_highest({name: scores[name]}, int((~by_size[name]).sum()))[name] for name in weights
-    }
+    return {name: keep_highest({name: scores[name]}, int((~by_size[name]).sum()))[name] for name in weights}
 
 
 def official_multiflow(

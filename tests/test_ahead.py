@@ -59,7 +59,8 @@ def identities(_: int) -> int:
 def test_a_stream_is_the_same_to_the_bit_however_many_processes_make_it(folder: Path, loaders: int) -> None:
     drawn = {"batch": 4, "seed": 3, "start": 1, "share": (1, 2), "draws": Draws((24, 32, 40), 0.5, 3)}
     expected, found = (
-        list(islice(data(folder, n, range(24)).stream(**drawn), 14)) for n in (0, loaders)  # over two epochs
+        list(islice(data(folder, n, range(24)).stream(**drawn), 14))
+        for n in (0, loaders)  # over two epochs
     )
     for a, b in zip(expected, found, strict=True):
         for one, other in ((a, b), (a.whole, b.whole)):

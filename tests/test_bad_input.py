@@ -95,9 +95,7 @@ def test_a_wrong_annotation_ends_training_before_it_begins(
     assert_nothing_half_written(data, tmp_path / "runs")
 
 
-def test_a_picture_that_is_cut_off_is_named(
-    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
-) -> None:
+def test_a_picture_that_is_cut_off_is_named(capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path) -> None:
     path = data / "images" / "train" / "000005.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     line = fails(capsys, "pretrain", "--scale", "smoke", "--out", str(tmp_path / "runs"))
@@ -139,9 +137,7 @@ def test_a_png_cut_anywhere_is_refused_or_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoiled", ["no image", "changed bytes", "endless text", "too many pixels"])
-def test_other_damaged_pictures_are_refused_too(
-    spoiled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_damaged_pictures_are_refused_too(spoiled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, notes = tmp_path / "bad.png", PngInfo()
     if spoiled == "endless text":
         notes.add_text("note", "x" * 2_000_000, zip=True)

@@ -38,9 +38,7 @@ def test_omp_masks_exactly_the_smallest_tower_weights(two_towers):
     plan, problem = plan_of(two_towers, "omp", 0.55)
     weights = tower_weights(problem)
     removed = torch.cat([weights[n][~m].abs() for n, m in plan.masks.items()])
-    kept = torch.cat(
-        [w[plan.masks.get(n, torch.ones_like(w, dtype=torch.bool))].abs() for n, w in weights.items()]
-    )
+    kept = torch.cat([w[plan.masks.get(n, torch.ones_like(w, dtype=torch.bool))].abs() for n, w in weights.items()])
     assert len(removed) == problem.budget.total - problem.budget.target
     assert removed.max() <= kept.min()
     assert all(mask.any() for mask in plan.masks.values())
@@ -115,9 +113,7 @@ def test_cross_modal_ties_layers_in_order_and_the_last_only_as_far_as_needed(two
     assert all(share.donor == ("vision", share.receiver[1]) for share in plan.shares)
 
 
-@pytest.mark.parametrize(
-    "part, components", [("msa", {"qk", "vo"}), ("ffn", {"ffn"}), ("both", {"qk", "vo", "ffn"})]
-)
+@pytest.mark.parametrize("part, components", [("msa", {"qk", "vo"}), ("ffn", {"ffn"}), ("both", {"qk", "vo", "ffn"})])
 def test_cross_modal_ties_only_the_part_and_range_that_were_chosen(two_towers, part, components):
     plan, _ = plan_of(two_towers, "cross-modal", 0.5, part=part, first=1)
     assert {share.receiver[1:] for share in plan.shares} == {(1, c) for c in components}

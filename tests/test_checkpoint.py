@@ -66,9 +66,7 @@ class Million(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.vision = VisionTransformer(
-            img_size=64, patch_size=8, embed_dim=96, depth=4, num_heads=4, num_classes=0
-        )
+        self.vision = VisionTransformer(img_size=64, patch_size=8, embed_dim=96, depth=4, num_heads=4, num_classes=0)
         self.text = TextTransformer(32, 100, 96, 4, 4, output_dim=96)
 
 

@@ -46,9 +46,7 @@ def problem_of(keep: float, seed: int = 0, dtype: torch.dtype = torch.float32) -
     )
 
 
-def decide(
-    name: str, keep: float = 0.6, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> tuple[Problem, Plan]:
+def decide(name: str, keep: float = 0.6, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Problem, Plan]:
     """The plan of a method after its whole compression phase, with real weight steps."""
     problem = problem_of(keep, seed, dtype)
     session = get(name).start(problem)
@@ -167,9 +165,7 @@ def test_the_compressed_model_computes_what_the_plan_says(name):
     problem, plan = decide(name)
     batch = example(seed=77)
     compressed = apply(problem.model, plan, PATHS)
-    expected = torch.func.functional_call(
-        problem.model, substitute(problem.model, problem.towers, plan), batch
-    )
+    expected = torch.func.functional_call(problem.model, substitute(problem.model, problem.towers, plan), batch)
     torch.testing.assert_close(compressed(*batch), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -52,9 +52,7 @@ def root(tmp_path_factory):
     pictures = ["val/b.png", "test/a.png", "val/c.png", "val/a.png"]
     for number in range(2, 12):
         caption = "star " * (number % 5) + f"heart {number}"
-        entries.append(
-            entry(number, pictures[number % 4], caption, ((1, 1, 2, 2),), (((0, 4),),), categories=(1,))
-        )
+        entries.append(entry(number, pictures[number % 4], caption, ((1, 1, 2, 2),), (((0, 4),),), categories=(1,)))
     annotations.write(root / "annotations" / "toy.json", entries, [str(i) for i in range(8)])
     return root
 
@@ -215,9 +213,7 @@ def test_shorter_captions_are_padded_to_the_longest(data, vocabulary):
 def test_each_caption_gets_its_own_picture(data, root):
     for number, name in ((0, "val/a.png"), (1, "test/b.png"), (2, "val/c.png"), (5, "test/a.png")):
         batch = data.batch(np.array([4, number]))
-        assert np.array_equal(
-            batch.images_ICHW[batch.image_index_B[1]], read_image(root / "images" / name, SIZE)
-        )
+        assert np.array_equal(batch.images_ICHW[batch.image_index_B[1]], read_image(root / "images" / name, SIZE))
 
 
 def test_shared_images_are_held_once_and_show_the_same(data):

@@ -79,9 +79,7 @@ def parser() -> App:
 
 
 @pytest.mark.parametrize(("line", "arguments"), lines("snp"))
-def test_a_command_of_a_page_has_the_arguments_that_it_is_given(
-    parser: App, line: str, arguments: list[str]
-) -> None:
+def test_a_command_of_a_page_has_the_arguments_that_it_is_given(parser: App, line: str, arguments: list[str]) -> None:
     parser.cli(prog="snp", args=arguments, registry=registry)
 
 

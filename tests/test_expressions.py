@@ -27,11 +27,7 @@ def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     for split in ("val", "testB", "test", "train"):
         (root / "images" / split).mkdir(parents=True)
-    return [
-        picture(Scenes(), root, 7, split, n)
-        for split in ("val", "testB", "test", "train")
-        for n in range(100)
-    ]
+    return [picture(Scenes(), root, 7, split, n) for split in ("val", "testB", "test", "train") for n in range(100)]
 
 
 def test_the_oracle_solves_every_expression_of_400_scenes(pictures):

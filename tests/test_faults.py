@@ -178,9 +178,7 @@ def test_of_processes_that_fail_one_after_the_other_the_first_says_why(store: St
 # -- many at once --------------------------------------------------------------------------------------------------
 
 
-def test_of_two_processes_one_does_the_run_and_the_other_says_so(
-    processes: BaseContext, store: Store
-) -> None:
+def test_of_two_processes_one_does_the_run_and_the_other_says_so(processes: BaseContext, store: Store) -> None:
     first = processes.Process(target=work, args=(store.root, store.base.root, [COMPRESS]))
     first.start()
     wait_for(store.folder(COMPRESS) / "owner.json")

@@ -144,9 +144,22 @@ def test_a_cache_is_used_until_the_file_the_vocabulary_or_the_context_changes(ro
     assert "mated" in Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True).names
 
 
-@pytest.mark.parametrize("damage", [
-    "cut", "empty", "no header", "offsets", "missing", "rows", "codes", "kind", "shape", "nothing", "scalar",
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut",
+        "empty",
+        "no header",
+        "offsets",
+        "missing",
+        "rows",
+        "codes",
+        "kind",
+        "shape",
+        "nothing",
+        "scalar",
+    ],
+)
 def test_a_damaged_cache_is_named_and_made_again(root, damage):
     made = Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
     (cache,) = (root / "cache").iterdir()

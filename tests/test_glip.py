@@ -62,9 +62,7 @@ class TestModel:
     def test_padding_changes_nothing(self, model: GLIP) -> None:
         one = batch()
         longer = [torch.nn.functional.pad(x, (0, 3)) for x in (one.tokens_BL, one.text_BL)]
-        short, padded = (
-            model.eval()(one.images_ICHW, one.image_index_B, *text) for text in (one.inputs[2:], longer)
-        )
+        short, padded = (model.eval()(one.images_ICHW, one.image_index_B, *text) for text in (one.inputs[2:], longer))
         assert torch.allclose(short.logits_BNL[1, :, :4], padded.logits_BNL[1, :, :4], atol=1e-5)
         assert torch.allclose(short.deltas_BN4, padded.deltas_BN4, atol=1e-5)
 

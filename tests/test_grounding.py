@@ -274,9 +274,7 @@ def test_the_contrastive_loss_sums_captions_and_takes_the_mean_of_both_direction
     positive = torch.rand(B, Q, L) < 0.3
     positive &= batch.text_BL[:, None]
     expected = sum(
-        slow_contrast(
-            out.query_KBQC[0, b], out.token_BLC[b], {*map(tuple, positive[b].nonzero().tolist())}, n
-        )
+        slow_contrast(out.query_KBQC[0, b], out.token_BLC[b], {*map(tuple, positive[b].nonzero().tolist())}, n)
         for b, n in enumerate(batch.text_BL.sum(1).tolist())
     )
     found = contrast(out.query_KBQC[0], out.token_BLC, positive, batch.text_BL)
@@ -342,9 +340,7 @@ def test_the_score_loss_is_focal_and_divided_by_the_tokens_on_objects():
     chance = [1 / (1 + exp(-s)) for s in scores]
     beside = sum(0.75 * p**2 * -log(1 - p) for p in chance[:3])
     on = 0.25 * (1 - chance[3]) ** 2 * -log(chance[3])
-    assert float(score_loss(torch.tensor([scores]), GRID, toy(CORNER))) == pytest.approx(
-        beside + on, rel=1e-5
-    )
+    assert float(score_loss(torch.tensor([scores]), GRID, toy(CORNER))) == pytest.approx(beside + on, rel=1e-5)
     both = toy(CORNER, [0.25, 0.25, 0.3, 0.3])
     sure = torch.tensor([[20.0, -20.0, -20.0, 20.0]])
     assert float(score_loss(sure, GRID, both)) < 1e-6 < float(score_loss(-sure, GRID, both))
@@ -371,10 +367,7 @@ def test_a_model_has_a_weight_for_each_of_its_losses_and_learns_from_all(proposa
     batch = replace(toy(WHOLE, CORNER), images_ICHW=torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
     found = grounding.losses(model(*batch.inputs), batch)
     dense = {"score", "patch_box", "towers"} if proposals else set()
-    assert (
-        found.keys() == {"slot", "l1", "giou", "contrast"} | dense
-        and found.keys() <= grounding.WEIGHTS.keys()
-    )
+    assert found.keys() == {"slot", "l1", "giou", "contrast"} | dense and found.keys() <= grounding.WEIGHTS.keys()
     sum(grounding.WEIGHTS[name] * value for name, value in found.items()).backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None]
     assert not silent

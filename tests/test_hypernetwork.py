@@ -23,9 +23,7 @@ def test_every_layer_and_component_gets_one_logit_per_unit(geometry):
             assert set(vectors) == set(KINDS)
             assert vectors["prune"].shape == (shape.layers, shape.units(component, "prune"))
             assert (
-                vectors["cross"].shape
-                == vectors["blockwise"].shape
-                == (shape.layers, shape.units(component, "share"))
+                vectors["cross"].shape == vectors["blockwise"].shape == (shape.layers, shape.units(component, "share"))
             )
 
 

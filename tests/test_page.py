@@ -19,8 +19,8 @@ from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment.store import Store
 from snp.experiment.labels import find
+from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
 from snp.report import page as pages
 from snp.report.board import Line, front
@@ -78,9 +78,7 @@ def line(shown: dict[str, Any], label: str, benchmark: str = "refcoco") -> Line:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are made without the libraries that draw them."""
-    monkeypatch.setattr(
-        pages, "libraries", lambda: dict.fromkeys(["datatables", "datatables_style", "vega"], "")
-    )
+    monkeypatch.setattr(pages, "libraries", lambda: dict.fromkeys(["datatables", "datatables_style", "vega"], ""))
     monkeypatch.setattr(pages, "charts", dict)
 
 
@@ -88,9 +86,7 @@ def cells(text: str, label: str) -> list[str]:
     """What stands in the first line of a row on the leaderboard, as text."""
     link = f'href="#/row/{label.replace("/", "%2F").replace("@", "%40")}"'
     (found, *_) = [part for part in re.findall(r"<tr data-line.*?</tr>", text, re.DOTALL) if link in part]
-    return [
-        re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)
-    ]
+    return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)]
 
 
 def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], store: Store) -> None:
@@ -101,8 +97,7 @@ def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], s
         splits = [
             one
             for one in long
-            if (one["label"], one["benchmark"], one["type"], one["metric"])
-            == (label, "refcoco+", "all", "precision@1")
+            if (one["label"], one["benchmark"], one["type"], one["metric"]) == (label, "refcoco+", "all", "precision@1")
         ]
         assert found["score"] == pytest.approx(sum(float(one["mean"]) for one in splits) / len(splits))
         for cost_ in ("stored_ratio", "nonzero_ratio", "flops_ratio"):
@@ -124,8 +119,7 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
     assert cells(text, "scenes/snp@60")[5:7] == ["89.0 [86.5, 91.5]", "-2.0 [-4.5, +0.5]"]
     assert cells(text, "scenes/upop@60")[-1] == "2 of 3"
     assert (
-        cells(text, "scenes/lottery@60")[5:7] == ["missing", ""]
-        and cells(text, "scenes/lottery@60")[-1] == "missing"
+        cells(text, "scenes/lottery@60")[5:7] == ["missing", ""] and cells(text, "scenes/lottery@60")[-1] == "missing"
     )
     assert line(shown, "scenes/lottery@60")["score"] is None
     # a size without results has the kind of its method all the same, so that a filter finds it
@@ -181,10 +175,7 @@ def test_what_manifests_share_is_told_once(tmp_path: Path) -> None:
 
 
 def test_long_curves_are_thinned_but_for_their_ends_and_what_is_measured() -> None:
-    curve = [
-        {"step": step, "loss": 1 / step} | ({"val/mean_iou": 0.5} if step == 57 else {})
-        for step in range(1, 101)
-    ]
+    curve = [{"step": step, "loss": 1 / step} | ({"val/mean_iou": 0.5} if step == 57 else {}) for step in range(1, 101)]
     thin = series(curve, 10)
     assert len(thin["step"]) == 11 and {1, 57, 100} <= {*thin["step"]}
     assert list(thin["series"]) == ["val/mean_iou", "loss"]
@@ -194,11 +185,7 @@ def test_long_curves_are_thinned_but_for_their_ends_and_what_is_measured() -> No
 
 
 def test_kinds_and_parts_have_looks_of_their_own() -> None:
-    assert (
-        len({colour for colour, _ in KINDS.values()})
-        == len({mark for _, mark in KINDS.values()})
-        == len(KINDS)
-    )
+    assert len({colour for colour, _ in KINDS.values()}) == len({mark for _, mark in KINDS.values()}) == len(KINDS)
     assert len({*PARTS.values()}) == len(PARTS)
 
 
@@ -302,10 +289,7 @@ def test_the_page_is_small_and_asks_nobody_for_anything(written: Path) -> None:
     own = (Path(pages.__file__).parent / "template" / "page.js").read_text(encoding="utf-8")
     assert not re.findall(r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|https?://", own)
     packed = re.search(r'id="values">([^<]+)<', text)
-    assert (
-        packed
-        and gzip.decompress(base64.b64decode(packed[1])) + b"\n" == written.with_suffix(".json").read_bytes()
-    )
+    assert packed and gzip.decompress(base64.b64decode(packed[1])) + b"\n" == written.with_suffix(".json").read_bytes()
     assert "desk scale" in text and "never a paper number" in text
 
 
@@ -353,9 +337,7 @@ def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, writt
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get("about:blank")
         browser.get(written.as_uri())
-        wait.until(
-            lambda _: one("html").get_attribute("data-ready") and len(all_of("#chart-flops svg path")) > 20
-        )
+        wait.until(lambda _: one("html").get_attribute("data-ready") and len(all_of("#chart-flops svg path")) > 20)
         found, inside = wide()
         assert found <= inside == width
 

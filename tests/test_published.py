@@ -69,7 +69,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     (as_mdetr, ["", ":gqa", ":flickr30k"]), (as_their_authors, ["", ":gqa", ":flickr30k", ":coco"]),
 ])  # fmt: skip
 def test_what_the_check_accepts_every_task_learns_from_and_is_judged_on(
-    form, tuned: list[str], real: Path, small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
+    form,
+    tuned: list[str],
+    real: Path,
+    small: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],  # noqa: F811
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(real, root, ignore=shutil.ignore_patterns("images", "cache"))

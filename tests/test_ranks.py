@@ -381,6 +381,7 @@ def test_what_is_no_number_in_one_process_ends_both_alike_before_a_weight_is_cha
 
 def misjudged() -> str:
     """What both processes say of a model that gives no number for a picture that one of them looks at."""
+
     def spoil(module: nn.Module, inputs: Any, out: Any) -> None:
         out.boxes_KBQ4.fill_(float("inf"))
 
@@ -409,6 +410,7 @@ def told() -> dict[str, Any]:
 
     found: dict[str, Any] = {"any": [ranks.any(ranks.rank() == 1), ranks.any(False)], "once": ranks.once(ranks.rank)}
     found["spread"] = [ranks.spread(range(n), lambda i: (i, ranks.rank())) for n in (0, 1, 5)]
+
     def refused_of(i: int) -> None:
         if i == 3:
             refused()

@@ -130,9 +130,7 @@ def test_of_equally_ranked_boxes_the_first_query_counts():
 
 
 def test_boxes_without_area_overlap_nothing():
-    found = pairwise_iou(
-        torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]]]), torch.tensor([[0.5] * 4])
-    )
+    found = pairwise_iou(torch.tensor([[[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]]]), torch.tensor([[0.5] * 4]))
     assert found.tolist() == [[0.0, pytest.approx(0.16)]]
 
 

@@ -82,9 +82,7 @@ def snip(case: Case) -> Arrays:
 
 def multiflow(case: Case) -> Arrays:
     wide = {name: torch.cat(xs).double().flatten(0, -2) for name, xs in case.inputs().items()}
-    scores = {
-        name: reference.flow(case.weights[name], x.square().sum(0).numpy() / 12) for name, x in wide.items()
-    }
+    scores = {name: reference.flow(case.weights[name], x.square().sum(0).numpy() / 12) for name, x in wide.items()}
     return reference.multiflow(case.weights, scores, SETS["group"], case.count)
 
 

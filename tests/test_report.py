@@ -97,9 +97,7 @@ def test_the_csv_holds_mean_deviation_interval_and_paired_difference(store: Stor
 
 
 def test_the_csv_reports_by_expression_type_and_before_fine_tuning(store: Store) -> None:
-    lines = [
-        line for line in long(store) if line["label"] == "scenes/snp@60" and line["benchmark"] == "refcoco"
-    ]
+    lines = [line for line in long(store) if line["label"] == "scenes/snp@60" and line["benchmark"] == "refcoco"]
     assert line(lines, split="val", type="attribute", metric="precision@1")["mean"] == "94.000"
     assert line(lines, split="val", type="relation", metric="precision@1")["mean"] == "84.000"
     assert line(lines, split="val", type="all", metric="mean_iou")["mean"] == "50.000"
@@ -173,9 +171,7 @@ def test_removing_one_result_takes_that_seed_out_of_that_row_and_breaks_nothing(
     assert "| snp (2 of 3) " in after
     changed = [text for text in after.splitlines() if text not in before.splitlines()]
     assert "| dense " not in "\n".join(text for text in changed if "snp" not in text)
-    one = line(
-        long(store), label="scenes/snp@60", benchmark="refcocog", split="val", type="all", metric="mean_iou"
-    )
+    one = line(long(store), label="scenes/snp@60", benchmark="refcocog", split="val", type="all", metric="mean_iou")
     assert one["state"] == "2 of 3"
 
 
@@ -272,9 +268,7 @@ def claims_of(store: Store) -> list[Claim]:
 
 
 def claim(found: list[Claim], number: str, text: str = "", where: str = "") -> Claim:
-    (one,) = [
-        claim for claim in found if claim.number == number and text in claim.text and where in claim.where
-    ]
+    (one,) = [claim for claim in found if claim.number == number and text in claim.text and where in claim.where]
     return one
 
 
@@ -287,9 +281,7 @@ def claim(found: list[Claim], number: str, text: str = "", where: str = "") -> C
         ([0.90], "not tested"),
     ],
 )
-def test_almost_no_loss_is_at_most_one_point_by_the_interval(
-    tmp_path: Path, snp: list[float], verdict: str
-) -> None:
+def test_almost_no_loss_is_at_most_one_point_by_the_interval(tmp_path: Path, snp: list[float], verdict: str) -> None:
     store = Store(tmp_path)
     fill(store, row("dense"), [0.90, 0.91, 0.92])
     fill(store, row("snp"), snp)

@@ -19,9 +19,7 @@ from snp.errors import InputError
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return scenes.make(
-        tmp_path_factory.mktemp("data") / "scenes", 3, train=60, test=50, pretrain_val=10, workers=1
-    )
+    return scenes.make(tmp_path_factory.mktemp("data") / "scenes", 3, train=60, test=50, pretrain_val=10, workers=1)
 
 
 def entries(root, name):
@@ -34,9 +32,7 @@ def contents(root):
 
 def test_a_data_set_has_every_file_of_the_three_benchmarks(root):
     names = {path.stem for path in (root / "annotations").iterdir()}
-    expected = {
-        f"finetune_{benchmark}_{split}" for benchmark, splits in BENCHMARKS.items() for split in splits
-    }
+    expected = {f"finetune_{benchmark}_{split}" for benchmark, splits in BENCHMARKS.items() for split in splits}
     assert names == expected | {"final_mixed_train", "final_mixed_val", "regions_train"}
     assert {path.name for path in (root / "images").iterdir()} == {
         "train", "val", "testA", "testB", "test", "pretrain-val",

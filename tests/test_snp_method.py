@@ -33,9 +33,7 @@ def problem_of(model=None, keep=0.6, steps=60, seed=0):
 
 def run(problem, session, first=0, last=None, lr=1e-3):
     """Real weight steps; yields nothing, changes model and session."""
-    optimizer = torch.optim.SGD(
-        problem.model.parameters(), lr=lr
-    )  # stateless, so that it can be cut anywhere
+    optimizer = torch.optim.SGD(problem.model.parameters(), lr=lr)  # stateless, so that it can be cut anywhere
     for step in range(first, session.apply_at if last is None else last):
         penalty = session.penalty()
         loss = loss_of(problem.model, example(seed=step)) + (0 if penalty is None else penalty)
@@ -70,9 +68,7 @@ def learned_plan(model, steps=56, **options):
     def imitation(batch, overrides):
         with torch.no_grad():
             wanted = teacher(*batch)
-        return (
-            torch.func.functional_call(model, overrides or {}, batch) - wanted
-        ).square().mean() / wanted.var()
+        return (torch.func.functional_call(model, overrides or {}, batch) - wanted).square().mean() / wanted.var()
 
     problem.loss = imitation
     session = get("snp", every=1, freeze=1, prior=0, pull=0, **options).start(problem)

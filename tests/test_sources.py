@@ -40,7 +40,7 @@ class TestRefer:
         return refs, write(tmp_path / "instances.json", INSTANCES)
 
     def test_every_sentence_is_an_entry_with_the_box_of_its_object(self, files: tuple[Path, Path]) -> None:
-        (first, second), = refer.read(*files, "refcoco").values()
+        ((first, second),) = refer.read(*files, "refcoco").values()
         assert (first.caption, first.boxes, first.spans) == ("the dog", ((4, 6, 10.5, 20),), (((0, 7),),))
         assert (second.caption, second.spans) == ("left animal", (((0, 11),),))
         assert (first.file_name, first.width, first.categories) == ("COCO_train2014_000000000007.jpg", 64, (3,))
@@ -94,7 +94,6 @@ class TestRefer:
         with pytest.raises(InputError, match=field):
             refer.read(*files, "refcoco")
 
-
     @pytest.mark.parametrize(("image", "box", "problem"), [
         (8, [4, 6, 10, 20], r"\[0\].ann_id: 70 is an object of image 7, not of image_id 8"),
         (7, [4, 6, 0, 20], r"\[0\].ann_id: box of 70 in instances.json: .* is empty"),
@@ -146,7 +145,6 @@ class TestCOCO:
         spoilt = INSTANCES | {"annotations": [INSTANCES["annotations"][0] | change]}
         with pytest.raises(InputError, match=field):
             coco.read(write(tmp_path / "i.json", spoilt))
-
 
     @pytest.mark.parametrize("part", ["images", "annotations", "categories"])
     def test_an_id_that_occurs_twice_is_named(self, tmp_path: Path, part: str) -> None:
@@ -235,7 +233,6 @@ class TestFlickr:
         write(root / "Sentences/36979.txt", SENTENCE + "[/EN#1/people Two men ride .\n")
         with pytest.raises(InputError, match=r"36979\.txt: line 2: .* is not a sentence"):
             flickr.sentences(root / "Sentences/36979.txt")
-
 
     def test_a_box_may_end_at_the_last_pixel_or_have_no_width(self, root: Path) -> None:
         write(root / "Annotations/36979.xml", XML.replace("<xmax>10<", "<xmax>50<").replace("<xmin>12<", "<xmin>20<"))

@@ -19,10 +19,7 @@ def test_folder_names_are_pinned_because_committed_results_live_in_them() -> Non
     assert DENSE.slug == "scenes-pretrain-seed0-052e14a829"
     assert compress().slug == "scenes-snp-keep60-seed0-a43bbeb32b"
     assert switched.slug == "scenes-snp-no-blockwise-no-cross-keep60-seed2-0264f56db1"
-    assert (
-        Finetune(benchmark="refcoco+", parent=compress()).slug
-        == "scenes-snp-keep60-seed0-refcoco+-94fe21c29e"
-    )
+    assert Finetune(benchmark="refcoco+", parent=compress()).slug == "scenes-snp-keep60-seed0-refcoco+-94fe21c29e"
 
 
 def test_a_field_left_at_its_default_is_not_hashed_so_new_fields_orphan_no_run() -> None:
@@ -30,19 +27,14 @@ def test_a_field_left_at_its_default_is_not_hashed_so_new_fields_orphan_no_run()
     assert "seed" not in compress().canonical() and "options" not in compress().canonical()
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"keep": 0.4}, {"method": "dense"}, {"options": {"cross": False}}]
-)
+@pytest.mark.parametrize("change", [{"seed": 1}, {"keep": 0.4}, {"method": "dense"}, {"options": {"cross": False}}])
 def test_every_field_that_differs_changes_the_hash(change: dict[str, object]) -> None:
     assert compress(**change).hash != compress().hash
 
 
 def test_the_hash_covers_the_parents() -> None:
     other = compress(parent=Pretrain(scale="desk", data="scenes", seed=1))
-    assert (
-        Finetune(benchmark="refcoco", parent=other).hash
-        != Finetune(benchmark="refcoco", parent=compress()).hash
-    )
+    assert Finetune(benchmark="refcoco", parent=other).hash != Finetune(benchmark="refcoco", parent=compress()).hash
 
 
 def test_parents_come_eldest_first() -> None:

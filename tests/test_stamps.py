@@ -95,9 +95,7 @@ def test_boxes_are_inside_disjoint_and_of_their_size_class(source):
         for one in boxes:
             for other in boxes:
                 if one is not other:
-                    assert any(
-                        one[k] + one[k + 2] <= other[k] or other[k] + other[k + 2] <= one[k] for k in (0, 1)
-                    )
+                    assert any(one[k] + one[k + 2] <= other[k] or other[k] + other[k + 2] <= one[k] for k in (0, 1))
 
 
 def test_the_oracle_solves_every_expression(source, tmp_path):
@@ -113,8 +111,7 @@ def test_the_oracle_solves_every_expression(source, tmp_path):
 
 def test_stamps_come_in_the_format_of_all_data_and_repeat(source, tmp_path):
     roots = [
-        stamps.make(tmp_path / str(k), 2, train=6, test=8, pretrain_val=2, workers=1, source=source)
-        for k in (0, 1)
+        stamps.make(tmp_path / str(k), 2, train=6, test=8, pretrain_val=2, workers=1, source=source) for k in (0, 1)
     ]
     files = [{p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()} for r in roots]
     assert files[0] == files[1]

@@ -29,9 +29,7 @@ def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, mean: floa
         c: {
             k: mean
             + spread
-            * torch.randn(
-                shape.layers, shape.units(c, "prune" if k == "prune" else "share"), generator=generator
-            )
+            * torch.randn(shape.layers, shape.units(c, "prune" if k == "prune" else "share"), generator=generator)
             for k in KINDS
         }
         for c in COMPONENTS
@@ -115,9 +113,7 @@ def test_projection_keeps_the_order_of_the_logits(geometry):
     structure, _ = project(
         geometry,
         logits,
-        round(
-            geometry.rest + 0.5 * (float(harden(geometry, shifted(logits, 99.0)).stored()) - geometry.rest)
-        ),
+        round(geometry.rest + 0.5 * (float(harden(geometry, shifted(logits, 99.0)).stored()) - geometry.rest)),
     )
     values = torch.cat([logits[c]["prune"].flatten() for c in COMPONENTS])
     kept = torch.cat([structure.keep[c][:, : geometry.shape.units(c)].flatten() for c in COMPONENTS]) > 0.5

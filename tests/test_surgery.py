@@ -111,9 +111,7 @@ def test_open_clip_pad_masks_per_head_are_respected():
     model.forward = model.text.forward
     towers = towers_of(model, {"text": "text"})
     words = torch.tensor([[3, 4, 5, 6, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7]])
-    plan = Plan(
-        shapes(towers), {("text", 0, "qk"): torch.arange(8) < 3, ("text", 1, "vo"): torch.arange(8) > 4}
-    )
+    plan = Plan(shapes(towers), {("text", 0, "qk"): torch.arange(8) < 3, ("text", 1, "vo"): torch.arange(8) > 4})
     compressed = apply(model, plan, {"text": "text"}).text
     expected = functional_call(
         model.text, {k.removeprefix("text."): v for k, v in substitute(model, towers, plan).items()}, (words,)
@@ -152,9 +150,7 @@ def test_attention_masks_mean_what_they_meant_before(keep, share):
         {"attn_mask": ~allowed, "key_padding_mask": padding},
     ):
         expected = dense(name, torch_dense, x, x, x, need_weights=False, **kwargs)[0]
-        torch.testing.assert_close(
-            torch_cut(x, x, x, need_weights=False, **kwargs)[0], expected, atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(torch_cut(x, x, x, need_weights=False, **kwargs)[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_dropout_activation_layer_scale_and_mode_are_kept():
@@ -179,10 +175,7 @@ def test_dropout_activation_layer_scale_and_mode_are_kept():
     assert not torch.allclose(compressed.vision(x), compressed.vision(x))
     expected = functional_call(
         model.eval().vision,
-        {
-            k.removeprefix("vision."): v
-            for k, v in substitute(model, towers, Plan(shapes(towers), keep)).items()
-        },
+        {k.removeprefix("vision."): v for k, v in substitute(model, towers, Plan(shapes(towers), keep)).items()},
         (x,),
     )
     torch.testing.assert_close(compressed.eval().vision(x), expected, atol=1e-5, rtol=1e-5)
@@ -197,17 +190,13 @@ def test_shared_units_are_stored_once_and_the_count_is_the_plans():
     assert after.stored == before.stored - cost["removed"]
     assert after.towers == {name: tower["stored"] for name, tower in cost["towers"].items()}
     assert cost["shared"] > 0 and cost["pruned"] > 0
-    assert set(compressed.state_dict()) - {"text.attn_mask"} == {
-        name for name, _ in compressed.named_parameters()
-    }
+    assert set(compressed.state_dict()) - {"text.attn_mask"} == {name for name, _ in compressed.named_parameters()}
 
 
 def test_a_shared_unit_gathers_gradients_from_both_towers():
     model = two_towers().eval()
     towers = views(model)
-    plan = Plan(
-        shapes(towers), {}, (Share(("text", 0, "ffn"), ("vision", 0), torch.ones(128, dtype=torch.bool)),)
-    )
+    plan = Plan(shapes(towers), {}, (Share(("text", 0, "ffn"), ("vision", 0), torch.ones(128, dtype=torch.bool)),))
     compressed = apply(model, plan, PATHS)
     loss_of(compressed, example()).backward()
     leaves = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
@@ -234,15 +223,11 @@ def test_training_the_tied_model_is_training_the_substituted_one(seed):
                 own = plan.own(name, layer, component)
                 ref, there = block.ref(role), dense.ref(role)
                 got = compressed.get_parameter(ref.weight).grad[ref.rows]
-                torch.testing.assert_close(
-                    got, leaves[there.weight].grad[there.rows][own], atol=1e-6, rtol=1e-4
-                )
+                torch.testing.assert_close(got, leaves[there.weight].grad[there.rows][own], atol=1e-6, rtol=1e-4)
             for role, component in (("o", "vo"), ("fc2", "ffn")):
                 own = plan.own(name, layer, component)
                 got = compressed.get_parameter(block.ref(role).weight).grad
-                torch.testing.assert_close(
-                    got, leaves[dense.ref(role).weight].grad[:, own], atol=1e-6, rtol=1e-4
-                )
+                torch.testing.assert_close(got, leaves[dense.ref(role).weight].grad[:, own], atol=1e-6, rtol=1e-4)
 
 
 def test_ties_stay_intact_in_training_and_in_deep_copies():
@@ -274,9 +259,7 @@ def test_masked_weights_stay_zero_under_adamw_and_averaging(fused):
     plan = Plan(shapes(towers), masks=masks)
     masked = same(model.eval(), towers, plan, PATHS, *example())
     masked = copy.deepcopy(masked)  # what a training loop may do
-    average = torch.optim.swa_utils.AveragedModel(
-        masked, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
-    )
+    average = torch.optim.swa_utils.AveragedModel(masked, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
     optimizer = torch.optim.AdamW(masked.parameters(), lr=1e-2, weight_decay=0.1, fused=fused)
     before = {n: p.detach().clone() for n, p in masked.named_parameters()}
     for step in range(5):

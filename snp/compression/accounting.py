@@ -43,8 +43,7 @@ def cost(plan: Plan) -> dict[str, Any]:
             "pruned": shape.cost - fixed - surviving,
         }
     total = {
-        key: sum(tower[key] for tower in towers.values())
-        for key in ("dense", "stored", "own", "shared", "pruned")
+        key: sum(tower[key] for tower in towers.values()) for key in ("dense", "stored", "own", "shared", "pruned")
     }
     masked = sum(int((~mask).sum()) for mask in plan.masks.values())
     removed = total["shared"] + total["pruned"] + masked

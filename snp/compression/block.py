@@ -119,9 +119,7 @@ def recognise(model: nn.Module, layer: Any, path: str) -> Block:
     if fc1.out_features != fc2.in_features:
         raise InputError(behind, "its two maps differ in width: a gated FFN is not supported", trial.MEND)
     compressed = any(isinstance(module, Attention | TiedLinear) for module in (attention, *linears))
-    block = Block(
-        model, path, kind, compressed, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs
-    )
+    block = Block(model, path, kind, compressed, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs)
     # a norm or a gate between the weights would make cutting change the function
     present = {f"{inside}.{name}": p for name, p in attention.named_parameters()}
     present |= {f"{behind}.{name}": p for name, p in mlp.named_parameters()}

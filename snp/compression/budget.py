@@ -42,8 +42,7 @@ class Budget:
             reachable = math.ceil(minimum / self.total * 1e4) / 1e4
             raise InputError(
                 "keep",
-                f"{self.keep:g} asks for {self.target:,} of {self.total:,} parameters, "
-                f"but {minimum:,} must survive",
+                f"{self.keep:g} asks for {self.target:,} of {self.total:,} parameters, but {minimum:,} must survive",
                 f"choose at least {reachable}",
             )
 

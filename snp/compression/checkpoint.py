@@ -192,6 +192,4 @@ def _unpack_vectors(file: Path, joined: Tensor | None, metadata: dict[str, str])
         sizes: dict[str, int] = json.loads(zlib.decompress(base64.b64decode(metadata[_VECTORS])))
         return dict(zip(sizes, joined.split(list(sizes.values())), strict=True))
     except (KeyError, ValueError, TypeError, AttributeError, zlib.error, RuntimeError) as error:
-        raise InputError(
-            f"{file}: {_VECTORS}", f"does not match its list of names: {error}", "save it again"
-        ) from None
+        raise InputError(f"{file}: {_VECTORS}", f"does not match its list of names: {error}", "save it again") from None

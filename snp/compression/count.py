@@ -46,8 +46,7 @@ def count(model: nn.Module, towers: dict[str, Tower]) -> Counts:
         stored=sum(p.numel() for p in parameters.values()),
         nonzero=sum(p.numel() if p.is_meta else int(p.count_nonzero()) for p in parameters.values()),
         towers={
-            name: sum(model.get_parameter(n).numel() for n in tower.parameter_names)
-            for name, tower in towers.items()
+            name: sum(model.get_parameter(n).numel() for n in tower.parameter_names) for name, tower in towers.items()
         },
         embeddings=sum(weight.numel() for weight in embeddings.values()),
     )

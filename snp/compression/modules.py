@@ -23,9 +23,7 @@ class TiedLinear(nn.Module):
         donors: modules with `weight` and `bias`.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor, index: Tensor, donors: tuple[nn.Module, ...], dim: int
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, index: Tensor, donors: tuple[nn.Module, ...], dim: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.index = index  # no buffer: weights that are loaded into a model on the meta device would not bring it
@@ -183,9 +181,7 @@ class TimmAttention(Attention):
 
     parts = ("attn_drop", "proj_drop")
 
-    def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, **unknown: Any
-    ) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, **unknown: Any) -> Tensor:
         _refuse(unknown)
         return self.attend(x, attn_mask, is_causal)[0]
 

@@ -52,10 +52,7 @@ class Plan:
     may_empty: bool = False
 
     def __post_init__(self) -> None:
-        keep = {
-            key: _bool(f"keep {key}", value, (self._shape(key).units(key[2]),))
-            for key, value in self.keep.items()
-        }
+        keep = {key: _bool(f"keep {key}", value, (self._shape(key).units(key[2]),)) for key, value in self.keep.items()}
         merged: dict[tuple[Key, tuple[str, int]], Tensor] = {}
         for share in self.shares:
             n = self._shape(share.receiver).units(share.receiver[2], "share")
@@ -132,9 +129,7 @@ class Plan:
     def check(self, towers: Mapping[str, Tower], model: nn.Module) -> None:
         """InputError unless it fits this model: same towers; masks of weights neither cut nor shared."""
         if shapes(towers) != dict(self.towers):
-            raise InputError(
-                "plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}"
-            )
+            raise InputError("plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}")
         if self.shares:
             alike(towers.values())
         blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
@@ -197,9 +192,7 @@ class Plan:
         for _ in rows:  # a chain is at most as long as there are layers
             owner = donor.gather(0, owner)
         if bool(received.gather(0, owner).any()):
-            raise InputError(
-                f"plan: shares of {component}", "donors form a cycle, so that no layer stores the unit"
-            )
+            raise InputError(f"plan: shares of {component}", "donors form a cycle, so that no layer stores the unit")
         return owner
 
     # ------------------------------------------------------------------ as text

@@ -112,9 +112,7 @@ def view(model: nn.Module, path: str, name: str) -> Tower:
             layers, prefix = found, ".".join(filter(None, (path, inner)))
             break
     if layers is None:
-        raise InputError(
-            f"tower {name}", f"no transformer layers found in {type(module).__name__} at {path!r}"
-        )
+        raise InputError(f"tower {name}", f"no transformer layers found in {type(module).__name__} at {path!r}")
     # a layer that is called twice is one layer
     return Tower(name, tuple(recognise(model, layer, f"{prefix}.{i}") for i, layer in layers.named_children()))
 

@@ -221,9 +221,7 @@ def _tasks(
     return tuple(questions), tuple(sentences.values())
 
 
-def _expressions(
-    scene: Scene, split: str, number: int, rng: random.Random
-) -> dict[str, list[Expression]] | None:
+def _expressions(scene: Scene, split: str, number: int, rng: random.Random) -> dict[str, list[Expression]] | None:
     made: dict[str, list[Expression]] = {}
     for benchmark, splits in BENCHMARKS.items():
         if split not in splits:

@@ -64,4 +64,3 @@ def crop(batch: Batch, share: float, generator: torch.Generator, part: tuple[int
     moved = torch.where(theirs[..., None], moved, whole.boxes_BM4)
     around = None if batch.whole is None else replace(whole, boxes_BM4=moved)
     return replace(batch, images_ICHW=images, boxes_BM4=moved[rows], whole=around)
-

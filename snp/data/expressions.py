@@ -115,9 +115,7 @@ class Scene:
         self.relations = self._relations()
         self.orders = self._orders()
 
-    def refer(
-        self, style: str, kind: str, rng: random.Random, taken: Set[str] = frozenset()
-    ) -> Expression | None:
+    def refer(self, style: str, kind: str, rng: random.Random, taken: Set[str] = frozenset()) -> Expression | None:
         """An expression of `kind` in the style of a benchmark that fits exactly one item, or None.
 
         Args:
@@ -164,8 +162,7 @@ class Scene:
         view = copy(self)
         view.items = tuple(replace(item, target=place == index) for place, item in enumerate(self.items))
         view.phrases = [
-            [p for p in phrases if place != index or not p.uses(silent)]
-            for place, phrases in enumerate(self.phrases)
+            [p for p in phrases if place != index or not p.uses(silent)] for place, phrases in enumerate(self.phrases)
         ]
         view.relations = [r for r in self.relations if not set(silent) & set(r.silent)]
         view.orders = [o for o in self.orders if not set(silent) & set(o.silent)]
@@ -215,9 +212,7 @@ class Scene:
         # Distance of two boxes, edge to edge.
         gap_ATX = np.maximum(0, np.abs(step_ATX) - (boxes[None, :, 2:] + boxes[:, None, 2:]) / 2)
         gap_AT = np.hypot(gap_ATX[..., 0], gap_ATX[..., 1])
-        found.append(
-            Relation("next to", "next to", False, (), self._table(gap_AT <= NEAR), self._table(gap_AT <= FAR))
-        )
+        found.append(Relation("next to", "next to", False, (), self._table(gap_AT <= NEAR), self._table(gap_AT <= FAR)))
         rank = np.array([item.rank for item in self.items])
         for word, sign in (("bigger than", 1), ("smaller than", -1)):
             holds = sign * (rank[None] - rank[:, None]) > 0
@@ -259,9 +254,7 @@ class Scene:
         for target in self._targets(rng):
             fitting = self.unique(target, ())
             if style == "refcocog":
-                fitting = [
-                    p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))
-                ]
+                fitting = [p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))]
             while fitting:
                 phrase = _pick(fitting, rng, "long" if style == "refcocog" else rng.choice(("short", "any")))
                 fitting.remove(phrase)
@@ -348,9 +341,7 @@ class Scene:
                     text = template.format(phrase.text())
                     root = text.index(f" {phrase.text()}") + 1 + len(phrase.text())
                     if style == "refcocog":
-                        ending = (
-                            "side of the picture" if text.endswith(("left", "right")) else "in the picture"
-                        )
+                        ending = "side of the picture" if text.endswith(("left", "right")) else "in the picture"
                         text += " of the picture" if text.endswith(("top", "bottom")) else f" {ending}"
                     yield Expression(text, "order", ((target, (0, root)),))
 

@@ -138,9 +138,7 @@ class Flat:
         })  # fmt: skip
 
     @classmethod
-    def of(
-        cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries"
-    ) -> "Flat":
+    def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries") -> "Flat":
         """Entries as arrays.
 
         Args:
@@ -186,9 +184,7 @@ class Flat:
         return made.flat(vocabulary, context, f"{path}: images")
 
     @classmethod
-    def cached(
-        cls, root: Path, name: str, vocabulary: Vocabulary, context: int, boxless: bool = False
-    ) -> "Flat":
+    def cached(cls, root: Path, name: str, vocabulary: Vocabulary, context: int, boxless: bool = False) -> "Flat":
         """`read` of root/annotations/<name>.json, kept in root/cache for as long as the file is not changed.
 
         A cache that is damaged is made again; where none can be kept, as in a folder that is read-only, none is.

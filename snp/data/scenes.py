@@ -24,9 +24,7 @@ SIZES = {"small": (8, 10), "medium": (13, 15), "big": (19, 22)}  # longer side o
 FINE = 4  # masks are drawn this much larger and averaged down
 PAIRS = tuple((color, shape) for color in COLORS for shape in SHAPES)
 # Two shapes of every colour are kept from training and from all tests but testB, whose targets they are.
-HELD_OUT = frozenset(
-    (color, SHAPES[(3 * i + k) % len(SHAPES)]) for i, color in enumerate(COLORS) for k in (0, 5)
-)
+HELD_OUT = frozenset((color, SHAPES[(3 * i + k) % len(SHAPES)]) for i, color in enumerate(COLORS) for k in (0, 5))
 
 
 class Scenes:
@@ -86,14 +84,11 @@ def make(
 def background(rng: random.Random) -> np.ndarray:
     """A busy, muted background (64, 64, 3) of float32: gradient, clutter and noise."""
     low, high = (
-        [grey + rng.randint(-22, 22) for _ in range(3)]
-        for grey in (rng.randint(50, 120), rng.randint(50, 120))
+        [grey + rng.randint(-22, 22) for _ in range(3)] for grey in (rng.randint(50, 120), rng.randint(50, 120))
     )
     angle = rng.uniform(0, 2 * math.pi)
     ramp = (math.cos(angle) * _GRID[0] + math.sin(angle) * _GRID[1] + 1.5) / 3
-    image = Image.fromarray(
-        (low + ramp[..., None] * (np.subtract(high, low, dtype=np.float32))).astype(np.uint8)
-    )
+    image = Image.fromarray((low + ramp[..., None] * (np.subtract(high, low, dtype=np.float32))).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(rng.randint(6, 12)):
         x, y = rng.randrange(SIDE), rng.randrange(SIDE)

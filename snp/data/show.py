@@ -51,16 +51,10 @@ def _sample(axes, path: Path, entry: Entry) -> None:  # type: ignore[no-untyped-
         # An object that several phrases name gets a box for each, one around the other.
         for number, span in enumerate(spans):
             corner, size = (x - number, y - number), (width + 2 * number, height + 2 * number)
-            axes.add_patch(
-                Rectangle(corner, *size, fill=False, edgecolor="#16181d", linewidth=4, clip_on=False)
-            )
-            axes.add_patch(
-                Rectangle(corner, *size, fill=False, edgecolor=colors[span], linewidth=2, clip_on=False)
-            )
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="#16181d", linewidth=4, clip_on=False))
+            axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colors[span], linewidth=2, clip_on=False))
     name = entry.dataset_name if entry.type else "caption"
-    axes.set_title(
-        " · ".join(filter(None, (name, entry.type))), fontsize=8, color="#8b93a3", loc="left", pad=4
-    )
+    axes.set_title(" · ".join(filter(None, (name, entry.type))), fontsize=8, color="#8b93a3", loc="left", pad=4)
     _caption(axes, entry.caption, colors)
 
 

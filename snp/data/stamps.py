@@ -149,12 +149,8 @@ def find(source: str | Path) -> list[Cutout]:
             named[name].append(path)
             seen.add(path.read_bytes())
     if len(named) < len(NOUNS) // 2:
-        problem = (
-            "no such folder" if not source.is_dir() else f"photographs of only {len(named)} known things"
-        )
-        raise InputError(
-            source, problem, f"install Debian's {PACKAGE}, or name the folder that holds its stamps"
-        )
+        problem = "no such folder" if not source.is_dir() else f"photographs of only {len(named)} known things"
+        raise InputError(source, problem, f"install Debian's {PACKAGE}, or name the folder that holds its stamps")
     found = []
     for name, paths in sorted(named.items()):
         for number, path in enumerate(paths):
@@ -174,9 +170,7 @@ def photographic(path: Path) -> bool:
     colors = len(np.unique(pixels[solid][:, :3] // 8, axis=0))
     both = solid[:, 1:] & solid[:, :-1]
     equal = (pixels[:, 1:, :3] == pixels[:, :-1, :3]).all(-1)
-    return bool(
-        max(height / width, width / height) <= SLIM and colors >= COLORS and equal[both].mean() < FLAT
-    )
+    return bool(max(height / width, width / height) <= SLIM and colors >= COLORS and equal[both].mean() < FLAT)
 
 
 def _name(caption: Path) -> str | None:
@@ -245,9 +239,7 @@ def _background(rng: random.Random, paths: list[Path]) -> np.ndarray:
         sky, ground = rng.choice(SKIES), rng.choice(GROUNDS)
         horizon, soft = rng.uniform(0.2, 0.8), rng.uniform(0.03, 0.3)
         rise = 1 / (1 + np.exp((horizon - np.linspace(0, 1, SIDE)) / soft))
-        canvas = np.repeat((np.outer(1 - rise, sky) + np.outer(rise, ground))[:, None], SIDE, 1).astype(
-            np.float32
-        )
+        canvas = np.repeat((np.outer(1 - rise, sky) + np.outer(rise, ground))[:, None], SIDE, 1).astype(np.float32)
     noise = np.frombuffer(rng.randbytes(SIDE * SIDE), np.uint8).reshape(SIDE, SIDE, 1).astype(np.float32)
     return np.clip(canvas + (noise - 127.5) * 0.08, 0, 255)
 

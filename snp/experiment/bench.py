@@ -84,9 +84,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     return "\n".join(lines)
 
 
-def _run(
-    model: MDETR, batches: list[Batch], optimizer: torch.optim.Optimizer, session: Session | None
-) -> float:
+def _run(model: MDETR, batches: list[Batch], optimizer: torch.optim.Optimizer, session: Session | None) -> float:
     """Seconds for one weight step on each batch."""
     start = time.perf_counter()
     for step, batch in enumerate(batches):

@@ -49,9 +49,7 @@ LARGE = {"width": 768, "depth": 6, "heads": 12, "image": 32, "patch": 16}
 def scoring() -> str:
     """Measure both implementations in turns, `ROUNDS` times, one thread; medians."""
     ours, plain = ([_apart(work, DESK) for _ in range(ROUNDS)] for work in (streamed, stored))
-    seconds, peak = (
-        [median(run[i] for run in runs) for runs in (ours, plain)] for i in (0, 1)
-    )
+    seconds, peak = ([median(run[i] for run in runs) for runs in (ours, plain)] for i in (0, 1))
     large_seconds, large_peak, large = _apart(score_only, LARGE)
     return "\n".join([
         f"{ours[0][2] / 1e6:.1f}M weights, {BATCHES} batches of {BATCH}, sparsities {SPARSITIES}, one thread:",

@@ -88,9 +88,7 @@ class Checkpoint:
 
 
 @torch.inference_mode()
-def predict(
-    checkpoint: Checkpoint, picture: Path, text: str, phrases: Sequence[Sequence[Span]] = ()
-) -> Prediction:
+def predict(checkpoint: Checkpoint, picture: Path, text: str, phrases: Sequence[Sequence[Span]] = ()) -> Prediction:
     """What the model finds in a picture for a sentence, a question, or class names joined by ". " (GLIP).
 
     Args:

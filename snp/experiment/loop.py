@@ -126,9 +126,7 @@ class Loop:
         self._fresh()
         step = self._resume()
         self.progress(step * self.phase.batch)
-        batches = on_device(
-            cropped(self.stream(step), self.phase.crop, self.seed, step, ranks.share()), self.device
-        )
+        batches = on_device(cropped(self.stream(step), self.phase.crop, self.seed, step, ranks.share()), self.device)
         began = saved = time.monotonic()
         self.model.train()
         with stopping.held():

@@ -52,9 +52,7 @@ class Parameters:
     def less(self, removed: int) -> "Parameters":
         """With so many removed from the linear maps, of each tower as of the other in proportion."""
         vision = round(removed * self.vision / self.maps)
-        return Parameters(
-            self.vision - vision, self.text - (removed - vision), self.words, self.around, self.fusion
-        )
+        return Parameters(self.vision - vision, self.text - (removed - vision), self.words, self.around, self.fusion)
 
 
 def dense(config: ModelConfig | GLIPConfig) -> tuple[torch.nn.Module, dict[str, Tower]]:

@@ -21,9 +21,7 @@ ABOUT = "model.json"
 Answers = dict[str, dict[str, int]]
 
 
-def save(
-    folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None
-) -> None:
+def save(folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None) -> None:
     """Write a model, dense or compressed, so that `load` and `answers` need nothing else.
 
     Raises:

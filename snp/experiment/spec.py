@@ -143,9 +143,7 @@ class Compress(Spec):
     @model_validator(mode="after")
     def _same_family(self) -> Self:
         if (self.parent.scale, self.parent.data) != (self.scale, self.data):
-            raise ValueError(
-                f"parent is {self.parent.scale}/{self.parent.data}, not {self.scale}/{self.data}"
-            )
+            raise ValueError(f"parent is {self.parent.scale}/{self.parent.data}, not {self.scale}/{self.data}")
         return self
 
     @property

@@ -72,9 +72,7 @@ def run(
     setup.look_for_device()
     for parent in run.parents():
         if store.state(parent) != "done":
-            raise InputError(
-                store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}"
-            )
+            raise InputError(store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}")
     code_state()  # now: the checkout may be another one when the run ends
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
     # rank 0 alone attempts it, and every process notes why it fails
@@ -251,9 +249,7 @@ def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | Non
     return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
 
 
-def own_passes(
-    model: nn.Module, phase: Phase, where: Callable[[], str] = lambda: "a held-out batch"
-) -> dict[str, Any]:
+def own_passes(model: nn.Module, phase: Phase, where: Callable[[], str] = lambda: "a held-out batch") -> dict[str, Any]:
     """How a method's own batches pass the model, as fields of its Problem.
 
     In smaller parts than those of weight steps, with activations computed again where they are computed again there.
@@ -366,9 +362,7 @@ def _courses(
     return grounding.WarmUp(model, regions.categories), objective, courses
 
 
-def _objective(
-    model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
-) -> dict[str, Tensor]:
+def _objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
     return losses(model, batch, overrides)
 
 

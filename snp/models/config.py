@@ -43,9 +43,7 @@ class TowerConfig(BaseModel):
     def _divides(self) -> Self:
         for whole, part in (("width", "heads"), ("image_size", "patch"), *self._parts()):
             if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}"
-                )
+                raise ValueError(f"{whole}={getattr(self, whole)} is no multiple of {part}={getattr(self, part)}")
         if (self.shortest is None) != (self.longest is None):
             raise ValueError("shortest and longest go together")
         return self

@@ -59,9 +59,7 @@ class DecoderLayer(_Layer):
         self.across = Attention(width, heads, dropout)
         self.norm_among, self.norm_across = nn.LayerNorm(width), nn.LayerNorm(width)
 
-    def forward(
-        self, x_BQD: Tensor, query_BQD: Tensor, key_BSD: Tensor, memory_BSD: Tensor, seen_BS: Tensor
-    ) -> Tensor:
+    def forward(self, x_BQD: Tensor, query_BQD: Tensor, key_BSD: Tensor, memory_BSD: Tensor, seen_BS: Tensor) -> Tensor:
         qk = x_BQD + query_BQD
         x_BQD = self.norm_among(x_BQD + self.drop(self.among(qk, qk, x_BQD)))
         found = self.across(x_BQD + query_BQD, key_BSD, memory_BSD, seen_BS)

@@ -91,12 +91,8 @@ class MDETR(Checkpointing):
             self.patch_contrast, self.word_contrast = nn.Linear(d, c), nn.Linear(d, c)
         else:
             self.queries = nn.Embedding(config.queries, d)
-        self.register_buffer(
-            "mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False
-        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False)
         self._initialise()
         if config.answers:  # last: the same seed gives the same weights with and without them
             self._make_answers()

@@ -22,9 +22,7 @@ class ConvolutionStem(PatchEmbed):
         for out in (16, 32):
             layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.GroupNorm(4, out), nn.GELU()]
             channels, stride = out, stride * 2
-        self.proj = nn.Sequential(
-            *layers, nn.Conv2d(channels, width, patch // stride, stride=patch // stride)
-        )
+        self.proj = nn.Sequential(*layers, nn.Conv2d(channels, width, patch // stride, stride=patch // stride))
 
 
 def vision_tower(config: TowerConfig) -> VisionTransformer:

@@ -29,12 +29,8 @@ def _cost() -> dict[str, Any]:
     import altair as alt
 
     near = alt.selection_point(name="near", on="pointerover", fields=["method"], nearest=False, empty=True)
-    colour = alt.Color(
-        "kind:N", scale=alt.Scale(domain=[*KINDS], range=[c for c, _ in KINDS.values()]), legend=None
-    )
-    shape = alt.Shape(
-        "kind:N", scale=alt.Scale(domain=[*KINDS], range=[m for _, m in KINDS.values()]), legend=None
-    )
+    colour = alt.Color("kind:N", scale=alt.Scale(domain=[*KINDS], range=[c for c, _ in KINDS.values()]), legend=None)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=[*KINDS], range=[m for _, m in KINDS.values()]), legend=None)
     x = alt.X(
         "cost:Q",
         scale=alt.Scale(domain=[0, 1.04], nice=False),
@@ -61,11 +57,7 @@ def _cost() -> dict[str, Any]:
         order="cost:Q",
         opacity=alt.condition(near, alt.value(0.55), alt.value(0.08)),
     )
-    best = (
-        base.mark_line(strokeDash=[5, 4], strokeWidth=1.5)
-        .transform_filter("datum.front")
-        .encode(order="cost:Q")
-    )
+    best = base.mark_line(strokeDash=[5, 4], strokeWidth=1.5).transform_filter("datum.front").encode(order="cost:Q")
     spread = base.mark_rule(strokeWidth=1.4).encode(
         y=alt.Y("low:Q"),
         y2="high:Q",
@@ -106,9 +98,7 @@ def _curve() -> dict[str, Any]:
         .mark_line(strokeWidth=1.4, point={"size": 14, "filled": True})
         .encode(
             x=alt.X("step:Q", title=None, axis=alt.Axis(tickCount=3, format=".3~s", grid=False)),
-            y=alt.Y(
-                "value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=3, format=".4~g")
-            ),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=3, format=".4~g")),
             color=seeds,
             tooltip=["seed:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
         )
@@ -129,9 +119,7 @@ def _plan() -> dict[str, Any]:
         .mark_bar()
         .encode(
             x=alt.X("layer:O", title=None, axis=alt.Axis(labelAngle=0, domain=False, ticks=False)),
-            y=alt.Y(
-                "share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=3)
-            ),
+            y=alt.Y("share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=3)),
             color=alt.Color("part:N", scale=alt.Scale(domain=[*PARTS], range=[*PARTS.values()]), legend=None),
             order="place:O",
             tooltip=["layer:O", "part:N", "units:Q", alt.Tooltip("share:Q", format=".1%")],

@@ -182,9 +182,7 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
     confidence = 1 - (1 - CONFIDENCE) / max(len(benchmarks), 1)
     values = {name: estimate(over_benchmarks(gap.loc[[name]]), confidence) for name in benchmarks}
     verdicts = {name: verdict(value, 0, strictly=True) for name, value in values.items()}
-    best = max(
-        values, key=lambda name: values[name].low if values[name].n > 1 else values[name].mean, default=""
-    )
+    best = max(values, key=lambda name: values[name].low if values[name].n > 1 else values[name].mean, default="")
     order: list[Verdict] = ["holds", "undecided", "not tested", "fails"]
     result = min(verdicts.values(), key=order.index, default=order[2])
     value = values.get(best, estimate(pd.Series(dtype=float)))
@@ -209,9 +207,7 @@ def _overhead(seen: Evidence, group: str) -> Claim:
     value = estimate(seen.cost("snp", group, "step_overhead"))
     low = Estimate(-value.mean, value.std, -value.high, -value.low, value.n)
     text = f"the alternating scheme costs little more than plain pre-training (at most {OVERHEAD:.2f}x)"
-    return _claim(
-        "6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2
-    )
+    return _claim("6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2)
 
 
 def _removed(seen: Evidence, name: str, group: str) -> str:

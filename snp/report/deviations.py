@@ -13,13 +13,16 @@ def markdown() -> str:
     apart = [[s.run, s.what, _text(s.published), s.source, _text(s.ours), s.reason] for s in found if s.differs]
     alike = [[s.run, s.what, _text(s.ours), s.source] for s in found if not s.differs]
     head = ["run", "what", "published", "source", "here", "why"]
-    return "\n\n".join(
-        (
-            tabulate(apart, head, tablefmt="pipe", disable_numparse=True),
-            "As published:",
-            tabulate(alike, ["run", "what", "value", "source"], tablefmt="pipe", disable_numparse=True),
+    return (
+        "\n\n".join(
+            (
+                tabulate(apart, head, tablefmt="pipe", disable_numparse=True),
+                "As published:",
+                tabulate(alike, ["run", "what", "value", "source"], tablefmt="pipe", disable_numparse=True),
+            )
         )
-    ) + "\n"
+        + "\n"
+    )
 
 
 def _text(value: Any) -> str:

@@ -48,9 +48,7 @@ def report(store: Store, scale: Scale, path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.suffix not in (".html", ".htm"):
-        raise InputError(
-            path, "is no name of a page", "end it in .html; its .json and .csv are written beside it"
-        )
+        raise InputError(path, "is no name of a page", "end it in .html; its .json and .csv are written beside it")
     values, figures = path.with_suffix(".json"), path.with_suffix(".csv")
     for beside in (values, figures):
         if beside.exists() and not _ours(beside):
@@ -98,10 +96,7 @@ def content(tables: dict[str, Measured], store: Store, scale: Scale) -> dict[str
         },
         "lines": lines,
         "claims": [
-            asdict(claim)
-            for name in CLAIMED
-            if not tables[name].scores.empty
-            for claim in claims(tables[name])
+            asdict(claim) for name in CLAIMED if not tables[name].scores.empty for claim in claims(tables[name])
         ],
         **values,
     }

@@ -33,9 +33,7 @@ share of the prunable weights (linear maps of both towers and of fusion) that is
 """
 
 
-def table(
-    name: str, store: Store, scale: Scale, data: Data | None = None, format: Format = "markdown"
-) -> str:
+def table(name: str, store: Store, scale: Scale, data: Data | None = None, format: Format = "markdown") -> str:
     """A table as text.
 
     Args:

@@ -112,9 +112,7 @@ class Alignment:
         self.shared: dict[str, Tensor] = {}
         self.lender: dict[str, Tensor] = {}
         for c in COMPONENTS:
-            keep, cross, blockwise = (
-                v[c] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise)
-            )
+            keep, cross, blockwise = (v[c] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise))
             n = g.shape.units(c, "share")
             rows = torch.arange(g.shape.layers * n).view(
                 g.shape.layers, n

@@ -65,9 +65,7 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
     while high - low > (1e-9 if exact else 1e-2):
         shifts = torch.linspace(low, high, GRID, dtype=torch.float64)
         fits = harden(geometry, shifted(logits, shifts)).stored() <= target
-        last = (
-            int((~fits).nonzero().min()) - 1
-        )  # sharing makes the size not quite monotone: take the first crossing
+        last = int((~fits).nonzero().min()) - 1  # sharing makes the size not quite monotone: take the first crossing
         low, high = float(shifts[last]), float(shifts[last + 1])
     logits = shifted(logits, low)
     return (_fill(geometry, logits, target) if exact else harden(geometry, logits)), True

@@ -34,26 +34,16 @@ class Options(MethodOptions):
     tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
     noise: float = Field(0.3, gt=0, description="size of the Gumbel noise [ours; author: 1]")
     b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
-    track: bool = Field(
-        True, description="the offset follows a target that falls from dense to budget [ours]"
-    )
-    ramp: float = Field(
-        0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]"
-    )
-    prior: float = Field(
-        2.0, ge=0, description="weight of the magnitude prior in the logits [ours; author: 0]"
-    )
+    track: bool = Field(True, description="the offset follows a target that falls from dense to budget [ours]")
+    ramp: float = Field(0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]")
+    prior: float = Field(2.0, ge=0, description="weight of the magnitude prior in the logits [ours; author: 0]")
     lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
     align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
-    pull: float = Field(
-        0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]"
-    )
+    pull: float = Field(0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]")
     gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
     gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
     freeze: float = Field(0.4, gt=0, le=1, description="share of the steps that learn the structure [ours]")
-    apply_at: float = Field(
-        0.5, gt=0, le=1, description="share of the steps before the plan is applied [ours]"
-    )
+    apply_at: float = Field(0.5, gt=0, le=1, description="share of the steps before the plan is applied [ours]")
 
 
 @register
@@ -64,9 +54,7 @@ class SNP(Method):
     kind = "joint"
     stage = "training"
     source = "Learning to Jointly Share and Prune Weights for Grounding Based Vision and Language Models, ICLR 2023"
-    summary = (
-        "a hypernetwork learns which units to prune, share across towers, or share inside the text tower"
-    )
+    summary = "a hypernetwork learns which units to prune, share across towers, or share inside the text tower"
     Options = Options
 
     def start(self, problem: Problem) -> "SNPSession":
@@ -108,9 +96,7 @@ class SNPSession(Session):
         self.measured: dict[str, float] = {}
         self.prior = prior(self.geometry)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
-            raise InputError(
-                "keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share"
-            )
+            raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
         self._adopt(self._learned())
 
     # -- hypernetwork steps -------------------------------------------------------------------------------------
@@ -162,9 +148,7 @@ class SNPSession(Session):
             rate = max(rate, 1 / (1 + -(-(self.apply_at - self.step) // ALIGN_EVERY)))
         if rate and not self.alignment.empty:
             aims = effective_parameters(self.structure)
-            torch._foreach_lerp_(
-                [self.problem.model.get_parameter(name) for name in aims], list(aims.values()), rate
-            )
+            torch._foreach_lerp_([self.problem.model.get_parameter(name) for name in aims], list(aims.values()), rate)
 
     def _logits(self) -> Vectors:
         """Logits without offset; +inf (kept, own) where an operation is switched off."""
@@ -180,9 +164,7 @@ class SNPSession(Session):
         if self.options.track:
             shift = offset(self.geometry, logits, self._target_now(), self.options.b0, self.options.noise)
         own = {
-            c: {
-                k: binary(v, self.options.tau, self.generator, self.options.noise) for k, v in vectors.items()
-            }
+            c: {k: binary(v, self.options.tau, self.generator, self.options.noise) for k, v in vectors.items()}
             for c, vectors in shifted(logits, shift).items()
         }
         return Structure.compose(self.geometry, own)

@@ -36,9 +36,7 @@ class Geometry:
     def of(cls, towers: Sequence[Tower], rest: int, block: int) -> "Geometry":
         """Measure `towers`; InputError unless they are two of one shape, type and device."""
         if len(towers) != 2:
-            raise InputError(
-                "towers", f"snp shares between two towers, got {len(towers)}", "give vision, then text"
-            )
+            raise InputError("towers", f"snp shares between two towers, got {len(towers)}", "give vision, then text")
         donor, receiver = towers
         if (shape := donor.shape) != receiver.shape:
             raise InputError(

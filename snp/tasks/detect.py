@@ -40,6 +40,7 @@ def prompts(names: Sequence[str], vocabulary: Vocabulary, context: int) -> Itera
     Raises:
         InputError: one name alone is too long.
     """
+
     def fits(prompt: str) -> bool:
         return len(vocabulary.encode(prompt)[0]) <= context
 
@@ -110,9 +111,7 @@ def centerness(anchors_N4: Tensor, boxes_N4: Tensor) -> Tensor:
     return ratio.clamp(min=0).prod(-1).sqrt()
 
 
-def assigned(
-    anchors_BN4: Tensor, level_BN: Tensor, batch: Batch
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def assigned(anchors_BN4: Tensor, level_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The P places that learn a box: caption, place, box of the caption, [P] each; corners [P, 4]; centerness [P]."""
     corners_BM4 = box_convert(batch.boxes_BM4, "cxcywh", "xyxy")
     unit_B4 = torch.ones_like(corners_BM4[:, 0])

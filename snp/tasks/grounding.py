@@ -90,19 +90,13 @@ def set_loss(out: Grounding, batch: Batch) -> dict[str, Tensor]:
         target[b, q] = slots(batch.positive_BML, logits_BQS.shape[-1])[b, m]
         weight = torch.full(logits_BQS.shape[:2], NO_OBJECT_WEIGHT, device=target.device)
         weight[b, q] = 1
-        losses["slot"] = (
-            losses["slot"] - ((logits_BQS.log_softmax(-1) * target).sum(-1) * weight).sum() / boxes
-        )
+        losses["slot"] = losses["slot"] - ((logits_BQS.log_softmax(-1) * target).sum(-1) * weight).sum() / boxes
         found, wanted = boxes_BQ4[b, q], batch.boxes_BM4[b, m]
         losses["l1"] = losses["l1"] + (found - wanted).abs().sum() / boxes
         losses["giou"] = losses["giou"] + giou_loss(found, wanted).sum() / boxes
-        positive = torch.zeros(
-            *query_BQC.shape[:2], batch.tokens_BL.shape[1], dtype=torch.bool, device=target.device
-        )
+        positive = torch.zeros(*query_BQC.shape[:2], batch.tokens_BL.shape[1], dtype=torch.bool, device=target.device)
         positive[b, q] = batch.positive_BML[b, m]
-        losses["contrast"] = (
-            losses["contrast"] + contrast(query_BQC, out.token_BLC, positive, batch.text_BL) / boxes
-        )
+        losses["contrast"] = losses["contrast"] + contrast(query_BQC, out.token_BLC, positive, batch.text_BL) / boxes
     return losses
 
 

@@ -18,9 +18,7 @@ PATCHES = 128 * 14**2
 
 
 @torch.inference_mode()
-def passes(
-    model: nn.Module, data: GroundingSet, captions: int, look: Callable[[np.ndarray, Batch, Any], T]
-) -> list[T]:
+def passes(model: nn.Module, data: GroundingSet, captions: int, look: Callable[[np.ndarray, Batch, Any], T]) -> list[T]:
     """What `look` sees in (indices of entries, their batch, the model's outputs), about `captions` at a time.
 
     They are fewer where their images could have more than `PATCHES`. Each image passes the vision tower once for all

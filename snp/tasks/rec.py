@@ -20,9 +20,7 @@ RANKS = (1, 5, 10)
 def pairwise_iou(boxes_NQ4: Tensor, target_N4: Tensor) -> Tensor:
     """IoU [N, Q] of every predicted box with the one true box; boxes as centre and size."""
     a, b = box_convert(boxes_NQ4, "cxcywh", "xyxy"), box_convert(target_N4, "cxcywh", "xyxy")[:, None]
-    overlap = (
-        (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    )
+    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = boxes_NQ4[..., 2:].prod(-1) + target_N4[:, None, 2:].prod(-1) - overlap
     return overlap / union.clamp(min=1e-12)
 

@@ -203,7 +203,7 @@ MessageTimeout=60
 SlurmdTimeout=300
 {nodes}
 PartitionName=one Nodes={NODES[0]} Default=YES MaxTime=INFINITE State=UP
-PartitionName=two Nodes={','.join(NODES)} MaxTime=INFINITE State=UP
+PartitionName=two Nodes={",".join(NODES)} MaxTime=INFINITE State=UP
 """)
 
 

@@ -330,7 +330,7 @@ def test_a_table_that_two_checkouts_launch_into_one_folder_and_that_crashes_is_d
     before = {run: logged(store, run) for run in runs}
     assert 3 <= len(whole) < len(runs)
     snp(*launch, "--chains", checkout=other)
-    again = [slug for record in records(store) for slug in record.runs][len(every):]
+    again = [slug for record in records(store) for slug in record.runs][len(every) :]
     assert sorted(again) == sorted(run.slug for run in runs if run not in whole), "what is done is not submitted again"
     # and all once more, as by somebody who does not see these jobs
     left = planned(chosen, (0,), store)

@@ -225,9 +225,7 @@ _SPLITS: dict[str, Callable[[str, Path], Iterator[_Split]]] = {
 }  # fmt: skip
 
 
-def _pictures(
-    benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int]]], decode: bool
-) -> Iterator[Finding]:
+def _pictures(benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int]]], decode: bool) -> Iterator[Finding]:
     """Whether all pictures are there, can be read, and are those that the annotations speak of."""
     if not pictures:
         return
