@@ -71,10 +71,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_check_accepts_every_task_learns_from_and_is_judged_on(
     form,
     tuned: list[str],
-    real: Path,
+    real: Path,  # noqa: F811
     small: None,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = tmp_path / "data"
     shutil.copytree(real, root, ignore=shutil.ignore_patterns("images", "cache"))
