@@ -85,7 +85,7 @@ def test_what_needs_results_says_that_it_has_none_and_where_they_are(installed: 
 
 
 def test_with_a_folder_of_runs_it_renders_what_the_checkout_renders(installed: Path, tmp_path: Path) -> None:
-    command = ("-m", "snp", "table", "table2", "--out", str(HERE / "results" / "desk"))
+    command = ("-m", "snp", "table", "table2", "--format", "markdown", "--out", str(HERE / "results" / "desk"))
     there = run(installed, *command, cwd=tmp_path)
     assert there.returncode == 0, there.stderr
     assert there.stdout == run(HERE, *command, cwd=tmp_path).stdout and "### Published figures" in there.stdout

@@ -56,7 +56,9 @@ def sizes(model: nn.Module) -> list[int]:
 
 def test_at_desk_scale_a_batch_is_one_part_and_at_paper_scale_half_of_what_a_weight_step_takes_at_once() -> None:
     assert {RECIPES[s].mdetr.compress.own_part for s in ("smoke", "desk")} == {16, 32}
-    assert (RECIPES["paper"].mdetr.compress.own_part, RECIPES["paper"].glip.compress.own_part) == (8, 1)
+    mdetr, glip = RECIPES["paper"].mdetr.compress, RECIPES["paper"].glip.compress
+    assert (mdetr.batch // mdetr.accumulate, mdetr.own_part) == (8, 4)
+    assert (glip.batch // glip.accumulate, glip.own_part) == (2, 1)
     assert PHASE.model_copy(update=dict(batch=32, accumulate=2, per_image=2)).own_part == 4
     whole = batch_of(0)
     assert next(whole.in_parts_of(8)) is whole
