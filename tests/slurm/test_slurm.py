@@ -150,7 +150,7 @@ def test_a_script_ends_in_a_done_run_and_a_row_of_its_table_and_leaves_the_check
     sbatch(checkout / "slurm", tmp_path, "glip_coco.sh", "--wait", "--mem=3G")  # from inside its folder
     store, row = Store(tmp_path), find("scenes/snp@60:coco", "smoke")
     assert [store.state(run) for run in row.runs(0)] == ["done"] * 4
-    assert "| snp " in snp("table", "table4", "--scale", "smoke", "--out", tmp_path)
+    assert "| snp " in snp("table", "table4", "--format", "markdown", "--scale", "smoke", "--out", tmp_path)
 
     [log] = (checkout / ".runs" / "logs").iterdir()
     assert log.name.startswith("glip-coco-") and b"done: " in log.read_bytes()  # its bars are cut within letters
@@ -353,5 +353,5 @@ def test_a_table_that_two_checkouts_launch_into_one_folder_and_that_crashes_is_d
     assert {(manifest["commit"], manifest["dirty"]) for manifest in found} == {("frozen", False)}
     assert "nothing to submit: 0 runs are queued or running" in snp(*launch)
     assert f"{len(runs)} done" in snp("status", *launch[1:])
-    table = snp("table", *launch[1:])
+    table = snp("table", *launch[1:], "--format", "markdown")
     assert all(f"| {row.name} " in table for row in chosen)
