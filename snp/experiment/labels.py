@@ -40,7 +40,7 @@ def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[
     for row in known if not options else ():
         if row.label == label or (keep is not None and row.label.split("@")[0] == family):
             return row if keep is None else row.sized(keep)
-    return _free(label, scale, keep, options, [row.label for row in known])
+    return _free(label, scale, keep, options, list(dict.fromkeys(row.label for row in known)))
 
 
 def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], known: list[str]) -> Row:
