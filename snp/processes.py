@@ -3,13 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def mark(number: int) -> str | None:
@@ -75,6 +79,16 @@ def pool(workers: int, begin: Callable[..., None] | None = None, *arguments: Any
             for process in set(active_children()) - others:
                 process.terminate()
             raise
+
+
+def spread(executor: ProcessPoolExecutor, work: Callable[[S], T], jobs: Iterable[S]) -> Iterator[T]:
+    """work(job) of every job, in order, done by the processes of a pool.
+
+    The executor's own `map` cancels what waits when an exception leaves it, and stumbles where its workers end then.
+    """
+    waiting = deque([executor.submit(work, job) for job in jobs])
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _begin(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

@@ -18,7 +18,7 @@ from test_sources import GRAPHS, QUESTIONS
 
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.sources import refer
+from snp.data.sources import layout
 from snp.data.sources.check import check
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
@@ -166,7 +166,7 @@ def test_references_and_the_objects_that_they_name(tmp_path: Path) -> None:
         root = tmp_path / str(trial)
         picture(root, "0.jpg", "7.jpg")
         refs, instances = (spoil(REFS, draw), INSTANCES) if trial % 2 else (REFS, spoil(INSTANCES, draw))
-        (root / refer.FILES["refcoco"]).write_bytes(pickle.dumps(refs))
+        (root / layout.FILES["refcoco"]).write_bytes(pickle.dumps(refs))
         (root / "instances.json").write_text(json.dumps(instances))
         sound.append(agree("refcoco", root, run_expressions))
     outcomes(sound)

@@ -9,7 +9,7 @@ import pytest
 from test_paper import real  # noqa: F401 - a fixture
 
 from snp.data import annotations, tasks
-from snp.data.sources import refer
+from snp.data.sources import layout
 from snp.data.sources.check import check
 from snp.experiment import stages
 from snp.experiment.labels import find
@@ -52,7 +52,7 @@ def as_their_authors(root: Path) -> None:
     document = {"images": [*images.values()], "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
     (root / "refcoco").mkdir()
     (root / "refcoco/instances.json").write_text(json.dumps(document))
-    (root / "refcoco" / refer.FILES["refcoco"]).write_bytes(pickle.dumps(refs))
+    (root / "refcoco" / layout.FILES["refcoco"]).write_bytes(pickle.dumps(refs))
 
 
 @pytest.fixture

@@ -85,6 +85,8 @@ class TestRefer:
         ({"image_id": None}, r"\[0\].image_id: missing"),
         ({"ann_id": True}, r"\[0\].ann_id: True is not int"),
         ({"split": 3}, r"\[0\].split: 3 is not str"),
+        ({"split": ""}, r"\[0\].split: '' is no split of refcoco .*its splits are train, val, testA, testB"),
+        ({"split": "test"}, r"\[0\].split: 'test' is no split of refcoco"),
         ({"sentences": [{"sent": " "}]}, r"\[0\].sentences\[0\].sent: is empty"),
         ({"sentences": [{}]}, r"\[0\].sentences\[0\].sent: missing"),
         ({"sentences": ["the dog"]}, r"\[0\].sentences\[0\]: 'the dog' is not an object"),

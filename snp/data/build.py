@@ -21,7 +21,7 @@ from snp.data.pictures import SPLITS, Picture
 from snp.data.questions import TYPES, Question, ask
 from snp.errors import InputError
 from snp.files import write_json
-from snp.processes import pool
+from snp.processes import pool, spread
 from snp.terminal import progress
 
 BENCHMARKS = {
@@ -176,7 +176,7 @@ def _work(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[Iterator[list[P
         yield map(_chunk, jobs)
         return
     with pool(workers) as processes:
-        yield processes.map(_chunk, jobs)
+        yield spread(processes, _chunk, jobs)
 
 
 def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:

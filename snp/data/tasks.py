@@ -17,7 +17,7 @@ from snp.data.annotations import Entry, Span
 from snp.data.fields import noted
 from snp.data.sources import coco, flickr, gqa, refer
 from snp.data.sources.images import naming
-from snp.data.sources.layout import NEEDS, find, found, home, homes, references
+from snp.data.sources.layout import FILES, NEEDS, find, found, home, homes, references
 from snp.errors import InputError
 
 Faults = list[InputError] | None
@@ -27,7 +27,7 @@ def expressions(root: Path, benchmark: str, faults: Faults = None) -> dict[str, 
     """The expressions of RefCOCO and its kin as their authors publish them, by split; `root` may hold all others."""
     files = references(root, benchmark)
     if files is None:
-        raise InputError(root / benchmark / refer.FILES[benchmark], "file not found", f"needs {NEEDS[benchmark]}")
+        raise InputError(root / benchmark / FILES[benchmark], "file not found", f"needs {NEEDS[benchmark]}")
     return refer.read(*files, benchmark, faults)
 
 

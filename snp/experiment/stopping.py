@@ -17,7 +17,7 @@ AGAIN = 75
 """Exit code (EX_TEMPFAIL of sysexits.h) of a command that was stopped and wants to be started again."""
 
 _SOON = 0.05
-"""Seconds until a signal is looked at again that came while a module was imported."""
+"""Seconds until a signal is looked at again that came while a module was imported or a worker started."""
 
 _held = 0
 _asked: int | None = None
@@ -124,16 +124,20 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     _asked = signum if _asked is None else _asked
     if _held:
         return
-    if _loads(frame):  # what is raised there may vanish, or abort the process
+    if _delicate(frame):
         threading.Timer(_SOON, _ask_again, (signum,)).start()
     else:
         stop()
 
 
-def _loads(frame: FrameType | None) -> bool:
-    """Whether a module is being imported."""
+def _delicate(frame: FrameType | None) -> bool:
+    """Whether a module is being imported, where what is raised may vanish or abort the process, or a process started.
+
+    One that is started by half would end with an error of its own: nobody tells it what it is for.
+    """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_qualname == "BaseProcess.start":
             return True
         frame = frame.f_back
     return False

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from snp.data.sources.refer import FILES
 from snp.errors import InputError
 
+FILES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+"""Of the references of RefCOCO and its kin."""
 PUBLISHED: dict[str, dict[str, int]] = {
     "refcoco": {"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095},
     "refcoco+": {"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from snp.data.annotations import Entry
-from snp.data.fields import check_box, checked, need, noted, words
+from snp.data.fields import check_box, checked, need, noted, shown, words
 from snp.data.sources import coco
+from snp.data.sources.layout import FILES, PUBLISHED
 from snp.errors import InputError
-
-FILES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 
 
 class _Plain(pickle.Unpickler):
@@ -70,6 +69,9 @@ def _take(
         need(reference, key, kind, where)
         for key, kind in (("ann_id", int), ("image_id", int), ("split", str), ("sentences", list))
     )
+    if split not in PUBLISHED[benchmark]:
+        mend = f"fetch {FILES[benchmark]} again; its splits are {', '.join(PUBLISHED[benchmark])}"
+        raise InputError(f"{where}.split", f"{shown(split)} is no split of {benchmark}", mend)
     annotation, image = known.annotations.get(number), known.images.get(picture)
     if annotation is None or image is None:
         missing = "ann_id" if annotation is None else "image_id"
