@@ -3,6 +3,7 @@
 import codecs
 import io
 import sys
+import time
 import unicodedata
 from typing import Any
 
@@ -41,13 +42,17 @@ def lenient() -> None:
 class _Lines(tqdm):
     """Progress in lines of their own, one a minute: for logs, where a bar would leave all its states."""
 
+    said = float("-inf")
+
     def __init__(self, *values: Any, **named: Any) -> None:
         calm = {"mininterval": SECONDS, "maxinterval": SECONDS, "leave": True, "ncols": 100}
         super().__init__(*values, **named | calm)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """One line; nothing before there is any progress."""
-        if self.n:
+        """One line, unless the last one is less than a minute old; nothing before there is any progress."""
+        now = time.monotonic()
+        if self.n and (now - self.said >= SECONDS or self.n == self.total):
+            self.said = now
             self.fp.write(f"{msg or self}\n")
             self.fp.flush()
         return True

@@ -14,7 +14,7 @@ import pytest
 from snp.cli import main
 from snp.errors import InputError
 from snp.files import read_text
-from snp.terminal import SIGNS, plain
+from snp.terminal import SIGNS, plain, progress
 
 HERE = Path(__file__).parents[1]
 COMMANDS = {
@@ -129,3 +129,23 @@ def _opens_text(call: ast.Call) -> bool:
 
 def _named(call: ast.Call) -> set[str | None]:
     return {keyword.arg for keyword in call.keywords}
+
+
+class Screen(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_in_a_terminal_and_a_line_now_and_then_in_a_log() -> None:
+    log, screen = io.StringIO(), Screen()
+    for file in (log, screen):
+        with progress(total=50, desc="work", file=file, mininterval=0) as bar:
+            for _ in range(50):
+                bar.update()
+                bar.set_description("more work")
+    lines = [line for line in log.getvalue().splitlines() if line]
+    assert 1 <= len(lines) <= 3 and "\r" not in log.getvalue()
+    assert lines[-1].startswith("more work: 100%") and "50/50" in lines[-1]
+    assert screen.getvalue().count("\r") > 3
