@@ -140,6 +140,8 @@ def _name(method: str, options: Options) -> str:
         for alias, (of, preset) in ALIASES.items()
         if of == method and preset and preset.items() <= options.items()
     ]
-    alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(method, {}))
+    plain = [alias for alias, known in ALIASES.items() if known == (method, {})]
+    own = plain[0] if len(plain) == 1 else method  # several names of the same say what it was compressed for
+    alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(own, {}))
     rest = {key: value for key, value in sorted(options.items()) if key not in preset}
     return ",".join([alias, *(f"{key}={_text(value)}" for key, value in rest.items())])

@@ -42,24 +42,44 @@ def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
         cost = measured.cost(first)
         line = {"method": f"**{method}**" if method == "snp" else method, "kind": "".join(cost.kind[:1])}
         for group in groups:
-            line[f"{group} removed"] = _lost(measured, sizes.get(group), dense)
+            line[f"{group} removed"] = (
+                _whole(measured, dense, [row for row in rows if row.group == group])
+                if method == DENSE
+                else _lost(measured, sizes.get(group), dense)
+            )
         stored, arithmetic = share(cost.stored_ratio.mean()), share(cost.flops_ratio.mean())
         lines.append(line | {f"stored at {groups[0]}": stored, f"arithmetic at {groups[0]}": arithmetic})
         notes += [_short(measured, row) for row in sizes.values()]
-    metric, whole = ABOUT[dense.benchmarks[0]].shown[0], _score(measured, dense)
-    about = f"Change of {metric} in points against the dense model ({whole}%), mean over the benchmarks of a size"
-    said = f"{about}, with its 95% interval over seeds. {''.join(notes)}".rstrip()
+    metric = ABOUT[dense.benchmarks[0]].shown[0]
+    about = (
+        f"Dense: {metric} in per cent; others: points of change, with 95% intervals over seeds; means over benchmarks"
+    )
+    of = [f"{group}: {_benchmarks([row for row in rows if row.group == group])}" for group in groups]
+    said = f"{about} ({'; '.join(of)}). {''.join(notes)}".rstrip()
     return f"{markdown(pd.DataFrame(lines))}\n{said}\n"
+
+
+def _benchmarks(rows: list[Row]) -> str:
+    """Those that all methods of the headline are judged on, as a text."""
+    return ", ".join(ABOUT[name].title for name in _common(rows))
+
+
+def _common(rows: list[Row]) -> list[str]:
+    judged = [set(row.benchmarks) for row in rows if row.name in METHODS]
+    return [name for name in ABOUT if judged and all(name in of for of in judged)]
+
+
+def _whole(measured: Measured, dense: Row, rows: list[Row]) -> str:
+    """The dense score that the losses of a group are from."""
+    values = measured.main(dense)
+    own = values[values.index.get_level_values("benchmark").isin(_common(rows))]
+    return "missing" if own.empty else f"{over_benchmarks(own).mean():.1f}%"
 
 
 def _lost(measured: Measured, row: Row | None, dense: Row) -> str:
     if row is None or row.method == DENSE:
         return ""
     return points(estimate(over_benchmarks(measured.difference(row, dense)))) or "missing"
-
-
-def _score(measured: Measured, row: Row) -> str:
-    return f"{over_benchmarks(measured.main(row)).mean():.1f}"
 
 
 def _short(measured: Measured, row: Row) -> str:

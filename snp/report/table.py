@@ -27,7 +27,7 @@ SHARES = {
 }
 LEGEND = """\
 {figures} in per cent, mean ± standard deviation over seeds. Δ dense: difference in points{of} to
-the dense row, paired over seeds, mean over all splits of the row's benchmarks, with its 95% t interval.
+the dense row, paired over seeds, mean over splits, then over the row's benchmarks, with its 95% t interval.
 Stored, non-zero, FLOPs: share of the whole dense model; towers: share of the two towers' parameters; sparsity:
 share of the prunable weights (linear maps of both towers and of fusion) that is zero.
 """
