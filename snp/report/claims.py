@@ -109,8 +109,8 @@ def claims_markdown(*parts: Measured) -> str:
     benchmarks = [benchmark for part in parts for row in part.rows for benchmark in row.benchmarks]
     figures = ", ".join(dict.fromkeys(ABOUT[benchmark].shown[0] for benchmark in benchmarks))
     legend = (
-        f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval (claim 2: "
-        f"widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
+        f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval "
+        f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). T: a check of the testbed, not a claim.\n"
     )
