@@ -126,3 +126,12 @@ def test_jobs_elsewhere_bring_the_methods_of_their_launch(file: Path, tmp_path: 
     os.environ[plugins.ENVIRONMENT] = ""
     place.enter()
     assert get("last-units").summary == "keep the last units"
+
+
+def test_a_broken_file_is_refused_before_any_work_is_done(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("1/0", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["run", "scenes/snp@60", "--scale", "smoke", "--plugin", str(file), "--out", str(tmp_path / "runs")])
+    assert "mine.py: does not run: ZeroDivisionError" in capsys.readouterr().err and not (tmp_path / "runs").exists()

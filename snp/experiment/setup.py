@@ -147,8 +147,14 @@ class Setup(Towers):
         return self.model_copy(update=paths | {"plugin": tuple(path.resolve() for path in self.plugin)})
 
     def bring(self) -> None:
-        """Make the methods of plugins known, to this process and to those that it starts."""
+        """Make the methods of plugins known, to this process and to those that it starts.
+
+        Raises:
+            InputError: as `plugins.load`, before any work is done.
+        """
         plugins.use(self.plugin)
+        if self.plugin:
+            plugins.load()
 
     def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
         """The phase that a run trains for."""
