@@ -18,7 +18,6 @@ if [ "$SCALE" = paper ] && [ -z "$RANDOM_TOWERS" ]; then
     VISION_WEIGHTS=${VISION_WEIGHTS:-deit_base_patch16_224}
     TEXT_WEIGHTS=${TEXT_WEIGHTS:-ViT-L-14/openai}
 fi
-export TQDM_MININTERVAL=${TQDM_MININTERVAL:-60}  # progress goes to a file
 
 start() {
     # requeued, a job runs the code that it began with, though the checkout has moved on

@@ -6,6 +6,7 @@ Heavy parts are imported by the command that needs them: rendering a table never
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +25,7 @@ from snp.experiment.resources import Resources
 from snp.experiment.setup import NEEDED, Setup, Towers
 from snp.experiment.spec import Data, Model, Scale, Seed, dense
 from snp.experiment.store import AnyRun, Store, mendable
-from snp.experiment.tables import TABLES, Row, select
+from snp.experiment.tables import TABLES, Row, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
 from snp.flags import App, Named, registry
@@ -157,12 +158,7 @@ def reproduce(
     if scale == "paper":
         mend = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
         raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
-    of_data = select(table, scale, data)
-    chosen = [
-        row.model_copy(update={"seeds": (seed,)})
-        for row in of_data
-        if row.main and (row.group, row.data) == (of_data[0].group, of_data[0].data)
-    ]
+    chosen = [row.model_copy(update={"seeds": (seed,)}) for row in reproduced(select(table, scale, data))]
     _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run)
 
 
@@ -409,7 +405,7 @@ def table(
         return
     if not table and out is None:
         raise InputError("snp table", "names no table", f"one of {', '.join(TABLES)}; or --out: all runs in a folder")
-    wanted = [_present(name, scale, store) for name in table] if table else present(store)
+    wanted = _present(table, scale, store) if table else present(store)
     chosen = [row for row in wanted if data in (None, row.data)]
     if (measured := Measured(chosen, store)).empty:
         raise unmeasured(", ".join(table) or "any row", table[0] if table else "table1", store, scale)
@@ -428,7 +424,7 @@ def compare(
     from snp.report.compare import compare as compared
 
     store = _results(scale, out, towers)
-    print(compared(_present(row, scale, store), _present(other, scale, store), store, scale), end="")
+    print(compared(*_present((row, other), scale, store), store, scale), end="")
 
 
 @app.command
@@ -693,9 +689,10 @@ def _results(scale: Scale, out: Path | None, setup: Towers = Towers()) -> Store:
     return store
 
 
-def _present(label: str, scale: Scale, store: Store) -> Row:
-    """The row of a label, with the seeds and benchmarks that are in the store, planned or not."""
-    return next((row for row in present(store) if row.label == label), None) or find(label, scale)
+def _present(labels: Sequence[str], scale: Scale, store: Store) -> list[Row]:
+    """The rows of these labels, with the seeds and benchmarks that are in the store, planned or not."""
+    there = {row.label: row for row in reversed(present(store))}
+    return [there.get(label) or find(label, scale) for label in labels]
 
 
 def _run(

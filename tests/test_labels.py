@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from synthetic import fill
+from synthetic import MANIFEST, cost, fill
 
 from snp.cli import main
 from snp.errors import InputError
@@ -56,15 +56,10 @@ def test_the_rows_of_a_table_are_found_again_in_its_results(name: str, tmp_path:
     planned = rows(name, "smoke")[:6]
     for row in planned:
         for seed in row.seeds:
-            store.save(row.compress(seed), {}, _cost())
+            store.save(row.compress(seed), MANIFEST, cost(row))
     found = {row.compress(seed): row.name for row in present(store) for seed in row.seeds}
     wanted = {row.compress(seed) for row in planned for seed in row.seeds}
     assert found.keys() == wanted
-
-
-def _cost() -> dict[str, object]:
-    return {"kind": "structured", "stored_params": 1, "stored_ratio": 1.0, "tower_ratio": 1.0, "nonzero_ratio": 1.0,
-            "flops_ratio": 1.0, "projection_gap": 0.0, "seconds": 1.0, "session_seconds": 0.0, "note": ""}  # fmt: skip
 
 
 def test_a_table_shows_what_is_there_planned_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,15 +41,15 @@ def _line(rows: list[Row], store: Store, chained: bool) -> str:
     begun, jobs = time.time(), list[str]()
     for _, record, _ in Launch(store, Place.of(store, Setup()), parallelism=256).slurm(asked, {}):
         jobs.append(record.job)
-    while len(done := [one for one in statuses(runs, store) if one.state == "done"]) < len(runs):
-        if failed := [one for one in statuses(runs, store) if one.state == "failed"]:
+    while left := [one for one in statuses(runs, store) if one.state != "done"]:
+        if failed := [one for one in left if one.state == "failed"]:
             raise InputError(store.root, f"{failed[0].run.name} failed: {failed[0].reason}", "see its log")
         time.sleep(1)
     brief("table1", store, "smoke")
     seconds = time.time() - begun
     held, work = _held(jobs), sum(_worked(run, store) for run in runs)
     return (
-        f"{len(done)} runs in {sum(len(array.chains) for array in asked)} jobs: {seconds:.0f} s from submission to the "
+        f"{len(runs)} runs in {sum(len(array.chains) for array in asked)} jobs: {seconds:.0f} s from submission to the "
         f"table; jobs held processors for {held:.0f} s, runs worked {work:.0f} s: {1 - work / held:.0%} is starting"
     )
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import get_args
 
@@ -74,7 +74,7 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
         raise InputError(label, "its size must be more than 0%, and at most 100% to keep or less to zero", _FORM)
     benchmark: Benchmark = parts["task"] or "refcoco"
     model: Model = "glip" if benchmark == "coco" else "mdetr"
-    named = ",".join([name, *(f"{key}={_text(value)}" for key, value in sorted(other.items()))])
+    named = _named(name, other)
     row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), recovery="keep" in size, **size)
     return row.model_copy(update={"name": named, "options": preset | other})
 
@@ -91,8 +91,10 @@ def _option(text: str) -> tuple[str, bool | int | float | str]:
     return name, found if isinstance(found, bool | int | float) else value
 
 
-def _text(value: bool | int | float | str) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _named(name: str, options: Options) -> str:
+    """A name with options behind it, as labels have them."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
+    return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def present(store: Store) -> list[Row]:
@@ -103,11 +105,15 @@ def present(store: Store) -> list[Row]:
     """
     runs = [result.run for result in store.results()]
     compressions = [run for run in runs if isinstance(run, Compress)]
-    compressions += [run.parent for run in runs if isinstance(run, Finetune)]
+    judged: dict[Compress, set[Benchmark]] = {}
+    for run in runs:
+        if isinstance(run, Finetune):
+            judged.setdefault(run.parent, set()).add(run.benchmark)
+    compressions += judged
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    return [_row_of(members, runs) for members in _alike(compressions)]
+    return [_row_of(members, judged) for members in _alike(compressions)]
 
 
 def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
@@ -119,10 +125,9 @@ def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
     return [sorted(found[run], key=lambda run: run.seed) for run in order]
 
 
-def _row_of(members: list[Compress], runs: list[object]) -> Row:
+def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) -> Row:
     first = members[0]
-    tuned = [run for run in runs if isinstance(run, Finetune) and run.parent in members]
-    benchmarks = tuple(name for name in ABOUT if name in {run.benchmark for run in tuned})
+    benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
     size = {"keep": first.keep} if first.sparsity is None else {"sparsity": first.sparsity}
     name = _name(first.method, first.options)
     row = make(
@@ -143,5 +148,4 @@ def _name(method: str, options: Options) -> str:
     plain = [alias for alias, known in ALIASES.items() if known == (method, {})]
     own = plain[0] if len(plain) == 1 else method  # several names of the same say what it was compressed for
     alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(own, {}))
-    rest = {key: value for key, value in sorted(options.items()) if key not in preset}
-    return ",".join([alias, *(f"{key}={_text(value)}" for key, value in rest.items())])
+    return _named(alias, {key: value for key, value in options.items() if key not in preset})

@@ -209,7 +209,8 @@ class Store:
         """Write result.json atomically, after checking the metrics: the run is done."""
         path = self.folder(run) / "result.json"
         check(run, metrics, f"{path}: metrics")
-        curve = _thin(curve or [])
+        curve = curve or []
+        curve = thinned(curve, max(CURVE_POINTS - sum(map(is_measured, curve)), 2))
         value = {"spec": run.canonical(), "manifest": manifest, "metrics": metrics, "curve": curve}
         write_json(path, value, indent=1)
         return self.result(run)
@@ -288,11 +289,15 @@ def mendable(error: OSError, where: object = "") -> InputError | None:
     return InputError(error.filename2 or error.filename or where, error.strerror or str(error), _MENDS[error.errno])
 
 
-def _thin(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The curve without some of the records that hold nothing but training losses, evenly left out."""
-    kept = {i for i, record in enumerate(curve) if any(name.startswith(MEASURED) for name in record)}
-    others = [i for i in range(len(curve)) if i not in kept]
-    room = max(CURVE_POINTS - len(kept), 2)  # its ends stay
-    if len(others) > room:
-        others = [others[round(i * (len(others) - 1) / (room - 1))] for i in range(room)]
-    return [curve[i] for i in sorted(kept.union(others))]
+def thinned(curve: list[dict[str, Any]], others: int) -> list[dict[str, Any]]:
+    """A curve with all that is measured on validation data, and at most `others` records besides, evenly; ends stay."""
+    kept = {i for i, record in enumerate(curve) if is_measured(record)}
+    rest = [i for i in range(len(curve)) if i not in kept]
+    if len(rest) > others:
+        rest = [rest[round(i * (len(rest) - 1) / (others - 1))] for i in range(others)]
+    return [curve[i] for i in sorted(kept.union(rest))]
+
+
+def is_measured(record: dict[str, Any]) -> bool:
+    """Whether a record of a curve holds more than training losses."""
+    return any(name.startswith(MEASURED) for name in record)

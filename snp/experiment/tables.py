@@ -260,6 +260,12 @@ def rows(name: str, scale: Scale) -> list[Row]:
     return TABLES[name](scale)
 
 
+def reproduced(known: list[Row]) -> list[Row]:
+    """What a reproduction runs of a table's rows: the main ones of the first group."""
+    first = known[0]
+    return [row for row in known if row.main and (row.group, row.data) == (first.group, first.data)]
+
+
 def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
     """The rows of a table on one data set, or on all.
 

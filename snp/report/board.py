@@ -9,7 +9,7 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark
 from snp.experiment.tables import DENSE, Row
 from snp.report.figures import PANELS
-from snp.report.frame import RATIOS, Measured, over_benchmarks, subtract
+from snp.report.frame import RATIOS, Measured, on, over_benchmarks, subtract
 from snp.report.statistics import Estimate, estimate, estimates
 from snp.report.summary import state
 
@@ -81,11 +81,11 @@ def _setting(line: Line) -> tuple[str, ...]:
 
 
 def _line(row: Row, measured: Measured, benchmark: Benchmark, dense: tuple[Row, Measured] | None) -> Line:
-    own = _of(measured.main(row), benchmark)
+    own = on(measured.main(row), benchmark)
     score, loss = estimate(over_benchmarks(own)), None
     if dense is not None and row.method != DENSE:
         other, where = dense
-        loss = estimate(over_benchmarks(subtract(own, _of(where.main(other), benchmark))))
+        loss = estimate(over_benchmarks(subtract(own, on(where.main(other), benchmark))))
     cost = measured.cost(row)
     shares = {name: number(cost[name].mean(), 5) for name in [*RATIOS, "sparsity", "projection_gap"]}
     return {
@@ -110,10 +110,6 @@ def _line(row: Row, measured: Measured, benchmark: Benchmark, dense: tuple[Row, 
     }
 
 
-def _of(wide: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
-    return wide[wide.index.get_level_values("benchmark") == benchmark]
-
-
 def _told(name: str, value: Estimate | None) -> Line:
     """Mean, and interval where there is one."""
     known = value if value is not None and value.n else None
@@ -127,7 +123,7 @@ def _told(name: str, value: Estimate | None) -> Line:
 
 def _splits(wide: pd.DataFrame, benchmark: Benchmark) -> list[Line]:
     """Every figure of a benchmark over its samples of all types."""
-    found = estimates(_of(wide, benchmark)).reset_index()
+    found = estimates(on(wide, benchmark)).reset_index()
     return [
         {"split": line["split"], "metric": line["metric"]}
         | {name: number(line[name]) for name in ("mean", "std", "low", "high")}

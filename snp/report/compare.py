@@ -9,6 +9,7 @@ from snp.experiment.tables import Row
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
+from snp.report.table import share
 
 
 def compare(row: Row, other: Row, store: Store, scale: Scale) -> str:
@@ -48,10 +49,9 @@ def compare(row: Row, other: Row, store: Store, scale: Scale) -> str:
             "difference": points(estimate(means[2])),
         }
     )
-    costs = {one.label: measured.cost(one) for one in (row, other)}
     for what, column in (("stored", "stored_ratio"), ("not zero", "nonzero_ratio"), ("FLOPs", "flops_ratio")):
-        shares = [100 * costs[one.label][column].mean() for one in (row, other)]
-        lines.append({"split": what} | {name: f"{share:.1f}%" for name, share in zip(names, shares, strict=True)})
+        shares = [share(measured.cost(one)[column].mean()) for one in (row, other)]
+        lines.append({"split": what} | dict(zip(names, shares, strict=True)))
     seeds = ", ".join(map(str, gap.columns))
     title = f"{row.label} beside {other.label}, seeds {seeds}"
     return fitted(pd.DataFrame(lines).fillna(""), title, width())

@@ -4,7 +4,7 @@ import pandas as pd
 
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import TABLES, Row, rows
+from snp.experiment.tables import TABLES, Row, reproduced, rows
 from snp.report.frame import unmeasured
 from snp.report.table import markdown
 
@@ -22,8 +22,7 @@ def costs(store: Store) -> str:
     lines = []
     for name in TABLES:
         every = rows(name, "desk")
-        first = [row for row in every if row.main and (row.group, row.data) == (every[0].group, every[0].data)]
-        one, whole = _runs(first, 1), _runs(every, None)
+        one, whole = _runs(reproduced(every), 1), _runs(every, None)
         seconds, hours = _seconds(one, store), _seconds(whole, store)
         if hours is None:
             continue

@@ -9,7 +9,7 @@ from snp.experiment.spec import Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row
 from snp.report.fitted import fitted, width
-from snp.report.frame import Measured, over_benchmarks, subtract
+from snp.report.frame import Measured, on, over_benchmarks, subtract
 from snp.report.statistics import signed
 
 SMOKE = "At smoke scale figures mean nothing: they show that everything runs."
@@ -28,16 +28,18 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
         rows: with the seeds that were run.
         store: where they are; its dense model, or else the committed one, is compared with.
     """
-    wanted = list({row.label: row for row in [*map(_dense, rows), *rows]}.values())
+    dense = [_dense(row) for row in rows]
+    wanted = list({row.label: row for row in [*dense, *rows]}.values())
     here, there = Measured(wanted, store), Measured(wanted, committed)
+    named = len({row.name for row in rows}) == len(rows)
     lines = []
-    for row in rows:
+    for row, whole in zip(rows, dense, strict=True):
         ours, theirs = here.main(row), there.main(row)
-        line = {"row": row.name if len({row.name for row in rows}) == len(rows) else row.label}
+        line = {"row": row.name if named else row.label}
         for benchmark in row.benchmarks:
-            line[ABOUT[benchmark].title] = _mean(ours[ours.index.get_level_values("benchmark") == benchmark])
-        whole = here.main(_dense(row))
-        gap = subtract(ours, there.main(_dense(row)) if whole.empty else whole)
+            line[ABOUT[benchmark].title] = _mean(on(ours, benchmark))
+        own = here.main(whole)
+        gap = subtract(ours, there.main(whole) if own.empty else own)
         line["Δ dense"] = "" if row.method == DENSE or gap.empty else signed(over_benchmarks(gap).mean())
         known = subtract(ours, theirs)
         if not known.empty:

@@ -12,7 +12,7 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row, select
-from snp.report.frame import Measured, over_benchmarks, unmeasured
+from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def _point(
     """One size of a curve, or None where it or the dense row is not measured."""
 
     def values(of: Row) -> pd.Series:
-        wide = measured.main(of)
-        return over_benchmarks(wide[wide.index.get_level_values("benchmark") == benchmark])
+        return over_benchmarks(on(measured.main(of), benchmark))
 
     score, whole, cost = values(row), values(dense), measured.cost(row)
     seeds = score.index.intersection(whole.index)

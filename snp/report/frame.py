@@ -128,6 +128,11 @@ def subtract(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     return values.loc[lines, seeds] - reference.loc[lines, seeds]
 
 
+def on(wide: pd.DataFrame, *benchmarks: Benchmark) -> pd.DataFrame:
+    """The lines of these benchmarks alone."""
+    return wide[wide.index.get_level_values("benchmark").isin(benchmarks)]
+
+
 def over_benchmarks(wide: pd.DataFrame) -> pd.Series:
     """Mean over splits, then over benchmarks, per seed; a seed that lacks any of them, or all, is left out."""
     whole = wide.loc[:, wide.notna().all() & bool(len(wide))]

@@ -4,10 +4,10 @@ import pandas as pd
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.spec import Data, Scale
+from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row, select
-from snp.report.frame import Measured, over_benchmarks, unmeasured
+from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
 from snp.report.table import markdown, share
 
@@ -31,7 +31,8 @@ def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
     dense = next((row for row in rows if row.method == DENSE), None)
     if dense is None:
         raise InputError(name, "has no dense row", "a headline compares with it, as in table1")
-    groups = list(dict.fromkeys(row.group for row in rows))
+    groups = {group: [row for row in rows if row.group == group] for group in dict.fromkeys(row.group for row in rows)}
+    first_group = next(iter(groups))
     found = {(row.name, row.group): row for row in rows}
     lines, notes = [], []
     for method in METHODS:
@@ -41,43 +42,37 @@ def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
         first = next(iter(sizes.values()))
         cost = measured.cost(first)
         line = {"method": f"**{method}**" if method == "snp" else method, "kind": "".join(cost.kind[:1])}
-        for group in groups:
+        for group, members in groups.items():
+            whole = method == DENSE
             line[f"{group} removed"] = (
-                _whole(measured, dense, [row for row in rows if row.group == group])
-                if method == DENSE
-                else _lost(measured, sizes.get(group), dense)
+                _whole(measured, dense, members) if whole else _lost(measured, sizes.get(group), dense)
             )
         stored, arithmetic = share(cost.stored_ratio.mean()), share(cost.flops_ratio.mean())
-        lines.append(line | {f"stored at {groups[0]}": stored, f"arithmetic at {groups[0]}": arithmetic})
+        lines.append(line | {f"stored at {first_group}": stored, f"arithmetic at {first_group}": arithmetic})
         notes += [_short(measured, row) for row in sizes.values()]
     metric = ABOUT[dense.benchmarks[0]].shown[0]
     about = (
         f"Dense: {metric} in per cent; others: points of change, with 95% intervals over seeds; means over benchmarks"
     )
-    of = [f"{group}: {_benchmarks([row for row in rows if row.group == group])}" for group in groups]
+    of = [f"{group}: {', '.join(ABOUT[name].title for name in _common(members))}" for group, members in groups.items()]
     said = f"{about} ({'; '.join(of)}). {''.join(notes)}".rstrip()
     return f"{markdown(pd.DataFrame(lines))}\n{said}\n"
 
 
-def _benchmarks(rows: list[Row]) -> str:
-    """Those that all methods of the headline are judged on, as a text."""
-    return ", ".join(ABOUT[name].title for name in _common(rows))
-
-
-def _common(rows: list[Row]) -> list[str]:
+def _common(rows: list[Row]) -> list[Benchmark]:
+    """The benchmarks that all methods of the headline are judged on."""
     judged = [set(row.benchmarks) for row in rows if row.name in METHODS]
     return [name for name in ABOUT if judged and all(name in of for of in judged)]
 
 
 def _whole(measured: Measured, dense: Row, rows: list[Row]) -> str:
     """The dense score that the losses of a group are from."""
-    values = measured.main(dense)
-    own = values[values.index.get_level_values("benchmark").isin(_common(rows))]
+    own = on(measured.main(dense), *_common(rows))
     return "missing" if own.empty else f"{over_benchmarks(own).mean():.1f}%"
 
 
 def _lost(measured: Measured, row: Row | None, dense: Row) -> str:
-    if row is None or row.method == DENSE:
+    if row is None:
         return ""
     return points(estimate(over_benchmarks(measured.difference(row, dense)))) or "missing"
 

@@ -2,13 +2,16 @@
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 from snp.experiment.spec import Compress, Finetune
-from snp.experiment.store import CURVE_POINTS, MEASURED, AnyRun, Result, Store
+from snp.experiment.store import CURVE_POINTS, MEASURED, AnyRun, Result, Store, thinned
 from snp.experiment.tables import Row
 
 Value = dict[str, Any]
+Shared = dict[str, tuple[int, Value]]
+"""A value's JSON -> its place among those that are told once, and the value."""
 POINTS = 30_000
 """Steps of all learning curves together: of the more runs a page tells, the fewer of each."""
 FEWEST = 8
@@ -20,23 +23,24 @@ def told(rows: dict[str, list[str]], found: dict[str, Row], store: Store) -> Val
     Args:
         rows: label -> the tables that show it. found: label -> the row.
     """
-    told_rows, results = {}, {}
+    told_rows, results, find = {}, {}, cache(store.find)
     for label, tables in rows.items():
         row = found[label]
         listed = []
         for seed in row.seeds:
             for run in row.runs(seed):
-                if result := store.find(run):
+                if result := find(run):
                     results[run.slug] = result
+                state = "done" if result else store.state(run)
                 listed.append(
-                    {"slug": run.slug, "kind": run.kind, "seed": seed, "state": store.state(run)}
+                    {"slug": run.slug, "kind": run.kind, "seed": seed, "state": state}
                     | {"benchmark": getattr(run, "benchmark", None)}
                 )
         told_rows[label] = _row(row) | {"tables": tables, "runs": listed}
-    shared: list[Value] = []
+    shared: Shared = {}
     points = max(FEWEST, min(CURVE_POINTS, POINTS // max(len(results), 1)))
     runs = {slug: _run(result, points, shared) for slug, result in sorted(results.items())}
-    return {"rows": told_rows, "runs": runs, "shared": shared}
+    return {"rows": told_rows, "runs": runs, "shared": [value for _, value in shared.values()]}
 
 
 def series(curve: list[Value], points: int) -> Value:
@@ -44,11 +48,7 @@ def series(curve: list[Value], points: int) -> Value:
 
     What is measured on validation data stays, and so do the ends.
     """
-    measured = {i for i, record in enumerate(curve) if any(name.startswith(MEASURED) for name in record)}
-    others = [i for i in range(len(curve)) if i not in measured]
-    if len(others) > points:
-        others = [others[round(i * (len(others) - 1) / (points - 1))] for i in range(points)]
-    kept = [curve[i] for i in sorted(measured.union(others))]
+    kept = thinned(curve, points)
     names = dict.fromkeys(name for record in kept for name in record if name != "step")
     of_validation = [name for name in names if name.startswith(MEASURED)]
     ordered = [
@@ -84,7 +84,7 @@ def _row(row: Row) -> Value:
     }
 
 
-def _run(result: Result, points: int, shared: list[Value]) -> Value:
+def _run(result: Result, points: int, shared: Shared) -> Value:
     run: AnyRun = result.run
     manifest = dict(result.manifest)
     config = dict(manifest.get("config") or {})
@@ -107,13 +107,9 @@ def _run(result: Result, points: int, shared: list[Value]) -> Value:
     }
 
 
-def _shared(value: Any, shared: list[Value]) -> Any:
+def _shared(value: Any, shared: Shared) -> Any:
     """A part of a manifest, or, of an object, its place among those that are told once, as `{"shared": 3}`."""
     if not isinstance(value, dict):
         return value
-    key = json.dumps(value, sort_keys=True)
-    known = [json.dumps(one, sort_keys=True) for one in shared]
-    if key not in known:
-        shared.append(value)
-        known.append(key)
-    return {"shared": known.index(key)}
+    place, _ = shared.setdefault(json.dumps(value, sort_keys=True), (len(shared), value))
+    return {"shared": place}

@@ -59,7 +59,7 @@ def render(measured: Measured, format: Format = "markdown") -> str:
         format: text (the main tables, fitted to the terminal), markdown (with claims and published figures), csv and
             json (every metric, long form), latex or html (the main tables).
     """
-    parts = list(_parts(measured))
+    parts = _parts(measured)
     match format:
         case "csv":
             return csv(summary(measured))
