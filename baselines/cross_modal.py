@@ -5,8 +5,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from snp.compression.method import OneShot, Problem
-from snp.compression.method import Options as MethodOptions
+from snp.compression.method import OneShot, Problem, StructuredOptions
 from snp.compression.plan import Plan, Share
 from snp.compression.registry import register
 from snp.errors import InputError
@@ -14,7 +13,7 @@ from snp.errors import InputError
 PARTS = {"msa": ("qk", "vo"), "ffn": ("ffn",), "both": ("qk", "vo", "ffn")}
 
 
-class Options(MethodOptions):
+class Options(StructuredOptions):
     """What is tied."""
 
     part: Literal["msa", "ffn", "both"] = Field("both", description="attention, feed-forward, or both")

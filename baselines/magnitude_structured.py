@@ -5,13 +5,12 @@ from typing import Literal
 from pydantic import Field
 
 from baselines.ranking import best_within, norms, quantiles
-from snp.compression.method import OneShot, Problem
-from snp.compression.method import Options as MethodOptions
+from snp.compression.method import OneShot, Problem, StructuredOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 
 
-class Options(MethodOptions):
+class Options(StructuredOptions):
     """Where units compete."""
 
     scope: Literal["uniform", "global"] = Field(

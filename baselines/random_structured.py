@@ -3,7 +3,7 @@
 import torch
 
 from baselines.ranking import best_within, groups, quantiles
-from snp.compression.method import OneShot, Problem
+from snp.compression.method import OneShot, Problem, StructuredOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
 
@@ -17,6 +17,7 @@ class RandomStructured(OneShot):
     stage = "one-shot"
     source = "control"
     summary = "prune random units, the same share everywhere"
+    Options = StructuredOptions
 
     def plan(self, problem: Problem) -> Plan:
         generator = torch.Generator().manual_seed(problem.seed)

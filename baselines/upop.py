@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.masking import Mode, impossible
-from snp.compression.method import Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
+from snp.compression.method import Method, Problem, Session, StructuredOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 from snp.compression.tower import iterate, packed
@@ -22,7 +21,7 @@ PUBLIC_COST = 36.0
 """What the public code of CLIP and BLIP counts an attention entry as, in FFN entries."""
 
 
-class Options(MethodOptions):
+class Options(StructuredOptions):
     """Options of UPop; `mode` official sets what the public code does under mixed precision."""
 
     mode: Mode = Field(

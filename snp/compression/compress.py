@@ -101,7 +101,7 @@ def compress(
         token_masks=arguments.masks(token_masks, named),
         calibration=calibration,
     )
-    session = chosen.start(problem)
+    session = chosen.begin(problem)
     if session.apply_at:
         _train(problem, session, optimizer)
     plan = settle(session, model)

@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from snp.compression.basis import Basis, turn
 from snp.compression.budget import Budget
 from snp.compression.overriding import gradients_of
 from snp.compression.plan import Plan
@@ -150,6 +151,12 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class StructuredOptions(Options):
+    """Of methods that cut or share units: in which basis they see them."""
+
+    basis: Basis = Field("none", description="in which basis units are seen [ours]")
+
+
 class Session(ABC):
     """One run of a method along the weight steps of the compression phase; only `plan` must be written."""
 
@@ -234,6 +241,11 @@ class Method(ABC):
     def official(self) -> bool:
         """Whether it computes what the public code computes, faults included: such a plan may empty whole matrices."""
         return getattr(self.options, "mode", None) == "official"
+
+    def begin(self, problem: Problem) -> Session:
+        """Start on the model in the basis that is asked for: its weights change, what it computes does not."""
+        turn(problem.towers, getattr(self.options, "basis", "none"))
+        return self.start(problem)
 
     @abstractmethod
     def start(self, problem: Problem) -> Session:

@@ -187,7 +187,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         across=lambda tensor: ranks.across(tensor)[0],
         **own_passes(dense, phase, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
     )
-    session = method.start(problem)
+    session = method.begin(problem)
 
     def project(model: nn.Module, plan: Plan) -> nn.Module:
         smaller = apply(model, plan, TOWERS)

@@ -11,7 +11,7 @@ from snp.compression.block import UNIT_DIMS, Block
 from snp.compression.method import Problem
 from snp.compression.statistics import evaluating
 from snp.compression.tower import COMPONENTS, Tower, packed
-from snp.sharing.structure import Geometry, Structure, Vectors
+from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
 
 def stacked(tower: Tower, component: str, layers: slice = slice(None)) -> Tensor:
@@ -77,8 +77,8 @@ def budget_regularizer(stored: Tensor, target: float) -> Tensor:
 
 
 @torch.no_grad()
-def prior(geometry: Geometry) -> Vectors:
-    """Where the logits start: log of the squared weight change per saved parameter that each operation means [ours].
+def change(geometry: Geometry) -> Vectors:
+    """The squared weight change per saved parameter that each operation means [ours].
 
     Pruning changes a unit of both towers by its whole norm, sharing changes one by its distance to the donor. So
     the first order of all operations is that of magnitude pruning, and near twins are shared first.
@@ -92,8 +92,47 @@ def prior(geometry: Geometry) -> Vectors:
             "cross": (receiver - donor).square().mean(-1),
             "blockwise": (receiver - receiver[geometry.base]).square().mean(-1),
         }
-    logs = {c: {k: v.clamp(min=1e-12).log().cpu() for k, v in vectors.items()} for c, vectors in made.items()}
-    return {c: {k: v - v.mean(1, keepdim=True) for k, v in vectors.items()} for c, vectors in logs.items()}
+    return made
+
+
+def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
+    """The loss per saved parameter that each operation costs, to second order, by the empirical Fisher information.
+
+    E over batches of <g, dw>^2, where dw is what the operation does to weights: -w of both towers, donor - own, base -
+    own [ours; of pruning alone it is the Taylor score of Molchanov et al., CVPR 2019]. <g, dw> is the gradient of the
+    loss in the operation's own vector at the dense model, so it costs a hypernetwork step without the hypernetwork.
+
+    Args:
+        batches: held-out ones.
+    """
+    shape = geometry.shape
+    operations = [(kind, c) for kind in KINDS for c in COMPONENTS]  # in the order of `Structure.vectors`
+    sums: list[Tensor | float] = [0.0] * len(operations)
+    dense = Structure.dense(geometry)
+    for _ in range(batches):
+        _, slopes = task_gradients(problem, dense)
+        for i, ((kind, c), slope_LN) in enumerate(zip(operations, slopes, strict=True)):
+            units = shape.units(c, "prune" if kind == "prune" else "share")
+            sums[i] = sums[i] + slope_LN.double().cpu().unflatten(1, (-1, units)).sum(1).square()
+    made: Vectors = {c: {} for c in COMPONENTS}
+    for (kind, c), total in zip(operations, sums, strict=True):
+        saved = 2 * shape.unit_cost(c) if kind == "prune" else shape.unit_cost(c, "share")
+        made[c][kind] = total / (batches * saved)
+    return made
+
+
+def prior(scores: Vectors, scope: str) -> Vectors:
+    """Where the logits start: the log of what operations cost, less its mean.
+
+    Args:
+        scope: uniform: the mean of a kind in every layer and component, so that all lose the same at first; global: the
+            mean of a kind over all of them.
+    """
+    logs = {c: {k: v.clamp(min=1e-30).log().float().cpu() for k, v in vectors.items()} for c, vectors in scores.items()}
+    if scope == "uniform":
+        return {c: {k: v - v.mean(1, keepdim=True) for k, v in vectors.items()} for c, vectors in logs.items()}
+    mean = {k: torch.cat([logs[c][k].flatten() for c in COMPONENTS]).mean() for k in KINDS}
+    return {c: {k: v - mean[k] for k, v in vectors.items()} for c, vectors in logs.items()}
 
 
 class Alignment:

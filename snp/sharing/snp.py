@@ -6,13 +6,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from snp.compression.method import Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
+from snp.compression.method import Method, Problem, Session, StructuredOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
-from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, prior, task_gradients
+from snp.sharing.objective import (
+    Alignment,
+    budget_regularizer,
+    change,
+    effective_parameters,
+    fisher,
+    prior,
+    task_gradients,
+)
 from snp.sharing.projection import harden, offset, project, shifted
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -20,7 +27,7 @@ ALIGN_EVERY = 8
 """Weight steps between two decoupled alignments: often enough to be smooth, seldom enough to be free."""
 
 
-class Options(MethodOptions):
+class Options(StructuredOptions):
     """Options of SNP. Defaults are for a compression phase of 600-1500 weight steps at desk scale."""
 
     prune: bool = Field(True, description="prune units in both towers [paper]")
@@ -37,13 +44,20 @@ class Options(MethodOptions):
     track: bool = Field(True, description="the offset follows a target that falls from dense to budget [ours]")
     ramp: float = Field(0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]")
     prior: float = Field(2.0, ge=0, description="weight of the magnitude prior in the logits [ours; author: 0]")
+    score: Literal["magnitude", "fisher"] = Field(
+        "magnitude", description="the prior: change of weights, or loss that it costs by the Fisher information [ours]"
+    )
+    scope: Literal["uniform", "global"] = Field(
+        "uniform", description="the prior: units compete at first inside their layer and component, or over all [ours]"
+    )
+    batches: int = Field(16, ge=1, description="fisher: held-out batches [ours]")
     lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
     align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
     pull: float = Field(0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]")
     gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
     gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
-    freeze: float = Field(0.4, gt=0, le=1, description="share of the steps that learn the structure [ours]")
-    apply_at: float = Field(0.5, gt=0, le=1, description="share of the steps before the plan is applied [ours]")
+    freeze: float = Field(0.4, ge=0, le=1, description="share of the steps that learn the structure [ours]")
+    apply_at: float = Field(0.5, ge=0, le=1, description="share of the steps before the plan is applied [ours]")
 
 
 @register
@@ -83,7 +97,7 @@ class SNPSession(Session):
         self.problem, self.options = problem, options
         self.geometry = Geometry.of(list(problem.towers.values()), problem.budget.fixed, options.block)
         self.target = problem.budget.target
-        self.freeze_at = max(1, round(options.freeze * problem.steps))
+        self.freeze_at = round(options.freeze * problem.steps)
         self.apply_at = max(self.freeze_at, round(options.apply_at * problem.steps))
         self.hyper: nn.Module = (
             HyperNetwork(self.geometry, problem.seed, options.head_scale)
@@ -94,10 +108,12 @@ class SNPSession(Session):
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
         self.frozen, self.step = False, 0
         self.measured: dict[str, float] = {}
-        self.prior = prior(self.geometry)
+        scores = fisher(problem, self.geometry, options.batches) if options.score == "fisher" else change(self.geometry)
+        self.prior = prior(scores, options.scope)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
         self._adopt(self._learned())
+        self._freeze()
 
     # -- hypernetwork steps -------------------------------------------------------------------------------------
 
@@ -108,11 +124,16 @@ class SNPSession(Session):
             if self.step % self.options.every == 0:
                 self._hyper_step()
                 self._adopt(self._learned())
-            if self.step >= self.freeze_at:
-                self._adopt(project(self.geometry, self._logits(), self.target)[0])
-                self.frozen = True
+            self._freeze()
         if self.options.align == "decoupled" and (self.step % ALIGN_EVERY == 0 or self.step == self.apply_at):
             self._pull()
+
+    def _freeze(self) -> None:
+        """Once enough is learned, the structure is that of the exact budget, for good."""
+        if self.step >= self.freeze_at:
+            with torch.no_grad():
+                self._adopt(project(self.geometry, self._logits(), self.target)[0])
+            self.frozen = True
 
     def _hyper_step(self) -> None:
         """One step on L_task(x; W~(m,s,b)) + lambda * R(P, T): weights frozen, model in eval mode, held-out batch."""
@@ -137,7 +158,8 @@ class SNPSession(Session):
 
     def _target_now(self) -> float:
         """What the structure may store at this step: under `track` it falls linearly from everything to the budget."""
-        done = min(1.0, self.step / (self.options.ramp * self.freeze_at)) if self.options.track else 1.0
+        ramp = self.options.ramp * self.freeze_at if self.options.track else 0.0
+        done = min(1.0, self.step / ramp) if ramp else 1.0
         return self.problem.budget.total + done * (self.target - self.problem.budget.total)
 
     @torch.no_grad()

@@ -97,6 +97,13 @@ class Structure:
             blockwise[c] = m * (1 - s) * b * m[..., geometry.base, :] * geometry.takes[:, None]
         return cls(geometry, keep, cross, blockwise)
 
+    @classmethod
+    def dense(cls, geometry: Geometry) -> "Structure":
+        """All units kept, all own."""
+        ones = {c: torch.ones(geometry.shape.layers, geometry.shape.units(c, "share")) for c in COMPONENTS}
+        none = {c: torch.zeros_like(v) for c, v in ones.items()}
+        return cls(geometry, ones, none, dict(none))
+
     @property
     def vectors(self) -> list[Tensor]:
         """All effective vectors."""
