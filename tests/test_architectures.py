@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 import snp
+from snp.compression.basis import turn
 from snp.compression.plan import Plan, shapes
 from snp.compression.surgery import apply, substitute
 from snp.compression.tower import towers_of, view
@@ -84,6 +85,17 @@ def test_what_is_plain_is_compressed_with_its_function(name):
     expected = functional_call(model, substitute(model, towers_of(model, paths), plan), ())
     torch.testing.assert_close(small(), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(model(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_what_is_plain_keeps_its_function_in_the_spectral_basis(name):
+    make, how, path = PLAIN[name]
+    torch.manual_seed(0)
+    model = Call(make(), how)
+    before = model()
+    turn(towers_of(model, {"t": ".".join(filter(None, ("model", path)))}), "spectral")
+    torch.testing.assert_close(model(), before, atol=1e-5, rtol=1e-5)
 
 
 ODD = {

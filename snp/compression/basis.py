@@ -42,7 +42,7 @@ def turn(towers: dict[str, Tower], basis: Basis) -> None:
 def _by_norm(block: Block, component: str, groups: int) -> Tensor:
     """[n_share] the order of units by their norm, the largest first, inside each of so many groups."""
     norms_GN = block.units(component).double().norm(dim=1).view(groups, -1)
-    order_GN = norms_GN.argsort(1, descending=True, stable=True)
+    order_GN = norms_GN.argsort(dim=1, descending=True, stable=True)
     return (order_GN + torch.arange(groups, device=order_GN.device)[:, None] * norms_GN.shape[1]).flatten()
 
 

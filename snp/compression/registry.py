@@ -13,6 +13,7 @@ from snp.errors import InputError
 ENTRIES = (
     "baselines.dense",
     "baselines.magnitude_structured",
+    "baselines.taylor",
     "baselines.random_structured",
     "baselines.cross_modal",
     "baselines.random_weights",
