@@ -76,5 +76,7 @@ def _spectral(a_HED: Tensor, b_HEG: Tensor) -> tuple[Tensor, Tensor]:
     """Two factors of the same products a^T b, whose rows are orthogonal, equally long, and the longest first."""
     (qa, ra), (qb, rb) = (torch.linalg.qr(x.mT) for x in (a_HED, b_HEG))
     u, s, vh = torch.linalg.svd(ra @ rb.mT)
-    root = s.sqrt()[:, :, None]
-    return root * (qa @ u).mT, root * (qb @ vh.mT).mT
+    left, right = (qa @ u).mT, (qb @ vh.mT).mT
+    # a pair of rows may be negated: which one a library gives would decide how far a unit is from its donor
+    root = s.sqrt()[:, :, None] * torch.where(left.sum(2, keepdim=True) < 0, -1.0, 1.0)
+    return root * left, root * right
