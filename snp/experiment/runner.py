@@ -26,9 +26,12 @@ def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> l
         seeds: None: every row's own.
     """
     pairs = [(row, seed) for row in rows for seed in (row.seeds if seeds is None else seeds)]
-    runs: dict[AnyRun, None] = {}
-    for row, seed in sorted(pairs, key=lambda pair: pair[1]):
-        runs |= dict.fromkeys(row.runs(seed))
+    return undone((run for row, seed in sorted(pairs, key=lambda pair: pair[1]) for run in row.runs(seed)), store)
+
+
+def undone(wanted: Iterable[AnyRun], store: Store) -> list[AnyRun]:
+    """Of these runs, their parents before them, those that are not done, and parents whose weights are missing."""
+    runs = dict.fromkeys(wanted)
     needed = {run for run in runs if store.state(run) != "done"}
     for run in reversed(runs):
         parent = getattr(run, "parent", None)
@@ -108,7 +111,19 @@ def run_rows(
     setup: Setup = Setup(),  # noqa: B008 - frozen
     at_end: Callable[[], None] = lambda: None,
 ) -> list[AnyRun]:
-    """Do all runs of `rows` that are not done, `workers` at a time with one compute thread each.
+    """Do all runs of `rows` that are not done: see `run_all`."""
+    rows = list(rows)
+    return run_all(lambda: planned(rows, seeds, store), store, workers, setup, at_end)
+
+
+def run_all(
+    left: Callable[[], list[AnyRun]],
+    store: Store,
+    workers: int = 2,
+    setup: Setup = Setup(),  # noqa: B008 - frozen
+    at_end: Callable[[], None] = lambda: None,
+) -> list[AnyRun]:
+    """Do all runs that are left, `workers` at a time with one compute thread each.
 
     One thread each, because two runs side by side finish sooner than one on two threads, and because sums, and so
     results, depend on the number of threads.
@@ -116,6 +131,7 @@ def run_rows(
     Where torchrun or srun has started several processes, they do every run together, one run after the other.
 
     Args:
+        left: what is to be done, parents first.
         at_end: is called when all is done, by one of the processes; not of a trial.
 
     Returns:
@@ -125,12 +141,11 @@ def run_rows(
         Stopped: by a signal; what was under way has saved its state.
         Busy: at the end, where some runs were being done by others; all the rest are done.
     """
-    rows = list(rows)
-    with advancing(lambda: planned(rows, seeds, store), store):
+    with advancing(left, store):
         from snp import ranks
 
         with ranks.together():
-            todo = ranks.once(lambda: planned(rows, seeds, store))
+            todo = ranks.once(left)
             if not todo and ranks.rank() == 0:
                 print("nothing to do: all runs are done")
             if todo:
