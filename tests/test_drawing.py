@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,42 @@ def test_a_style_of_the_process_is_left_alone_and_as_it_was(tmp_path: Path) -> N
             assert matplotlib.rcParams["font.size"] == size
         pages.append((tmp_path / "page.png").read_bytes())
     assert pages[0] == pages[1]
+
+
+def test_names_of_lines_that_end_together_stand_beside_them_in_their_order_and_none_over_another(
+    tmp_path: Path,
+) -> None:
+    from matplotlib.text import Text
+
+    from snp.drawing import End, label, picture
+
+    heights = [70.0, 70.1, 70.2, 20.0, 70.1]
+    with picture(tmp_path / "page.png", (4, 3)) as figure:
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 100))
+        label(axes, [End(1.0, height, str(number)) for number, height in enumerate(heights)])
+        figure.draw_without_rendering()
+        boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
+        right = axes.get_window_extent().x1
+    order = [boxes[name] for name in "30142"]
+    assert all(low.y1 < high.y0 for low, high in pairwise(order))
+    assert all(right < box.x0 < box.x1 < 400 for box in order)
+
+
+def test_what_is_spread_moves_no_more_than_it_must() -> None:
+    from snp.drawing import spread
+
+    assert spread([1.0, 5.0, 5.0, 9.0], 2.0) == pytest.approx([1.0, 4.0, 6.0, 9.0])
+
+
+def test_the_style_names_the_colours_that_code_names() -> None:
+    from matplotlib import rcParams
+
+    from snp import drawing
+
+    with drawing.style():
+        cycle = rcParams["axes.prop_cycle"].by_key()["color"]
+    assert [color.lower() for color in cycle] == [*drawing.COLORS]
 
 
 def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:

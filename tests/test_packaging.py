@@ -58,6 +58,7 @@ def test_every_module_and_all_published_figures_are_in_the_wheel(installed: Path
         assert {path.relative_to(installed) for path in (installed / package).rglob("*.py")} == here
     for path in (HERE / "results" / "published").iterdir():
         assert (installed / "snp" / "report" / "quoted" / path.name).read_bytes() == path.read_bytes()
+    assert (installed / "snp" / "snp.mplstyle").read_bytes() == (HERE / "snp" / "snp.mplstyle").read_bytes()
     assert {path.name for path in installed.iterdir()} >= {"snp", "baselines", "bin"}
     assert not (installed / "results").exists() and not (installed / "tests").exists()
 
