@@ -562,22 +562,25 @@ def demo(
     picture: Annotated[Named, tyro.conf.arg(help="any picture file"), Positional],
     text: Annotated[str, tyro.conf.arg(help="a phrase or a question; GLIP: class names, as 'dog. cup'"), Positional],
     checkpoint: Annotated[
-        tuple[Named, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
+        tuple[Named, ...],
+        tyro.conf.arg(help="folders of models; default: the committed ones of scenes, dense and by SNP"),
     ] = (),
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
-    from snp.experiment.demo import Checkpoint, draw, predict
+    from snp.experiment.demo import Checkpoint, Panel, draw, predict
+    from snp.experiment.export import COMMITTED, models
 
     png = png or _new("demo.png")
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
-    folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
+    row, kept = find(COMMITTED[0], "desk"), models()
+    folders = checkpoint or (kept.folder(row.pretrain), kept.folder(row.compress(0)))
     checkpoints = [Checkpoint.of(folder) for folder in folders]
     found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
         print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
-    print(draw([(one.name, picture, text, said) for one, said in found], png))
+    print(draw([Panel(one.name, picture, text, said) for one, said in found], png))
 
 
 @app.command
@@ -588,10 +591,40 @@ def predictions(
     data: Data = "scenes",
     out: Out = None,
 ) -> None:
-    """Draw one sample of every task as the dense and as the compressed model see it."""
-    from snp.experiment.demo import page
+    """Draw samples as the dense and as the compressed model see them, beside what is right.
 
-    print(page(_results(scale, out), scale, data, png or _new("predictions.png"), number))
+    By the committed models before fine-tuning; with --out one sample of every task, by the models that learned it.
+    """
+    from snp.experiment.demo import page
+    from snp.experiment.export import models
+
+    store = models() if out is None and scale == "desk" else _results(scale, out)
+    print(page(store, scale, data, png or _new("predictions.png"), number, tuned=store.root != models().root))
+
+
+@app.command
+def export(
+    row: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="labels, as scenes/snp@60; default: the rows whose models are committed"),
+        Positional,
+    ] = (),
+    seed: Seed = 0,
+    scale: Scale = "desk",
+    out: Annotated[Named, tyro.conf.arg(help="folder of the runs; what is missing is run")] = Path(".runs/models"),
+    to: Annotated[Named | None, tyro.conf.arg(help="folder of the models; default: results/models")] = None,
+    workers: PositiveInt = 2,
+) -> None:
+    """Compress models, and write them small, in half precision where the score stays: to commit, or to pass on."""
+    from snp.experiment.export import COMMITTED, models
+    from snp.experiment.export import export as write
+    from snp.experiment.runner import run_rows
+
+    store = Store(out, base=Store.at(scale))
+    chosen = [find(label, scale) for label in row or COMMITTED]
+    run_rows([one.model_copy(update={"benchmarks": ()}) for one in chosen], (seed,), store, workers=workers)
+    for one in chosen:
+        print(write(one.compress(seed), store, Store(to) if to else models()))
 
 
 @app.command

@@ -19,7 +19,7 @@ ALL_PICTURES = """
 import sys, json, hashlib
 from pathlib import Path
 from snp.data.show import sample_page
-from snp.experiment.demo import Prediction, Seen, draw
+from snp.experiment.demo import Panel, Prediction, Seen, Truth, draw
 from snp.experiment.store import Store
 from snp.report import figures, method, scaling
 
@@ -28,7 +28,8 @@ photo = min((data / "images").rglob("*.png"))
 said = Prediction([Seen((0.1, 0.1, 0.5, 0.6), 0.9, "a $red$ star"), Seen((0.2, 0.3, 0.9, 0.9), 0.5, "")], "yes")
 drawn = [
     sample_page(data, made / "samples.png", n=4),
-    draw([("dense", photo, "a $red$ star", said), ("snp", photo, "a star", said)], made / "demo.png"),
+    draw([Panel("dense", photo, "a $red$ star", said, Truth([((0.1, 0.1, 0.5, 0.5), "")])),
+          Panel("snp", photo, "a star", said)], made / "demo.png"),
     scaling.figure(scaling.MEASURED, made / "scaling.png"),
     method.picture(made / "method.png"),
     figures.figure("figure1", Store.at("desk"), "desk", "scenes", made / "figure1.png"),
