@@ -51,9 +51,12 @@ def style(changes: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
 
 @contextmanager
 def picture(
-    path: str | Path, size: tuple[float, float], dpi: int = 100, changes: Mapping[str, Any] = MappingProxyType({})
+    path: str | Path | BytesIO,
+    size: tuple[float, float],
+    dpi: int = 100,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator["Figure"]:
-    """A figure to draw on, `size` inches wide and high; at the end of the block it is in `path` as PNG.
+    """A figure to draw on, `size` inches wide and high; at the end of the block it is in `path`, or memory, as PNG.
 
     Equal drawings give equal bytes. `changes` and errors as in `style`.
     """
@@ -62,9 +65,10 @@ def picture(
 
         canvas = Figure(figsize=size, dpi=dpi, layout="constrained")
         yield canvas
-        page = BytesIO()
+        page = path if isinstance(path, BytesIO) else BytesIO()
         canvas.savefig(page, format="png", metadata={"Software": None})
-    write_atomic(path, page.getvalue())
+    if not isinstance(path, BytesIO):
+        write_atomic(path, page.getvalue())
 
 
 class End(NamedTuple):
