@@ -100,7 +100,7 @@ def test_a_figure_of_one_size_joins_it_to_the_dense_model(folder: Path) -> None:
     fill(store, find("scenes/dense@100", "desk"), [0.9])
     fill(store, find("scenes/upop@60", "desk"), [0.8])
     (curve,) = curves("table1", store, "desk", "scenes")
-    assert curve.drawn.remaining.tolist() == pytest.approx([1.0, 0.6])
+    assert curve.drawn.removed.tolist() == pytest.approx([0.0, 0.4])
     assert curve.drawn.score.tolist() == pytest.approx([90.0, 80.0])
 
 
