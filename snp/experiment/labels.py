@@ -9,8 +9,8 @@ from typing import get_args
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Model, Scale
-from snp.experiment.store import Store
+from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Model, Pretrain, Scale
+from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make
 
 LABEL = re.compile(
@@ -113,7 +113,23 @@ def present(store: Store) -> list[Row]:
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    return [_row_of(members, judged) for members in _alike(compressions)]
+    rows = [_row_of(members, judged) for members in _alike(compressions)]
+    return [_among(row, rows) if row.method == DENSE else row for row in rows]
+
+
+def _among(dense: Row, rows: Sequence[Row]) -> Row:
+    """The dense row in the first group that it goes with, as in tables."""
+    alike = lambda row: (row.data, row.model, row.recovery) == (dense.data, dense.model, dense.recovery)  # noqa: E731
+    first = next((row for row in rows if row.method != DENSE and alike(row)), dense)
+    return dense.model_copy(update={"group": first.group, "of": first.of})
+
+
+def label_of(run: AnyRun) -> str:
+    """The label of the row that a run is of; of a dense model, which all rows start from, its data and model."""
+    if isinstance(run, Pretrain):
+        return f"{run.data}/{run.model}"
+    compression = run.parent if isinstance(run, Finetune) else run
+    return _row_of([compression], {compression: {run.benchmark}} if isinstance(run, Finetune) else {}).label
 
 
 def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
