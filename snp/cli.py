@@ -22,11 +22,11 @@ from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.begun import meant
 from snp.experiment.cleaning import Kind
-from snp.experiment.labels import find, present
+from snp.experiment.labels import find, find_own, present
 from snp.experiment.resources import Resources
-from snp.experiment.setup import NEEDED, Setup, Towers
-from snp.experiment.spec import Data, Model, Scale, Seed, dense
-from snp.experiment.store import AnyRun, Store, mendable, run_of
+from snp.experiment.setup import NEEDED, Setup, Towers, own_name
+from snp.experiment.spec import DRAWN, REAL, Data, Model, Scale, Seed, dense, is_own
+from snp.experiment.store import AnyRun, Store, mendable, run_of, runs_in
 from snp.experiment.tables import DENSE, TABLES, Row, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
@@ -49,7 +49,8 @@ Size = Annotated[Scale, tyro.conf.arg(help=SCALES)]
 SizeOfRuns = Annotated[
     Scale | None, tyro.conf.arg(help="as of `snp run`; default: that of the runs in --out, else desk")
 ]
-OneData = Annotated[Data | None, tyro.conf.arg(help="one data set; default: all of the table")]
+SETS = f"{', '.join(DRAWN)}, {REAL}, or the folder of your own"
+OneData = Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: all of the table")]
 Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
 Seeds = Annotated[
     tuple[Seed, ...],
@@ -110,7 +111,7 @@ def rows(
         return
     scale = _scale(scale, out)
     store = _results(scale, out, towers)
-    chosen = meant(select(table, scale, data), store)
+    chosen = meant(select(table, scale, _known(data, store)), store)
     costs = _mean_seconds(store)
     lines = [
         {"row": row.label, "removed": DENSE if row.method == DENSE else row.group, "main": "yes" if row.main else ""}
@@ -132,6 +133,7 @@ def run(
     ],
     seed: Seeds = (),
     scale: Size = "desk",
+    data: Annotated[Named | None, tyro.conf.arg(help="folder of your own: rows are run on it")] = None,
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     option: Annotated[tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")] = (),
     out: Out = None,
@@ -150,10 +152,17 @@ def run(
         raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
     if option and (tables := TABLES.keys() & {*row}):
         raise InputError("--option", f"does not go with a whole table ({min(tables)})", "name a row")
+    own, setup = _own_data(None if data is None else str(data), setup)
+    if data is not None and (own is None or not is_own(own)):
+        raise InputError(f"--data {data}", "is no folder of your own", f"write it into labels, as {data}/snp@60")
     chosen = [
         found
         for name in row
-        for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep, option)])
+        for found in (
+            select(name, scale, own)
+            if name in TABLES
+            else [find(name, scale, keep, option) if own is None else find_own(name, own, scale, keep, option)]
+        )
     ]
     _heeded(setup, {found.data for found in chosen})
     setup.look_for_weights(scale)
@@ -165,7 +174,7 @@ def run(
 def reproduce(
     table: Table,
     scale: Size = "desk",
-    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the table")] = None,
     seed: OneSeed = 0,
     out: Annotated[Named | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
     workers: Workers = 2,
@@ -184,8 +193,9 @@ def reproduce(
     if scale == "paper":
         mend = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
         raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+    data, setup = _own_data(data, Setup())
     chosen = [row.model_copy(update={"seeds": (seed,)}) for row in reproduced(select(table, scale, data))]
-    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run)
+    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run, setup)
 
 
 @app.command
@@ -222,6 +232,8 @@ def launch(
     from snp.experiment.work import Place
 
     setup.bring()
+    given = data
+    data, setup = _own_data(data, setup)
     chosen, only = select(table, scale, data), seed or None
     _heeded(setup, {row.data for row in chosen})
     setup.look_for_weights(scale)
@@ -240,7 +252,7 @@ def launch(
             others = f"{len(queued)} runs are queued or running, all others are done" if queued else "all runs are done"
             print(f"nothing to submit: {others}")
             if dry_run and not queued:
-                where = {"scale": None if scale == "desk" else scale, "data": data, "out": "NEW-FOLDER"}
+                where = {"scale": None if scale == "desk" else scale, "data": given, "out": "NEW-FOLDER"}
                 print(f"the scripts of a folder without runs: snp launch {table} --dry-run{_flags(**where)}")
             return
         asked: list[Array | Draw] = []
@@ -253,7 +265,7 @@ def launch(
             return
         look_for_data(left, setup)
         same = _flags(
-            scale=scale, seed=",".join(map(str, seed)) or None, data=data, out=out, steps=setup.steps,
+            scale=scale, seed=",".join(map(str, seed)) or None, data=given, out=out, steps=setup.steps,
             batch=setup.batch, shortest=setup.shortest, vision_weights=setup.vision_weights,
             text_weights=setup.text_weights,
         )  # fmt: skip
@@ -329,7 +341,7 @@ def cancel(
 @app.command
 def pretrain(
     scale: Size = "desk",
-    data: Annotated[Data | None, tyro.conf.arg(help="default: that of the scale's rows")] = None,
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: that of the scale's rows")] = None,
     model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
     out: Out = None,
     threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
@@ -338,7 +350,9 @@ def pretrain(
     """Train the dense model that all rows start from, unless its result is there already."""
     from snp.experiment.runner import advancing, captions, make_data
 
-    data = data or rows_of("table1", scale)[0].data
+    data, setup = _own_data(data or rows_of("table1", scale)[0].data, setup)
+    if is_own(data) and model != "mdetr":
+        raise InputError(f"--model {model}", "does not go with data of your own, which have expressions alone")
     _heeded(setup, {data})
     setup.look_for_weights(scale)
     spec, store = dense(scale, data, model, setup.weights), _store(scale, out, setup)
@@ -440,12 +454,13 @@ def table(
     scale = _scale(scale, out)
     store = _results(scale, out, towers)
     if len(table) == 1 and table[0] in TABLES:
-        print(of_table(table[0], store, scale, data, format), end="")
+        print(of_table(table[0], store, scale, _known(data, store), format), end="")
         return
     if not table and out is None:
         raise InputError("snp table", "names no table", f"one of {', '.join(TABLES)}; or --out: all runs in a folder")
     wanted = _present(table, scale, store) if table else present(store)
-    chosen = [row for row in wanted if data in (None, row.data)]
+    name = _known(data, store)
+    chosen = [row for row in wanted if name in (None, row.data)]
     if (measured := Measured(chosen, store)).empty:
         raise unmeasured(", ".join(table) or "any row", table[0] if table else "table1", store, scale)
     print(render(measured, format), end="")
@@ -488,7 +503,7 @@ def figure(
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     scale: SizeOfRuns = None,
-    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the rows")] = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
@@ -507,7 +522,8 @@ def figure(
         print(scaling.figure(scaling.MEASURED, png or _new("scaling.png")))
         return
     scale = _scale(scale, out)
-    store, data = _results(scale, out, towers), data or rows_of(name, scale)[0].data
+    store = _results(scale, out, towers)
+    data = _known(data, store) or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or _new(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -668,7 +684,9 @@ def readme(
 @app.command
 def data(
     action: Annotated[Literal["make", "show", "check"], tyro.conf.arg(help="what to do"), Positional],
-    name: Annotated[Data | Published, tyro.conf.arg(help="check: a published benchmark; else drawn data"), Positional],
+    name: Annotated[
+        str, tyro.conf.arg(help="check: a published benchmark, or the folder of your own; else drawn data"), Positional
+    ],
     scale: Size = "desk",
     root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
     source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
@@ -677,10 +695,13 @@ def data(
     decode: Annotated[bool, tyro.conf.arg(help="check: only see that pictures are there, do not read them")] = True,
     workers: Workers = 2,
 ) -> None:
-    """Make a data set from its seed, show a page of its samples, or check the folder of a published benchmark."""
-    if (action == "check") != (name in get_args(Published)):
-        known = get_args(Published) if action == "check" else get_args(Data)
-        raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    """Make a data set from its seed, show its samples, or check the folder of a published benchmark or of your own."""
+    if action == "check" and Path(name).is_dir():
+        name, data_root = "own", data_root or Path(name)
+    known = (*get_args(Published), "own") if action == "check" else DRAWN
+    if name not in known:
+        mend = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
+        raise InputError(f"snp data {action} {name}", "no such data", mend)
     unheeded = {
         "--root": action == "check" and root,
         "--data-root": action != "check" and data_root,
@@ -690,7 +711,7 @@ def data(
     if ignored := [option for option, given in unheeded.items() if given]:
         raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
     if action == "check":
-        _check(name, data_root, decode)
+        _check(name, data_root, decode, scale)
         return
     page = (png or _new(f"{name}.png")) if action == "show" else None
     from snp.experiment import prepare
@@ -705,13 +726,16 @@ def data(
     print(sample_page(root, page))
 
 
-def _check(name: Published, root: Path | None, decode: bool) -> None:
+def _check(name: str, root: Path | None, decode: bool, scale: Scale) -> None:
     """Print the report on a folder; exit code 2 where it has an error."""
     from snp.data.sources.check import NEEDS, check, report
+    from snp.experiment.prepare import limits
 
     if root is None:
         raise InputError("--data-root", "missing", f"the folder that holds {NEEDS[name]}")
-    findings = check(name, root, decode)
+    about = f"{own_name(root)}, as runs at scale {scale} read it:\n" if name == "own" and root.is_dir() else ""
+    findings = check(name, root, decode, **(limits(scale) if name == "own" else {}))
+    print(about, end="")
     print(report(findings))
     if any(finding.level == "error" for finding in findings):
         sys.exit(2)
@@ -745,7 +769,7 @@ def predictions(
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
     scale: SizeOfRuns = None,
-    data: Annotated[Data, tyro.conf.arg(help="whose samples")] = "scenes",
+    data: Annotated[Literal["scenes", "stamps", "real"], tyro.conf.arg(help="whose samples")] = "scenes",
     out: Out = None,
 ) -> None:
     """Draw one sample of every task as the dense and as the compressed model see it."""
@@ -763,7 +787,9 @@ def bench(
         Positional,
     ],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
-    data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
+    data: Annotated[
+        Literal["scenes", "stamps"] | None, tyro.conf.arg(help="train: what it sees; default: scenes")
+    ] = None,
     keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
@@ -824,19 +850,37 @@ def _starting(rows: list[Row], towers: Towers) -> list[Row]:
     return [row.starting(weights) for row in rows]
 
 
-def _runs(table: str, scale: Scale, data: Data | None, seeds: Sequence[int], store: Store) -> list[AnyRun]:
+def _runs(table: str, scale: Scale, data: str | None, seeds: Sequence[int], store: Store) -> list[AnyRun]:
     """All runs of a table's rows in a store, each once, parents first; of some seeds, or of all."""
-    chosen = meant(select(table, scale, data), store)
+    chosen = meant(select(table, scale, _known(data, store)), store)
     return list(dict.fromkeys(run for row in chosen for seed in seeds or row.seeds for run in row.runs(seed)))
+
+
+def _own_data(data: str | None, setup: Setup) -> tuple[Data | None, Setup]:
+    """The name of the data that are named, and where a user's own are. One of those known here is known by its name.
+
+    Raises:
+        InputError: no data set and no folder, or one that cannot be a user's own.
+    """
+    if data is None or not is_own(data):
+        return data, setup
+    return own_name(Path(data)), setup.model_copy(update={"data_root": Path(data)})
+
+
+def _known(data: str | None, store: Store) -> Data | None:
+    """As `_own_data`, for results alone: a user's own, of which there are runs, may be named without their folder."""
+    if data is None or not is_own(data) or any(run.data == data for _, run in runs_in(store.root)):
+        return data
+    return own_name(Path(data))
 
 
 def _heeded(setup: Setup, data: set[Data]) -> None:
     """Refuses an option that no run on these data heeds."""
     of_real = {"--data-root": setup.data_root, "--shortest": setup.shortest, "--loaders": setup.loaders}
     for option, given in of_real.items():
-        if given is not None and "real" not in data:
+        if given is not None and data <= {*DRAWN}:
             problem = f"is of published benchmarks, but {' and '.join(sorted(data))} are drawn"
-            raise InputError(option, problem, "leave it out, or add --scale paper")
+            raise InputError(option, problem, "leave it out, add --scale paper, or name your own with --data")
 
 
 def _store(scale: Scale, out: Path | None, setup: Towers) -> Store:

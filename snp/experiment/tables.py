@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.spec import (
     Benchmark,
@@ -19,6 +19,7 @@ from snp.experiment.spec import (
     Scale,
     Weights,
     dense,
+    is_own,
     percent,
 )  # fmt: skip
 
@@ -76,6 +77,16 @@ class Row(BaseModel):
         """The same with another share of all parameters to keep."""
         size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
         return self.model_copy(update=size | {"main": False})
+
+    def on(self, data: Data) -> "Row":
+        """The same on data of a user's own.
+
+        Raises:
+            InputError: the row is of a task, or compressed for a benchmark, that such data do not have.
+        """
+        if self.task or self.model != "mdetr" or any(ABOUT[name].task != "expressions" for name in self.benchmarks):
+            raise InputError(f"{self.label} on {data}", "data of your own have expressions alone", "leave --data out")
+        return self.model_copy(update={"data": data, "benchmarks": OWN})
 
     @property
     def heading(self) -> str:
@@ -268,12 +279,14 @@ def reproduced(known: list[Row]) -> list[Row]:
 
 
 def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
-    """The rows of a table on one data set, or on all.
+    """The rows of a table on one data set, or on all; on a user's own those of the first data set are.
 
     Raises:
-        InputError: no such table, or none of its rows is on this data set.
+        InputError: no such table, none of its rows is on this data set, or they cannot be on a user's own.
     """
     known = rows(name, scale)
+    if data is not None and is_own(data):
+        known = [row.on(data) for row in known if row.data == known[0].data]
     if not (chosen := [row for row in known if data in (None, row.data)]):
         others = " and ".join(dict.fromkeys(row.data for row in known))
         raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")

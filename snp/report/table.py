@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, TYPES
+from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, OWN, TYPES
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
@@ -158,8 +158,12 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
         ]
+        mirror = about.title + ("" if benchmark in OWN else "-like")
         sample = {"expressions": "expression", "questions": "question", "phrases": "phrase"}.get(about.task, "class")
-        yield f"{data}: {members[0].heading}, by {sample} type ({about.title}-like {split})", pd.DataFrame(lines)
+        yield (
+            f"{data}: {members[0].heading}, by {sample} type ({mirror} {split})",
+            pd.DataFrame(lines),
+        )
 
 
 def _short(metric: str) -> str:
