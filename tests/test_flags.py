@@ -52,9 +52,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (("data", "make", "scenes"), "--workers", "0", "must be more than 0, got 0"),
     (("predictions",), "--number", "-1", "must be 0 or more, got -1"),
     (LAUNCH, "--array-parallelism", "0", "must be more than 0, got 0"),
-    (LAUNCH, "--seeds", "", "must be numbers from 0 to 4294967295, got ''"),
-    (LAUNCH, "--seeds", "0,,1", "must be numbers from 0 to 4294967295, got '0,,1'"),
-    (LAUNCH, "--seeds", "4294967296", "must be numbers from 0 to 4294967295"),
+    (LAUNCH, "--seed", "", "must be a whole number, got ''"),
+    (LAUNCH, "--seed", "0,,1", "must be a whole number, got ''"),
+    (LAUNCH, "--seed", "4294967296", "must be less than 4294967296"),
     (LAUNCH, "--time", "abc", "is not written as it should be, got abc (limit, as sbatch has it: minutes, HH:MM:SS"),
     (LAUNCH, "--mem", "8", "is not written as it should be, got 8 (memory on each node, as 16G)"),
     (LAUNCH, "--cpus", "0", "must be more than 0, got 0"),
@@ -62,7 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (LAUNCH, "--nodes", "0", "must be more than 0, got 0"),
     (LAUNCH, "--sbatch", "qos=", "is not written as it should be, got qos="),
     (LAUNCH, "--batch", "4", "goes with --steps"),
-    (("status", "table1"), "--seeds", "x", "must be numbers from 0"),
+    (("status", "table1"), "--seed", "x", "must be a whole number, got x"),
     (("cancel", "table1"), "--steps", "0", "must be more than 0"),
 ])  # fmt: skip
 def test_what_a_flag_may_not_be(
@@ -79,6 +79,10 @@ def test_what_a_flag_may_not_be(
 def test_what_they_may_be_is_taken_as_it_is_given(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main([*RUN, "--seed", "1", "--workers", "3", "--dry-run", "--steps", "2", "--batch", "4", "--out", str(tmp_path)])
     assert capsys.readouterr().out.count("seed1") == 4
+    for seeds in (["--seed", "1", "2"], ["--seeds", "1,2"], ["--seeds", "1", "2"], ["--seed", "1,2"]):
+        main([*RUN, *seeds, "--dry-run", "--out", str(tmp_path)])
+        out = capsys.readouterr().out
+        assert "seed1" in out and "seed2" in out
     given = Setup(steps=2, batch=4, device="cuda:1")
     assert (given.trial.name, given.device) == ("trial-steps2-batch4", "cuda:1")
     assert Setup().trial is None

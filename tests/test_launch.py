@@ -249,7 +249,7 @@ def test_a_dry_run_prints_every_script_needs_no_slurm_and_writes_nothing(tmp_pat
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [
-    (["--seeds", "0,x"], "--seeds: must be numbers"), (["--data", "stamps"], "has no rows at scale smoke"),
+    (["--seeds", "0,x"], "--seed: must be a whole number, got x"), (["--data", "stamps"], "has no rows at scale smoke"),
     ([], "--cluster slurm: there is no srun here"),
     (["--cluster", "local", "--chains"], "--chains: is not of --cluster local"),
     (["--dry-run", "--time", "2"], "--time 2: is too short for snp-pretrain: up to 90 s go by until its first step"),

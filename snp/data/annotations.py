@@ -252,7 +252,7 @@ def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
     fields.checked(value, type(value), f".{key}")
     if key == "tokens_positive_eval":
         for place, spans in enumerate(value):
-            check_spans(spans, len(image["caption"]), f".{key}[{place}]")
+            check_spans(spans, image["caption"], f".{key}[{place}]")
     if key == "phrase_types":
         for place, types in enumerate(value):
             for kind in fields.checked(types, list, f".{key}[{place}]"):
@@ -265,7 +265,7 @@ def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
 def _check_annotation(annotation: dict[str, Any], width: int, height: int, caption: str) -> None:
     """InputError, placed in the annotation, unless it is as it must be."""
     check_box(annotation.get("bbox"), width, height, ".bbox")
-    check_spans(annotation.get("tokens_positive"), len(caption), ".tokens_positive")
+    check_spans(annotation.get("tokens_positive"), caption, ".tokens_positive")
     category = annotation.get("category_id")
     if category is not None and (type(category) is not int or abs(category) > fields.MOST):
         fields.checked(category, int, ".category_id")

@@ -22,7 +22,7 @@ from snp.errors import InputError
 from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.prepare import Source, fit_of
-from snp.experiment.spec import Benchmark, Data, Scale
+from snp.experiment.spec import DRAWN, Benchmark, Data, Scale
 from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import DENSE, TABLES, Row, rows
 from snp.experiment.wanted import check_folder, check_models
@@ -311,9 +311,9 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0, tun
         InputError: a run whose model is not there, with the command that makes it, before any data are made; no such
             sample.
     """
-    if data == "real":
+    if data not in DRAWN:
         mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
-        raise InputError("--data real", "this page is of data that are made here", mend)
+        raise InputError(f"--data {data}", "this page is of data that are made here", mend)
     shown: dict[tuple[Benchmark, str], AnyRun] = {}
     for benchmark in SHOWN if tuned else UNTUNED:
         for name in (DENSE, "snp"):

@@ -12,7 +12,7 @@ Memory = Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]$")]
 
 
 class Resources(BaseModel):
-    """One job's share of a cluster, in sbatch's words; what is None is left to the row, or to the cluster."""
+    """One job's share of a cluster, in sbatch's words; what is not given is left to the row, or to the cluster."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
