@@ -804,11 +804,14 @@ def export(
     """Compress models, and write them small, in half precision where the score stays: to commit, or to pass on."""
     from snp.experiment.export import COMMITTED, models
     from snp.experiment.export import export as write
+    from snp.experiment.runner import run_rows
 
     store = Store(out, base=Store.at(scale))
     chosen = [find(label, scale).model_copy(update={"benchmarks": ()}) for label in row or COMMITTED]
-    _run(chosen, (seed,), store, workers, dry_run)
-    for one in chosen if not dry_run else ():
+    if dry_run:
+        return _run(chosen, (seed,), store, workers, dry_run)
+    run_rows(chosen, (seed,), store, workers=workers)
+    for one in chosen:
         print(write(one.compress(seed), store, Store(to) if to else models()))
 
 
