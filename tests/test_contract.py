@@ -129,12 +129,16 @@ def by_state(model, fresh, **how):
     return fresh
 
 
-@pytest.mark.parametrize("way", [
-    lambda model, fresh: copy.deepcopy(model),
-    lambda model, fresh: pickle.loads(pickle.dumps(model)),
-    lambda model, fresh: by_state(model, fresh),
-    lambda model, fresh: by_state(model, fresh, assign=True),
-], ids=["deepcopy", "pickle", "state_dict", "state_dict, assigned"])  # fmt: skip
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda model, fresh: copy.deepcopy(model),
+        lambda model, fresh: pickle.loads(pickle.dumps(model)),
+        lambda model, fresh: by_state(model, fresh),
+        lambda model, fresh: by_state(model, fresh, assign=True),
+    ],
+    ids=["deepcopy", "pickle", "state_dict", "state_dict, assigned"],
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
     problem, plan = decided(name)

@@ -116,10 +116,14 @@ def on_small_disk(store: Store, kilobytes: int, then: str = "true") -> subproces
     disk = store.root
     disk.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).parent
-    code = (f"import sys; sys.path.insert(0, {str(here)!r}); from pathlib import Path; import processes as p; "
-            f"p.work(Path({str(disk)!r}), Path({str(store.base.root)!r}), [p.COMPRESS])")  # fmt: skip
-    script = (f"mount -t tmpfs -o size={kilobytes}k tmpfs {disk} && {then}; {sys.executable} -c \"{code}\"; code=$?; "
-              f"ls -A {disk}/*; cat {disk}/*/failed.json; exit $code")  # fmt: skip
+    code = (
+        f"import sys; sys.path.insert(0, {str(here)!r}); from pathlib import Path; import processes as p; "
+        f"p.work(Path({str(disk)!r}), Path({str(store.base.root)!r}), [p.COMPRESS])"
+    )
+    script = (
+        f'mount -t tmpfs -o size={kilobytes}k tmpfs {disk} && {then}; {sys.executable} -c "{code}"; code=$?; '
+        f"ls -A {disk}/*; cat {disk}/*/failed.json; exit $code"
+    )
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system lets nobody mount a disk of their own")
     return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)

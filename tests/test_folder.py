@@ -18,9 +18,14 @@ from snp.experiment import prepare
 
 SMALL = {"train": 2, "test": 4, "pretrain_val": 1, "workers": 1}
 MINE = {
-    "images/me.png": b"mine", "images/train/me.png": b"mine", "images/train/1.png": b"mine", "cache/mine.npy": b"mine",
-    "annotations/mine_train.json": b"{}", "flickr30k/Sentences/notes.txt": b"mine", "notes.txt": b"mine",
-}  # fmt: skip
+    "images/me.png": b"mine",
+    "images/train/me.png": b"mine",
+    "images/train/1.png": b"mine",
+    "cache/mine.npy": b"mine",
+    "annotations/mine_train.json": b"{}",
+    "flickr30k/Sentences/notes.txt": b"mine",
+    "notes.txt": b"mine",
+}
 """Files of a user, some of them named much like those that are made."""
 
 

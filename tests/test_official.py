@@ -61,9 +61,17 @@ def problem_of(model: nn.Module, sparsity: float, inputs: list[Batch]) -> Proble
 
     budget = Budget.of_weights(model, GROUPS, sparsity, may_empty=True)
     return Problem(
-        model, {}, budget, 0, loss, lambda: inputs[0], sparsity=sparsity, groups=GROUPS, calibration=inputs,
+        model,
+        {},
+        budget,
+        0,
+        loss,
+        lambda: inputs[0],
+        sparsity=sparsity,
+        groups=GROUPS,
+        calibration=inputs,
         forward=lambda model, batch: model(batch),
-    )  # fmt: skip
+    )
 
 
 def kept(scores: Lists, sets: list[list[str]], counts: list[int]) -> Lists:
@@ -303,9 +311,16 @@ def test_chita_solves_every_block_by_itself(ridge, stretch):
         flat = np.concatenate([w.ravel() for w in dense])
         expected = chita(flat, np.stack(rows), blocks, int((1 - sparsity) * len(flat)), 4, ridge * len(rows))
         small, plan = snp.compress(
-            net, "chita", sparsity=sparsity, groups=GROUPS, calibration=data, mode="official", block=20, ridge=ridge,
+            net,
+            "chita",
+            sparsity=sparsity,
+            groups=GROUPS,
+            calibration=data,
+            mode="official",
+            block=20,
+            ridge=ridge,
             loss=lambda model, batch: stretch * loss_of(model, batch),
-        )  # fmt: skip
+        )
         weights = np.concatenate([small.get_parameter(name).detach().numpy().ravel() for name in NAMES])
         assert np.array_equal(weights != 0, expected != 0), seed
         np.testing.assert_allclose(weights, expected, atol=1e-4 * abs(expected).max())
@@ -318,9 +333,15 @@ def test_official_chita_by_hand():
     Down the gradient (1 | 1): (1 - 2t)^2/2 + 2t^2/2 is least at t = 1/3, and so it is for b by itself.
     """
     small, plan = snp.compress(
-        Pair([1.0, 2.0], [3.0, -2.9]), "chita", sparsity=0.5, groups={"all": ["a.weight", "b.weight"]}, ridge=1.0,
-        calibration=[torch.ones(1, 2)], loss=lambda model, x: model(x), mode="official",
-    )  # fmt: skip
+        Pair([1.0, 2.0], [3.0, -2.9]),
+        "chita",
+        sparsity=0.5,
+        groups={"all": ["a.weight", "b.weight"]},
+        ridge=1.0,
+        calibration=[torch.ones(1, 2)],
+        loss=lambda model, x: model(x),
+        mode="official",
+    )
     assert small.a.weight.tolist() == [[0, 0]]
     assert small.b.weight[0].tolist() == pytest.approx([3 - 1 / 3, -2.9 - 1 / 3])
     assert plan.note == "as in the public code, nothing is left of a.weight"
@@ -356,10 +377,17 @@ def test_a_matrix_without_any_weight_is_saved_counted_and_stays_empty(tmp_path):
 def test_what_an_official_mode_makes_of_two_towers_is_what_its_plan_says_also_when_trained_and_saved(name, tmp_path):
     dense = two_towers()
     small, plan = snp.compress(
-        dense, name, towers=PATHS, keep=0.45, mode="official", calibration=[example(seed=i) for i in range(3)],
-        forward=lambda model, batch: model(*batch), loss=towers_loss, steps=10,
+        dense,
+        name,
+        towers=PATHS,
+        keep=0.45,
+        mode="official",
+        calibration=[example(seed=i) for i in range(3)],
+        forward=lambda model, batch: model(*batch),
+        loss=towers_loss,
+        steps=10,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
-    )  # fmt: skip
+    )
     before = count(small, views(small))
     whole = sum(p.numel() for p in dense.parameters())
     assert (before.nonzero if plan.masks else before.stored) == whole - plan.cost()["removed"]

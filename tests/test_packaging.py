@@ -75,8 +75,13 @@ def test_what_needs_no_results_works(installed: Path, tmp_path: Path, command: s
 def test_what_needs_results_says_that_it_has_none_and_where_they_are(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- begin table1 scenes -->\n<!-- end -->\n", encoding="utf-8")
     none = "snp: results/desk: no such folder, as an installation brings no results (give a folder of runs with --out, "
-    for command in (["table", "table1"], ["claims", "table1"], ["figure", "figure1"], ["readme"],
-                    ["reproduce", "table1", "--from-results"]):  # fmt: skip
+    for command in (
+        ["table", "table1"],
+        ["claims", "table1"],
+        ["figure", "figure1"],
+        ["readme"],
+        ["reproduce", "table1", "--from-results"],
+    ):
         done = run(installed, "-m", "snp", *command, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{none}or work in a checkout)\n")
     done = run(installed, "-m", "snp", "figure", "scaling", cwd=tmp_path)

@@ -140,8 +140,13 @@ def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[st
         return {"cost": cost, "score": score}
 
     cheap, level, best, worse, same, unknown = (
-        of(0.3, 70.0), of(0.6, 80.0), of(1.0, 85.0), of(0.8, 79.0), of(0.60004, 79.9), of(0.1, None),
-    )  # fmt: skip
+        of(0.3, 70.0),
+        of(0.6, 80.0),
+        of(1.0, 85.0),
+        of(0.8, 79.0),
+        of(0.60004, 79.9),
+        of(0.1, None),
+    )
     assert front([best, worse, level, same, unknown, cheap], "cost") == [cheap, level, best]
     # upop has the least arithmetic; single weights, which save none, do not stand against whole units in size
     assert line(shown, "scenes/snp@60")["fronts"] == ["size", "FLOPs"]

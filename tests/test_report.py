@@ -149,10 +149,18 @@ def test_the_markdown_table_is_this_one(store: Store) -> None:
     lines = [[cell.strip() for cell in text.split("|")[1:-1]] for text in markdown.splitlines()[2:6]]
     eight = ["val", "testA", "testB"]
     assert lines[0] == [
-        "method", "kind",
-        *(f"RefCOCO {split}" for split in eight), *(f"RefCOCO+ {split}" for split in eight),
-        "RefCOCOg val", "RefCOCOg test", "Δ dense", "stored", "non-zero", "towers", "FLOPs",
-    ]  # fmt: skip
+        "method",
+        "kind",
+        *(f"RefCOCO {split}" for split in eight),
+        *(f"RefCOCO+ {split}" for split in eight),
+        "RefCOCOg val",
+        "RefCOCOg test",
+        "Δ dense",
+        "stored",
+        "non-zero",
+        "towers",
+        "FLOPs",
+    ]
     full = ["100.0%", "100.0%", "100.0%", "75.0%"]
     assert lines[2] == ["dense", "dense", *["91.0 ±1.0"] * 8, "", *full]
     cut = ["60.0%", "60.0%", "50.0%", "75.0%"]

@@ -82,10 +82,14 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize(("damage", "problem"), [
-    ("cut off", "cannot be read"), ("another recipe", "was left by another recipe"),
-    ("another model", r"\S+: is missing, the model needs \["),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("cut off", "cannot be read"),
+        ("another recipe", "was left by another recipe"),
+        ("another model", r"\S+: is missing, the model needs \["),
+    ],
+)
 def test_a_state_that_does_not_fit_is_named_and_not_trained_on(
     damage: str,
     problem: str,

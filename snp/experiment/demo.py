@@ -200,8 +200,16 @@ def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
                 x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))
                 for edge, line in (("#16181d", 4), (color, 2)):
                     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line))
-                axes.annotate(str(number + 1), (x0, y0), (2, -2), textcoords="offset points", color="#16181d",
-                              fontsize=7, va="top", bbox={"facecolor": color, "linewidth": 0, "pad": 1})  # fmt: skip
+                axes.annotate(
+                    str(number + 1),
+                    (x0, y0),
+                    (2, -2),
+                    textcoords="offset points",
+                    color="#16181d",
+                    fontsize=7,
+                    va="top",
+                    bbox={"facecolor": color, "linewidth": 0, "pad": 1},
+                )
             axes.set_title(title, fontsize=8, color="#8b93a3", loc="left")
             axes.set_xlabel("\n".join(lines), fontsize=9, color="#dfe3ea", loc="left")
         for axes in figure.axes:
@@ -231,8 +239,11 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> 
     if data == "real":
         mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
         raise InputError("--data real", "this page is of data that are made here", mend)
-    shown = {(benchmark, name): _row(scale, data, name, benchmark).finetune(0, benchmark)
-             for benchmark in SHOWN for name in (DENSE, "snp")}  # fmt: skip
+    shown = {
+        (benchmark, name): _row(scale, data, name, benchmark).finetune(0, benchmark)
+        for benchmark in SHOWN
+        for name in (DENSE, "snp")
+    }
     check_models(store, list(shown.values()), "this again with --out FOLDER")
     source = Source.of(scale, data)
     samples = {benchmark: _sample(source, benchmark, number) for benchmark in SHOWN}
