@@ -113,9 +113,13 @@ def test_signals_to_all_of_a_job_are_the_runs_to_answer() -> None:
 
 
 CHILD = """
-import sys, time
+import os, sys, time
 from itertools import count
-from tests.test_ahead import ahead, identities
+from snp.data.ahead import ahead
+
+def identities(_):
+    return os.getpid()
+
 batches = ahead(identities, count(), 2)
 print(*{next(batches) for _ in range(8)}, flush=True)
 if sys.argv[1] == "wait":
@@ -127,13 +131,8 @@ if sys.argv[1] == "raise":
 
 @pytest.mark.parametrize("end", ["wait", "raise", "return"])
 def test_no_process_outlives_its_parent_however_that_ends(end: str) -> None:
-    root = Path(__file__).parents[1]
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, end],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"},
+        [sys.executable, "-c", CHILD, end], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
     assert child.stdout is not None
     workers = list(map(int, child.stdout.readline().split()))

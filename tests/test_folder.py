@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -169,9 +169,10 @@ def make(root: Path) -> None:
     scenes.make(root, 3, **SMALL)
 
 
-def test_several_processes_that_want_fresh_data_make_them_once(made: Path, tmp_path: Path) -> None:
-    spawn = get_context("spawn")
-    several = [spawn.Process(target=make, args=(tmp_path / "scenes",)) for _ in range(3)]
+def test_several_processes_that_want_fresh_data_make_them_once(
+    processes: BaseContext, made: Path, tmp_path: Path
+) -> None:
+    several = [processes.Process(target=make, args=(tmp_path / "scenes",)) for _ in range(3)]
     for process in several:
         process.start()
     for process in several:

@@ -703,7 +703,7 @@ def test_a_launch_for_debugging_runs_in_this_process(
     assert store.state(OMP.compress(0)) == "done"
 
 
-def wait(ready: Callable[[], bool], seconds: float = 120) -> None:
+def wait(ready: Callable[[], bool], seconds: float = 600) -> None:
     limit = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < limit, f"not within {seconds} s"
