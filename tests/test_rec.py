@@ -189,7 +189,7 @@ def model():
     torch.manual_seed(0)
     model = MDETR(SMOKE)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=0.16)
     return model.eval()
 
 
