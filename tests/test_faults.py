@@ -64,10 +64,9 @@ def test_a_command_that_is_stopped_lets_its_workers_save_and_says_that_it_wants_
     command = [sys.executable, "-m", "snp", "run", "scenes/snp@60", "--scale", "smoke", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(folder / "log.jsonl")
-    began = time.monotonic()
     process.send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - began < 10
+    _, said = process.communicate(timeout=60)  # SLURM gives 90
+    assert process.returncode == 75
     assert "snp: stopped" in said and "Traceback" not in said
     assert store.state(pretrain) == "incomplete" and (folder / "state.pt").exists()
     assert start(processes, tmp_path, tmp_path, [pretrain]) == 0
