@@ -151,6 +151,7 @@ class Vocabulary:
         return cls(_occurring(captions))
 
     @classmethod
+    @cache
     def full(cls) -> "Vocabulary":
         """All of CLIP's byte pairs, which its own start and end token, the last two, are not."""
         return cls(range(len(_clip().encoder) - 2))
