@@ -153,7 +153,7 @@ def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
-    _, plan = decide(name)
+    _, plan = decided(name)
     shared = {}
     for share in plan.shares:
         assert not (share.units & ~plan.survives(*share.receiver)).any()
@@ -166,7 +166,7 @@ def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_compressed_model_computes_what_the_plan_says(name):
-    problem, plan = decide(name)
+    problem, plan = decided(name)
     batch = example(seed=77)
     compressed = apply(problem.model, plan, PATHS)
     expected = torch.func.functional_call(problem.model, substitute(problem.model, problem.towers, plan), batch)
@@ -175,7 +175,7 @@ def test_the_compressed_model_computes_what_the_plan_says(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(name, tmp_path):
-    problem, plan = decide(name)
+    problem, plan = decided(name)
     compressed = apply(problem.model, plan, PATHS)
     before = count(compressed, views(compressed))
     trained(compressed)
@@ -192,14 +192,14 @@ def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_plan(name):
-    (_, first), (_, second) = decide(name, seed=3), decide(name, seed=3)
+    (_, first), (_, second) = decided(name, seed=3), decide(name, seed=3)
     assert first == second
     assert Plan.from_json(first.to_json()) == first
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n == "snp" or "random" in n])
 def test_another_seed_gives_another_plan(name):
-    assert decide(name, seed=3)[1] != decide(name, seed=4)[1]
+    assert decided(name, seed=3)[1] != decide(name, seed=4)[1]
 
 
 @pytest.mark.parametrize("name", METHODS)
