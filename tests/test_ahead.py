@@ -129,6 +129,7 @@ if sys.argv[1] == "raise":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["wait", "raise", "return"])
 def test_no_process_outlives_its_parent_however_that_ends(end: str) -> None:
     child = subprocess.Popen(

@@ -170,6 +170,7 @@ def borrowed(smoke_dense: Store, root: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -202,6 +203,7 @@ def test_the_real_command_ends_with_code_2_and_one_line_for_an_option(tmp_path: 
     assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_real_command_ends_with_code_2_and_one_line_for_a_file_that_a_worker_finds_damaged(
     smoke_dense: Store, data: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,8 @@ from snp.models.config import GLIP_PAPER, PAPER
 from snp.tasks import detection
 from snp.tasks.phrases import Truth
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 120
 """Random changes of each format."""
 ODD = [

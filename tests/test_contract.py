@@ -96,6 +96,7 @@ def assert_within_budget(problem: Problem, plan: Plan, name: str) -> None:
         assert remaining <= problem.budget.target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.7, 0.45])
 @pytest.mark.parametrize("name", METHODS)
 def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
@@ -103,6 +104,7 @@ def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
     assert_within_budget(problem, plan, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [*HALF, torch.float64])
 @pytest.mark.parametrize("name", METHODS)
 def test_models_of_every_floating_type_are_compressed_or_refused_in_one_line(name, dtype):
@@ -129,6 +131,7 @@ def by_state(model, fresh, **how):
     return fresh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
@@ -173,6 +176,7 @@ def test_the_compressed_model_computes_what_the_plan_says(name):
     torch.testing.assert_close(compressed(*batch), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(name, tmp_path):
     problem, plan = decided(name)
@@ -190,6 +194,7 @@ def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(
     assert again.stored == before.stored and again.nonzero <= before.nonzero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_plan(name):
     (_, first), (_, second) = decided(name, seed=3), decide(name, seed=3)

@@ -140,6 +140,7 @@ def test_the_committed_dense_models_are_pointed_at(tmp_path: Path) -> None:
         Checkpoint.of(tmp_path / run.slug)
 
 
+@pytest.mark.slow
 def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_and_with_them_is_drawn(
     smoke_dense: Store,
     smoke_data: Path,

@@ -52,6 +52,7 @@ def test_results_are_read_and_plotted(run: Run, tmp_path: Path) -> None:
         assert picture.width == 700
 
 
+@pytest.mark.slow
 def test_a_method_in_a_file_is_trained_and_shown(
     smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Busy, Store
 
+pytestmark = pytest.mark.slow
+
 NEVER = 1e9
 KEPT = (*MODEL_FILES, "trained.pt")
 

@@ -105,6 +105,7 @@ def test_groups_of_flags_are_explained_in_their_own_words(capsys: pytest.Capture
     assert "model_construct" not in said and "trusted" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [RUN, ("pretrain", "--scale", "smoke"), (*LAUNCH, "--cluster", "local")])
 def test_a_device_that_is_not_here_is_said_before_any_work_is_done(command: tuple[str, ...], tmp_path: Path) -> None:
     arguments = [*command, "--device", "cuda", "--out", str(tmp_path / "runs")]

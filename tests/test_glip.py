@@ -292,6 +292,7 @@ def test_centerness_is_one_at_the_centre_and_falls_to_the_edge() -> None:
     assert detect.centerness(anchors, box).tolist() == pytest.approx([1.0, (1 / 3) ** 0.5, 0.0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_learns_one_batch_and_then_finds_its_boxes_by_its_words(model: GLIP) -> None:
     torch.manual_seed(0)
     model = GLIP(GLIP_SMOKE)

@@ -22,6 +22,8 @@ from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.processes import pool, spread
 
+pytestmark = pytest.mark.slow
+
 LINE = "snp: stopped; the same command goes on from what is saved"
 
 

@@ -37,6 +37,7 @@ def test_signs_are_what_a_reader_of_papers_knows() -> None:
     assert r"magnitude\_2-4 & unstructured & 87.0 $\pm$0.5 & $-$2.2 [$-$3.5, +0.8] & 60.0\% \\" in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here: apt install texlive-latex-recommended")
 def test_every_table_compiles_and_none_is_wider_than_a_line(tmp_path: Path) -> None:
     marked = latex(FRAME, "scenes: 40% removed (†)")

@@ -657,6 +657,7 @@ def test_jobs_cannot_wait_for_a_process_of_this_machine(
     assert f"process {number} of this machine does its runs" in capsys.readouterr().err and slurm.begun == 0
 
 
+@pytest.mark.slow
 def test_five_hundred_rows_are_planned_and_watched_in_seconds_without_torch(tmp_path: Path) -> None:
     begun = time.process_time()
     rows, asked = bench_plan.made_rows(500), []
@@ -672,6 +673,7 @@ def test_five_hundred_rows_are_planned_and_watched_in_seconds_without_torch(tmp_
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_a_launch_on_this_machine_outlives_its_command_can_be_cancelled_and_goes_on(
     tmp_path: Path, smoke_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

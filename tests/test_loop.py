@@ -289,6 +289,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [3, 6])
 def test_a_run_with_all_options_that_is_killed_goes_on_bit_equal(kill, tmp_path, monkeypatch):
     monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)

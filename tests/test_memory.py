@@ -30,6 +30,8 @@ from snp.models.mdetr import TOWERS
 from snp.sharing.objective import task_gradients
 from snp.sharing.structure import KINDS, Geometry, Structure
 
+pytestmark = pytest.mark.slow
+
 aten = torch.ops.aten
 
 

@@ -123,6 +123,7 @@ def weights(problem: Problem) -> dict[str, Tensor]:
 SETS = {"omp": [NAMES], "modalitymp": list(GROUPS.values()), "localmp": [[name] for name in NAMES]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SETS)
 def test_magnitudes_fall_up_to_int_of_the_share_of_every_set_and_ties_with_them(method):
     emptied = 0
@@ -139,6 +140,7 @@ def assert_no_gradient(method: str, problem: Problem, **options) -> None:
         get(method, mode="official", **options).start(problem)
 
 
+@pytest.mark.slow
 def test_saliencies_fall_up_to_int_of_the_share_and_ties_with_them():
     emptied = 0
     for case, (problem, _) in enumerate(cases()):
@@ -151,6 +153,7 @@ def test_saliencies_fall_up_to_int_of_the_share_and_ties_with_them():
     assert emptied > 100
 
 
+@pytest.mark.slow
 def test_saliencies_in_steps_fall_by_int_of_an_exponential_schedule_and_early_ones_change_later_ones():
     emptied = lost = 0
     for case, (problem, random) in enumerate(cases()):
@@ -203,6 +206,7 @@ def multiflow(problem: Problem, inputs: dict[str, list[tuple[int, Tensor]]]) -> 
     return masks
 
 
+@pytest.mark.slow
 def test_multiflow_prunes_a_matrix_whole_where_all_its_weights_are_small_and_says_so():
     emptied = 0
     for case, (problem, _) in enumerate(cases()):
@@ -213,6 +217,7 @@ def test_multiflow_prunes_a_matrix_whole_where_all_its_weights_are_small_and_say
     assert emptied > 100
 
 
+@pytest.mark.slow
 def test_multiflow_takes_the_norm_of_all_passes_of_a_batch_at_once_each_with_its_own_padding():
     """A batch is a pair of captions and regions, each of which passes the model, with words padded in its own way."""
     for case, (problem, random) in enumerate(cases()):

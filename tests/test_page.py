@@ -89,6 +89,7 @@ def cells(text: str, label: str) -> list[str]:
     return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)]
 
 
+@pytest.mark.slow
 def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], store: Store) -> None:
     long = list(csv.DictReader(io.StringIO(table("table1", store, "desk", "scenes", "csv"))))
     printed = table("table1", store, "desk", "scenes")
@@ -276,6 +277,7 @@ class Elements(HTMLParser):
         (self.linked if tag == "a" else self.loaded).extend(addresses)
 
 
+@pytest.mark.slow
 def test_the_page_is_small_and_asks_nobody_for_anything(written: Path) -> None:
     text = written.read_text(encoding="utf-8")
     assert len(text.encode()) < 5_000_000

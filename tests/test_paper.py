@@ -19,6 +19,8 @@ from snp.experiment.prepare import Source
 from snp.experiment.stages import learning
 from snp.models.config import PAPER
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 16 * 2**30
 SIDES = ((96, 64), (64, 96))
 """Width and height of pictures of even and of odd numbers; they are drawn as squares."""

@@ -43,6 +43,8 @@ from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
 
+pytestmark = pytest.mark.slow
+
 STEPS, PATIENCE = 50, 120
 DENSE = dense("smoke", "scenes")
 

@@ -18,6 +18,8 @@ from snp.experiment import stages
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_compression_and_its_fine_tuning_killed_three_times_end_bit_equal(
     processes: BaseContext, smoke_dense: Store, tmp_path: Path
