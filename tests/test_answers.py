@@ -135,11 +135,14 @@ def test_an_option_that_nothing_heeds_is_refused(
     assert sorted(folder.rglob("*")) == before and not (HERE / "results" / "paper").exists()
 
 
-@pytest.mark.parametrize("text", [
-    "<!-- begin brief table1b scenes -->\nno end\n",
-    "<!-- begin brief table1b scenes -->\nno end, and mine\n<!-- begin claims -->\n<!-- end -->\n",
-    "<!-- begin brief table1b, scenes -->\n<!-- end -->\n<!-- begin claims -->\n<!-- end -->\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- begin brief table1b scenes -->\nno end\n",
+        "<!-- begin brief table1b scenes -->\nno end, and mine\n<!-- begin claims -->\n<!-- end -->\n",
+        "<!-- begin brief table1b, scenes -->\n<!-- end -->\n<!-- begin claims -->\n<!-- end -->\n",
+    ],
+)
 def test_a_part_of_a_readme_that_does_not_end_takes_nothing_with_it(text: str) -> None:
     with pytest.raises(InputError, match=r"README.md: has a part that does not end"):
         rendered(text, Store.at("desk"))

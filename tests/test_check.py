@@ -23,9 +23,15 @@ from snp.models.config import GLIP_PAPER, PAPER
 BENCHMARKS = [name for name in NEEDS if name != "own"]
 """Of a user's own data: test_own_data.py."""
 ENTRY = Entry(
-    id=0, file_name="COCO_train2014_000000000007.jpg", height=48, width=64, caption="the dog", dataset_name="refcoco",
-    boxes=((4, 6, 10.5, 20),), spans=(((0, 7),),),
-)  # fmt: skip
+    id=0,
+    file_name="COCO_train2014_000000000007.jpg",
+    height=48,
+    width=64,
+    caption="the dog",
+    dataset_name="refcoco",
+    boxes=((4, 6, 10.5, 20),),
+    spans=(((0, 7),),),
+)
 
 
 def picture(path: Path) -> None:
@@ -149,13 +155,16 @@ def test_all_faults_of_a_file_are_counted_and_the_first_are_told(
     assert "and 2 more problems like these" in text
 
 
-@pytest.mark.parametrize(("benchmark", "file", "old", "new", "problem"), [
-    ("coco", "annotations/instances_val2017.json", '"bbox": [4,', '"bbox": [-9,', "annotations[0].bbox"),
-    ("flickr30k", "Annotations/36979.xml", "<xmax>10<", "<xmax>99<", "36979.xml: object[0].bndbox"),
-    ("flickr30k", "Sentences/36979.txt", "Two young men]", "Two young men", "36979.txt: line 1"),
-    ("gqa", "gqa_answer2id_by_type.json", "0", "1", "gqa_answer2id_by_type.json: answer_rel: its numbers are not"),
-    ("gqa", "val_balanced_questions.json", '"imageId"', '"image"', "05515938.imageId: missing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("benchmark", "file", "old", "new", "problem"),
+    [
+        ("coco", "annotations/instances_val2017.json", '"bbox": [4,', '"bbox": [-9,', "annotations[0].bbox"),
+        ("flickr30k", "Annotations/36979.xml", "<xmax>10<", "<xmax>99<", "36979.xml: object[0].bndbox"),
+        ("flickr30k", "Sentences/36979.txt", "Two young men]", "Two young men", "36979.txt: line 1"),
+        ("gqa", "gqa_answer2id_by_type.json", "0", "1", "gqa_answer2id_by_type.json: answer_rel: its numbers are not"),
+        ("gqa", "val_balanced_questions.json", '"imageId"', '"image"', "05515938.imageId: missing"),
+    ],
+)
 def test_a_broken_file_of_every_format_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, benchmark: str, file: str, old: str, new: str, problem: str
 ) -> None:
@@ -193,11 +202,14 @@ def test_texts_are_as_long_as_the_models_of_paper_scale_read() -> None:
 LONG = ". ".join(f"sign no {n}" for n in range(10, 28))
 
 
-@pytest.mark.parametrize(("benchmark", "file", "old", "place"), [
-    ("mixed", "annotations/final_mixed_train.json", "the dog", "final_mixed_train.json: id 0.caption"),
-    ("flickr30k", "Sentences/36979.txt", " under ", "Sentences/36979.txt: sentence 0.caption"),
-    ("gqa", "val_balanced_questions.json", "left?", "val_balanced_questions.json: 05515938.caption"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("benchmark", "file", "old", "place"),
+    [
+        ("mixed", "annotations/final_mixed_train.json", "the dog", "final_mixed_train.json: id 0.caption"),
+        ("flickr30k", "Sentences/36979.txt", " under ", "Sentences/36979.txt: sentence 0.caption"),
+        ("gqa", "val_balanced_questions.json", "left?", "val_balanced_questions.json: 05515938.caption"),
+    ],
+)
 def test_a_caption_longer_than_the_papers_model_reads_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, benchmark: str, file: str, old: str, place: str
 ) -> None:
@@ -345,9 +357,18 @@ def test_a_run_reads_mdetrs_questions_where_the_published_ones_are_missing(
     root = good(tmp_path, "gqa")
     (root / "val_balanced_questions.json").unlink()
     asked = Entry(
-        id=0, file_name="2405722.jpg", height=48, width=64, caption="is it small", dataset_name="gqa", boxes=(),
-        spans=(), question_id="7", question_type="rel", answer="yes",
-    )  # fmt: skip
+        id=0,
+        file_name="2405722.jpg",
+        height=48,
+        width=64,
+        caption="is it small",
+        dataset_name="gqa",
+        boxes=(),
+        spans=(),
+        question_id="7",
+        question_type="rel",
+        answer="yes",
+    )
     prepared(root, "finetune_gqa_val_balanced", asked)
     assert Source(root, real=True).questions("val") == [asked]
     code, text = check(capsys, "gqa", root)

@@ -179,10 +179,14 @@ def test_the_committed_dense_models_are_pointed_at(tmp_path: Path) -> None:
         Checkpoint.of(tmp_path / run.slug)
 
 
+@pytest.mark.slow
 def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_and_with_them_is_drawn(
-    smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    smoke_dense: Store,
+    smoke_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     store, png = Store(tmp_path / "runs"), tmp_path / "a.png"
     page = ["predictions", "--scale", "smoke", "--png", str(png), "--out", str(store.root)]
     monkeypatch.setenv("SNP_DATA", str(tmp_path / "data"))
@@ -206,7 +210,9 @@ def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_a
 
 def test_what_a_page_cannot_be_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data real: this page is of data that are made here" in refused(
-        capsys, "predictions", "--scale", "paper", "--data", "real")  # fmt: skip
+        capsys, "predictions", "--scale", "paper", "--data", "real"
+    )
     assert "--scale paper --data scenes: no row dense" in refused(capsys, "predictions", "--scale", "paper")
     assert "there are scenes at scales smoke and desk" in refused(
-        capsys, "predictions", "--scale", "smoke", "--data", "stamps")  # fmt: skip
+        capsys, "predictions", "--scale", "smoke", "--data", "stamps"
+    )

@@ -74,6 +74,7 @@ def drawn(folder: Path, data: Path, **environment: str) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_no_file_of_settings_and_no_backend_changes_a_byte(
     plain: dict[str, str], tmp_path: Path, smoke_data: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_no_file_of_settings_and_no_backend_changes_a_byte(
     assert drawn(tmp_path, smoke_data, MPLBACKEND="pdf") == plain
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor may round a line otherwise")
 def test_the_figures_in_the_repository_are_what_the_commands_draw(plain: dict[str, str]) -> None:
     for name in ("figure1.png", "tickets.png", "scaling.png"):

@@ -92,9 +92,13 @@ def check_box(box: Any, width: int, height: int, where: object, empty: bool = Fa
     if type(x) in _NUMBER and type(y) in _NUMBER and type(w) in _NUMBER and type(h) in _NUMBER:
         # what is not a number fails every comparison, and what is too large for a sum fails the first ones
         if (
-            -EDGE <= x <= width and -EDGE <= y <= height and 0 < w <= width + 2 * EDGE and 0 < h <= height + 2 * EDGE
-            and x + w <= width + EDGE and y + h <= height + EDGE
-        ):  # fmt: skip
+            -EDGE <= x <= width
+            and -EDGE <= y <= height
+            and 0 < w <= width + 2 * EDGE
+            and 0 < h <= height + 2 * EDGE
+            and x + w <= width + EDGE
+            and y + h <= height + EDGE
+        ):
             return
         if all(map(finite, box)):
             if min(w, h) < 0:

@@ -40,11 +40,17 @@ MEASURED: dict[Task, tuple[str, ...]] = {
     "expressions": ("precision@1", "precision@5", "mean_iou"),
     "questions": ("accuracy", "type_accuracy"),
     "phrases": (
-        "recall@1", "recall@5", "recall@10", "upper_bound",
-        "merged_recall@1", "merged_recall@5", "merged_recall@10", "merged_upper_bound",
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "upper_bound",
+        "merged_recall@1",
+        "merged_recall@5",
+        "merged_recall@10",
+        "merged_upper_bound",
     ),
     "detection": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100"),
-}  # fmt: skip
+}
 """The figures of a task in the CSV, in reading order."""
 TYPES: dict[Task, tuple[str, ...]] = {
     "expressions": ("attribute", "relation", "order"),

@@ -168,9 +168,16 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
     size = {"keep": first.keep} if first.sparsity is None else {"sparsity": first.sparsity}
     name = _name(first.method, first.options)
     row = make(
-        first.scale, first.data, name.split(",")[0], model=first.model, benchmarks=benchmarks,
-        seeds=tuple(run.seed for run in members), recovery=first.recovery, task=first.task, **size,
-    )  # fmt: skip
+        first.scale,
+        first.data,
+        name.split(",")[0],
+        model=first.model,
+        benchmarks=benchmarks,
+        seeds=tuple(run.seed for run in members),
+        recovery=first.recovery,
+        task=first.task,
+        **size,
+    )
     own = {"name": name, "method": first.method, "options": first.options, "keep": first.keep}
     return row.model_copy(update=own).starting(first.parents()[0].weights)
 

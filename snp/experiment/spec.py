@@ -87,8 +87,10 @@ class Weights(BaseModel):
         """As `sha256:0a1b2c3d4e and ViT-L-14/openai`, or `random towers`."""
         if self == Weights():
             return "random towers"
-        return " and ".join(f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
-                            for one in (self.vision, self.text))  # fmt: skip
+        return " and ".join(
+            f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
+            for one in (self.vision, self.text)
+        )
 
 
 class Pretrain(Spec):

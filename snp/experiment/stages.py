@@ -110,8 +110,18 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     def judge(learner: nn.Module) -> dict[str, Any]:
         return {f"val/{name}": value for name, value in first.glance(model).items()}
 
-    loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
-                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
+    loop = Loop(
+        learner,
+        phase,
+        stream,
+        objective,
+        store.folder(run),
+        run.seed,
+        judge=judge,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=setup.on(run),
+    )
     loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary))
     counted = count.count(model, towers_of(model, TOWERS))
@@ -134,8 +144,9 @@ def _start(model: GroundingModel, weights: Weights, setup: Setup, vocabulary: Vo
     """
     began: dict[str, Any] = {}
     for tower, wanted, given in (
-        ("vision", weights.vision, setup.vision_weights), ("text", weights.text, setup.text_weights)
-    ):  # fmt: skip
+        ("vision", weights.vision, setup.vision_weights),
+        ("text", weights.text, setup.text_weights),
+    ):
         if wanted is None:
             continue
         if given is None or identity(given, f"--{tower}-weights") != wanted:
@@ -199,12 +210,20 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase,
-                lambda start: train.stream(
-                    phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)
-                ),
-                _objective, store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
-                log=lambda record: store.log(run, record), device=device)  # fmt: skip
+    loop = Loop(
+        dense,
+        phase,
+        lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)),
+        _objective,
+        store.folder(run),
+        run.seed,
+        session=session,
+        apply=project,
+        cursor=held,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=device,
+    )
     model = loop.run()
     plan = loop.plan
     assert plan is not None
@@ -232,12 +251,19 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
         on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
-    loop = Loop(model, phase,
-                lambda start: on.train.stream(
-                    phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
-                ),
-                _objective, store.folder(run), run.seed, progress=progress,
-                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
+    loop = Loop(
+        model,
+        phase,
+        lambda start: on.train.stream(
+            phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
+        ),
+        _objective,
+        store.folder(run),
+        run.seed,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=setup.on(run),
+    )
     model = loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
     metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
@@ -399,8 +425,9 @@ def _finish(
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial,
-                     weights)  # fmt: skip
+    about = manifest(
+        run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial, weights
+    )
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

@@ -149,8 +149,7 @@ class Store:
         with self.noting(run), alone(folder / OWNER, Owner.here().model_dump()) as about:
             if about is not None:
                 owner = Owner.of(about) or "just begun"
-                raise Busy(folder, f"{run.name} is being run already ({owner})",
-                           "wait for it, or stop it")  # fmt: skip
+                raise Busy(folder, f"{run.name} is being run already ({owner})", "wait for it, or stop it")
             (folder / FAILED).unlink(missing_ok=True)
             self.begin(run)
             yield

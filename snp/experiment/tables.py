@@ -21,7 +21,7 @@ from snp.experiment.spec import (
     dense,
     is_own,
     percent,
-)  # fmt: skip
+)
 
 DENSE = "dense"
 ALL_PARAMETERS = "all parameters"
@@ -159,10 +159,17 @@ def table1(scale: Scale) -> list[Row]:
     """
     data, seeds = home_of(scale), _seeds(scale)
     rows = [
-        make(scale, data, name, keep=0.6, seeds=seeds, main=name in MAIN,
-             benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",))
+        make(
+            scale,
+            data,
+            name,
+            keep=0.6,
+            seeds=seeds,
+            main=name in MAIN,
+            benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",),
+        )
         for name in (*MAIN, *SWITCHES)
-    ]  # fmt: skip
+    ]
     rows += [
         make(scale, data, name, keep=0.4, seeds=seeds, main=name in MAIN)
         for name in (*MAIN, *SWITCHES)
@@ -187,12 +194,19 @@ def table1b(scale: Scale) -> list[Row]:
     return [
         whole.model_copy(update={"group": _of_weights(sizes[0])}),
         *(
-            make(scale, data, name, sparsity=sparsity, main=True, recovery=False,
-                 seeds=seeds if name in FAMILY_FIRST else seeds[:1])
+            make(
+                scale,
+                data,
+                name,
+                sparsity=sparsity,
+                main=True,
+                recovery=False,
+                seeds=seeds if name in FAMILY_FIRST else seeds[:1],
+            )
             for sparsity in sizes
             for name in FAMILY
         ),
-    ]  # fmt: skip
+    ]
 
 
 def table2(scale: Scale) -> list[Row]:

@@ -14,6 +14,7 @@ from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
 from snp.report.frame import ALL, DIRTY, UNCOMMITTED, ZERO_SHOT, Measured, over_benchmarks, unmeasured
+from snp.report.latex import latex
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
@@ -68,7 +69,7 @@ def render(measured: Measured, format: Format = "markdown") -> str:
         case "json":
             return summary(measured).to_json(orient="records", indent=1, force_ascii=False) + "\n"
         case "latex":
-            return "\n".join(_latex(frame, title) for title, frame, _ in parts)
+            return "\n".join(latex(frame, title + _dagger(frame)) for title, frame, _ in parts)
         case "html":
             tables = [(escape(title), frame.to_html(index=False, border=0)) for title, frame, _ in parts]
             return "".join(f"<h3>{title}</h3>\n{frame}\n" for title, frame in tables)
@@ -237,8 +238,6 @@ def _number(value: object, decimals: int = 1) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.{decimals}f}"
 
 
-def _latex(frame: pd.DataFrame, title: str) -> str:
-    if frame.method.str.contains(DIRTY).any():
-        title += f" ({DIRTY} {UNCOMMITTED})"
-    style = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-    return style.to_latex(hrules=True, caption=title.replace("%", r"\%"), position_float="centering")
+def _dagger(frame: pd.DataFrame) -> str:
+    """What the mark of rows means, where one has it."""
+    return f" ({DIRTY} {UNCOMMITTED})" if frame.method.str.contains(DIRTY).any() else ""

@@ -254,8 +254,11 @@ def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
 
 
 _SPLITS: dict[str, Callable[[str, Path], Iterator[_Split]]] = {
-    "mixed": _mixed, "gqa": _questions, "flickr30k": _phrases, "coco": _detection,
-}  # fmt: skip
+    "mixed": _mixed,
+    "gqa": _questions,
+    "flickr30k": _phrases,
+    "coco": _detection,
+}
 
 
 def _pictures(benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int]]], decode: bool) -> Iterator[Finding]:
