@@ -6,37 +6,60 @@ Heavy parts are imported by the command that needs them: rendering a table never
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, get_args
 
 import tyro
-from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
 from tyro.conf import Positional
 
 from snp import __version__
 from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.begun import meant
-from snp.experiment.labels import find, present
+from snp.experiment.cleaning import Kind
+from snp.experiment.labels import find, find_own, present
 from snp.experiment.resources import Resources
-from snp.experiment.setup import NEEDED, Setup, Towers
-from snp.experiment.spec import Data, Model, Scale, Seed, dense
-from snp.experiment.store import AnyRun, Store, mendable
-from snp.experiment.tables import TABLES, Row, reproduced, select
+from snp.experiment.setup import NEEDED, Setup, Towers, own_name
+from snp.experiment.spec import DRAWN, REAL, Data, Model, Scale, Seed, dense, is_own
+from snp.experiment.store import AnyRun, Store, mendable, run_of, runs_in
+from snp.experiment.tables import DENSE, TABLES, Row, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
-from snp.flags import App, Named, registry
+from snp.flags import CONFIG, App, Named, registry
 from snp.terminal import lenient, progress
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
 Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
+
+
+def _by_comma(values: object) -> object:
+    """Numbers apart, whether blanks or commas stand between them."""
+    return tuple(part for text in values for part in str(text).split(",")) if isinstance(values, tuple) else values
+
+
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
+SCALES = "smoke runs in minutes and says nothing, desk fits two cores, paper is of full size"
+Size = Annotated[Scale, tyro.conf.arg(help=SCALES)]
+SizeOfRuns = Annotated[
+    Scale | None, tyro.conf.arg(help="as of `snp run`; default: that of the runs in --out, else desk")
+]
+SETS = f"{', '.join(DRAWN)}, {REAL}, or the folder of your own"
+OneData = Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: all of the table")]
 Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
-Seeds = Annotated[str | None, tyro.conf.arg(help="as 0,1,2; default: all seeds of a row")]
+Seeds = Annotated[
+    tuple[Seed, ...],
+    BeforeValidator(_by_comma),
+    tyro.conf.arg(help="one or more, as 0 1 2 or 0,1,2; default: all seeds of a row", aliases=("--seeds",)),
+]
+OneSeed = Annotated[Seed, tyro.conf.arg(help="one of the row's, or any other", aliases=("--seeds",))]
+Workers = Annotated[PositiveInt, tyro.conf.arg(help="runs at a time, each on one thread")]
+DryRun = Annotated[bool, tyro.conf.arg(help="only list what would be run")]
 Plugin = Annotated[tuple[Named, ...], tyro.conf.arg(help="Python files with methods of your own")]
 OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
 OfTowers = Annotated[Towers, tyro.conf.OmitArgPrefixes]
@@ -50,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with stopping.ending():
         try:
-            about = "Joint sharing and pruning of two towers."
-            app.cli(prog="snp", description=about, args=arguments, registry=registry)
+            about = "Jointly share and prune the weights of vision-language models: runs, tables, figures, data."
+            app.cli(prog="snp", description=about, args=arguments, registry=registry, config=CONFIG)
         except InputError as error:
             _refuse(error)
         except BrokenPipeError:  # the reader, as `head`, has seen enough
@@ -69,31 +92,35 @@ def _refuse(error: InputError) -> NoReturn:
 
 @app.command
 def rows(
-    table: Table,
-    scale: Scale = "desk",
-    data: Data | None = None,
+    table: Annotated[str, tyro.conf.arg(help="which table, as table1; none: the tables are listed"), Positional] = "",
+    scale: SizeOfRuns = None,
+    data: OneData = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
-    """List the rows of a table: label, state of every seed, and the time that is left to run."""
-    from tabulate import tabulate
+    """List the rows of a table: label, state of every seed, and the time that is left to run; or the tables."""
+    from pandas import DataFrame
 
+    from snp.report.fitted import fitted, width
+
+    if not table:
+        tables = [
+            {"table": name, "rows": str(len(of(scale or "desk"))), "what": _first(of)} for name, of in TABLES.items()
+        ]
+        print(fitted(DataFrame(tables), "Tables (`snp rows TABLE` lists the rows of one):", width(), ["what"]), end="")
+        return
+    scale = _scale(scale, out)
     store = _results(scale, out, towers)
-    chosen = meant(select(table, scale, data), store)
+    chosen = meant(select(table, scale, _known(data, store)), store)
     costs = _mean_seconds(store)
     lines = [
-        [
-            row.label,
-            row.group,
-            "yes" if row.main else "",
-            *_states(row, store),
-            _left([row], row.seeds, store, costs),
-        ]
+        {"row": row.label, "removed": DENSE if row.method == DENSE else row.group, "main": "yes" if row.main else ""}
+        | {f"seed {seed}": state for seed, state in zip(row.seeds, _states(row, store), strict=True)}
+        | {"time left": _left([row], row.seeds, store, costs)}
         for row in chosen
     ]
-    seeds = max(len(row.seeds) for row in chosen)
-    head = ["row", "removed", "main", *(f"seed {seed}" for seed in range(seeds)), "time left"]
-    print(tabulate([line[:-1] + [""] * (len(head) - len(line)) + line[-1:] for line in lines], head))
+    frame = DataFrame(lines).fillna("")
+    print(fitted(frame, f"Rows of {table} in {_short(store.root)}:", width()), end="")
     print("\n@60: 60% of all parameters are kept. Time: mean of finished runs of the same kind; ?: none yet.")
 
 
@@ -104,13 +131,14 @@ def run(
         tyro.conf.arg(help="labels as `snp rows` prints them, for example scenes/snp@60, or a table: all its rows"),
         Positional,
     ],
-    seed: Annotated[tuple[Seed, ...], tyro.conf.arg(help="one or more; default: all seeds of a row")] = (),
-    scale: Scale = "desk",
+    seed: Seeds = (),
+    scale: Size = "desk",
+    data: Annotated[Named | None, tyro.conf.arg(help="folder of your own: rows are run on it")] = None,
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     option: Annotated[tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")] = (),
     out: Out = None,
-    workers: PositiveInt = 2,
-    dry_run: bool = False,
+    workers: Workers = 2,
+    dry_run: DryRun = False,
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning.
@@ -124,10 +152,17 @@ def run(
         raise InputError("--keep", f"does not go with a whole table ({min(tables)})", "name a row")
     if option and (tables := TABLES.keys() & {*row}):
         raise InputError("--option", f"does not go with a whole table ({min(tables)})", "name a row")
+    own, setup = _own_data(None if data is None else str(data), setup)
+    if data is not None and (own is None or not is_own(own)):
+        raise InputError(f"--data {data}", "is no folder of your own", f"write it into labels, as {data}/snp@60")
     chosen = [
         found
         for name in row
-        for found in (rows_of(name, scale) if name in TABLES else [find(name, scale, keep, option)])
+        for found in (
+            select(name, scale, own)
+            if name in TABLES
+            else [find(name, scale, keep, option) if own is None else find_own(name, own, scale, keep, option)]
+        )
     ]
     _heeded(setup, {found.data for found in chosen})
     setup.look_for_weights(scale)
@@ -138,12 +173,12 @@ def run(
 @app.command
 def reproduce(
     table: Table,
-    scale: Scale = "desk",
-    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the table")] = None,
-    seed: Seed = 0,
+    scale: Size = "desk",
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the table")] = None,
+    seed: OneSeed = 0,
     out: Annotated[Named | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
-    workers: PositiveInt = 2,
-    dry_run: bool = False,
+    workers: Workers = 2,
+    dry_run: DryRun = False,
     from_results: Annotated[bool, tyro.conf.arg(help="run nothing, only render the committed results")] = False,
 ) -> None:
     """Run the main rows of a table's first group afresh, one seed; print them beside the committed ones."""
@@ -158,17 +193,20 @@ def reproduce(
     if scale == "paper":
         mend = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
         raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+    data, setup = _own_data(data, Setup())
     chosen = [row.model_copy(update={"seeds": (seed,)}) for row in reproduced(select(table, scale, data))]
-    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run)
+    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run, setup)
 
 
 @app.command
 def launch(
     table: Table,
-    scale: Scale = "desk",
-    cluster: Literal["slurm", "local", "debug"] = "slurm",
-    seeds: Seeds = None,
-    data: Data | None = None,
+    scale: Size = "desk",
+    cluster: Annotated[
+        Literal["slurm", "local", "debug"], tyro.conf.arg(help="who runs the jobs: SLURM, or a process of this machine")
+    ] = "slurm",
+    seed: Seeds = (),
+    data: OneData = None,
     out: Out = None,
     array_parallelism: Annotated[
         PositiveInt | None, tyro.conf.arg(help="elements of an array at a time; default: 256; local: runs at a time, 2")
@@ -194,7 +232,9 @@ def launch(
     from snp.experiment.work import Place
 
     setup.bring()
-    chosen, only = select(table, scale, data), _seeds(seeds)
+    given = data
+    data, setup = _own_data(data, setup)
+    chosen, only = select(table, scale, data), seed or None
     _heeded(setup, {row.data for row in chosen})
     setup.look_for_weights(scale)
     chosen = _starting(chosen, setup)
@@ -209,7 +249,11 @@ def launch(
         queued = live(statuses(todo, store))
         left = [run for run in todo if run.slug not in queued]
         if not left:
-            print(f"nothing to submit: {len(queued)} runs are queued or running, all others are done")
+            others = f"{len(queued)} runs are queued or running, all others are done" if queued else "all runs are done"
+            print(f"nothing to submit: {others}")
+            if dry_run and not queued:
+                where = {"scale": None if scale == "desk" else scale, "data": given, "out": "NEW-FOLDER"}
+                print(f"the scripts of a folder without runs: snp launch {table} --dry-run{_flags(**where)}")
             return
         asked: list[Array | Draw] = []
         if dry_run or slurm:
@@ -221,8 +265,9 @@ def launch(
             return
         look_for_data(left, setup)
         same = _flags(
-            scale=scale, seeds=seeds, data=data, out=out, steps=setup.steps, batch=setup.batch, shortest=setup.shortest,
-            vision_weights=setup.vision_weights, text_weights=setup.text_weights,
+            scale=scale, seed=",".join(map(str, seed)) or None, data=given, out=out, steps=setup.steps,
+            batch=setup.batch, shortest=setup.shortest, vision_weights=setup.vision_weights,
+            text_weights=setup.text_weights,
         )  # fmt: skip
         if cluster == "debug":
             jobs.debug(left)
@@ -245,9 +290,9 @@ def launch(
 @app.command
 def status(
     table: Table,
-    scale: Scale = "desk",
-    seeds: Seeds = None,
-    data: Data | None = None,
+    scale: SizeOfRuns = None,
+    seed: Seeds = (),
+    data: OneData = None,
     out: Out = None,
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
@@ -263,8 +308,9 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
+    scale = _scale(scale, out)
     store = _results(scale, out, setup)
-    found = statuses(_runs(table, scale, data, seeds, store), store, ask)
+    found = statuses(_runs(table, scale, data, seed, store), store, ask)
     lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
     print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
     print(f"\n{summary(found)}")
@@ -273,9 +319,9 @@ def status(
 @app.command
 def cancel(
     table: Table,
-    scale: Scale = "desk",
-    seeds: Seeds = None,
-    data: Data | None = None,
+    scale: SizeOfRuns = None,
+    seed: Seeds = (),
+    data: OneData = None,
     out: Out = None,
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
@@ -283,8 +329,9 @@ def cancel(
     from snp.experiment.jobs import cancel as end
     from snp.experiment.jobs import statuses
 
+    scale = _scale(scale, out)
     store = _results(scale, out, setup)
-    ended = end(statuses(_runs(table, scale, data, seeds, store), store), store)
+    ended = end(statuses(_runs(table, scale, data, seed, store), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")
     if not ended:
@@ -293,9 +340,9 @@ def cancel(
 
 @app.command
 def pretrain(
-    scale: Scale = "desk",
-    data: Annotated[Data | None, tyro.conf.arg(help="default: that of the scale's rows")] = None,
-    model: Model = "mdetr",
+    scale: Size = "desk",
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: that of the scale's rows")] = None,
+    model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
     out: Out = None,
     threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
@@ -303,7 +350,9 @@ def pretrain(
     """Train the dense model that all rows start from, unless its result is there already."""
     from snp.experiment.runner import advancing, captions, make_data
 
-    data = data or rows_of("table1", scale)[0].data
+    data, setup = _own_data(data or rows_of("table1", scale)[0].data, setup)
+    if is_own(data) and model != "mdetr":
+        raise InputError(f"--model {model}", "does not go with data of your own, which have expressions alone")
     _heeded(setup, {data})
     setup.look_for_weights(scale)
     spec, store = dense(scale, data, model, setup.weights), _store(scale, out, setup)
@@ -325,7 +374,10 @@ def pretrain(
 
 
 @app.command
-def params(scale: Scale = "paper", model: Literal["mdetr", "glip"] = "mdetr") -> None:
+def params(
+    scale: Size = "paper",
+    model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
+) -> None:
     """Print where a model's parameters are, dense and at the paper's sizes; its weights are not made."""
     print(import_module("snp.experiment.params").table(scale, model))
 
@@ -388,9 +440,9 @@ def table(
         tyro.conf.arg(help="one table, as table1, or labels of rows; none: all runs that are in --out"),
         Positional,
     ] = (),
-    scale: Scale = "desk",
-    data: Data | None = None,
-    format: Format = "text",
+    scale: SizeOfRuns = None,
+    data: OneData = None,
+    format: Annotated[Format, tyro.conf.arg(help="text is fitted to the terminal, the others hold all of it")] = "text",
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
@@ -399,14 +451,16 @@ def table(
     from snp.report.table import render
     from snp.report.table import table as of_table
 
+    scale = _scale(scale, out)
     store = _results(scale, out, towers)
     if len(table) == 1 and table[0] in TABLES:
-        print(of_table(table[0], store, scale, data, format), end="")
+        print(of_table(table[0], store, scale, _known(data, store), format), end="")
         return
     if not table and out is None:
         raise InputError("snp table", "names no table", f"one of {', '.join(TABLES)}; or --out: all runs in a folder")
     wanted = _present(table, scale, store) if table else present(store)
-    chosen = [row for row in wanted if data in (None, row.data)]
+    name = _known(data, store)
+    chosen = [row for row in wanted if name in (None, row.data)]
     if (measured := Measured(chosen, store)).empty:
         raise unmeasured(", ".join(table) or "any row", table[0] if table else "table1", store, scale)
     print(render(measured, format), end="")
@@ -416,28 +470,30 @@ def table(
 def compare(
     row: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60"), Positional],
     other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
-    scale: Scale = "desk",
+    scale: SizeOfRuns = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print how two rows differ on every split: in points, paired over the seeds that both have."""
     from snp.report.compare import compare as compared
 
+    scale = _scale(scale, out)
     store = _results(scale, out, towers)
     print(compared(*_present((row, other), scale, store), store, scale), end="")
 
 
 @app.command
 def claims(
-    table: Annotated[str, Positional] = "table1",
-    scale: Scale = "desk",
+    table: Annotated[str, tyro.conf.arg(help="which table's rows"), Positional] = "table1",
+    scale: SizeOfRuns = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
     from snp.report.claims import claims_table
 
-    print(claims_table(table, _results(scale, out, towers), scale), end="")
+    scale = _scale(scale, out)
+    print(claims_table(table, _results(scale, out, towers), scale, terminal=True), end="")
 
 
 @app.command
@@ -446,8 +502,8 @@ def figure(
         str, tyro.conf.arg(help="method, figure1, tickets, scaling, or a table whose rows are drawn"), Positional
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
-    scale: Scale = "desk",
-    data: Annotated[Data | None, tyro.conf.arg(help="default: the first data set of the rows")] = None,
+    scale: SizeOfRuns = None,
+    data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the rows")] = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
@@ -460,12 +516,14 @@ def figure(
         print(import_module("snp.report.method").picture(png or _new("method.png")))
         return
     if name == "scaling":
-        if out or data or scale != "desk":
+        if out or data or scale:
             raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or _new("scaling.png")))
         return
-    store, data = _results(scale, out, towers), data or rows_of(name, scale)[0].data
+    scale = _scale(scale, out)
+    store = _results(scale, out, towers)
+    data = _known(data, store) or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or _new(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 
@@ -473,15 +531,133 @@ def figure(
 @app.command
 def report(
     html: Annotated[Named | None, tyro.conf.arg(help="page to write; default: report.html")] = None,
-    scale: Scale = "desk",
+    scale: SizeOfRuns = None,
     out: Out = None,
 ) -> None:
     """Write all results as one page for a browser, which needs no network; beside it, the same as JSON and CSV."""
     from snp.report.page import report as write
 
+    scale = _scale(scale, out)
     store = _results(scale, out)
     for path in write(store, scale, html or _new("report.html", "--html")):
         print(path)
+
+
+@app.command
+def curve(
+    run: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60, or the folder of a run"), Positional],
+    seed: OneSeed = 0,
+    png: Annotated[Named | None, tyro.conf.arg(help="draw the curves too, in this file")] = None,
+    scale: SizeOfRuns = None,
+    out: Out = None,
+) -> None:
+    """Print the learning curves of a run, or of a row's compression and fine-tunings: every series over the steps."""
+    from snp.report.curve import picture, told
+
+    scale = _scale(scale, out)
+    store = _results(scale, out)
+    folder = next((path for path in (Path(run), store.root / run) if path.is_dir()), None)
+    if folder is None:
+        (row,) = _present([run], scale, store)
+        chosen = _own(row, seed)
+    elif (one := run_of(folder)) is None:
+        raise InputError(folder, "is no folder of a run", "name one, as `snp runs --out FOLDER` lists them, or a label")
+    else:
+        chosen, store = [one], Store(folder.parent)
+    curves, text = told(chosen, store)
+    print(text, end="")
+    if png:
+        print(f"\n{picture(curves, png)}")
+
+
+@app.command
+def runs(out: Annotated[Named | None, tyro.conf.arg(help="one folder of runs, with each of them")] = None) -> None:
+    """List the folders of runs with what they hold and how large they are; with --out every run of one of them."""
+    from pandas import DataFrame
+    from rich.filesize import decimal
+
+    from snp.experiment import inventory
+    from snp.experiment.labels import label_of
+    from snp.report.fitted import fitted, width
+
+    if out is not None and not out.is_dir():
+        raise InputError(f"--out {out}", "no such folder", "`snp runs` lists those that are there")
+    found = {root: there for root in inventory.roots(out) if (there := [*inventory.held(root)])}
+    if not found:
+        raise InputError(out or Path().resolve(), "holds no runs", "`snp run` makes some")
+    if out is None:
+        lines = [
+            {
+                "folder": _short(root),
+                "runs": str(len(there)),
+                "done": str(sum(one.state == "done" for one in there)),
+                "last": f"{max(one.when for one in there):%Y-%m-%d %H:%M}",
+                "size": decimal(sum(one.bytes for one in there)),
+            }
+            for root, there in found.items()
+        ]
+        every = decimal(sum(one.bytes for there in found.values() for one in there))
+        title = f"Folders of runs: {sum(map(len, found.values()))} runs, {every}"
+        print(fitted(DataFrame(lines), title, width(), folds=["folder"]), end="")
+        print(f"\neach run of one: snp runs --out {shlex.quote(lines[-1]['folder'])}")
+    for root, there in found.items() if out is not None else ():
+        lines = [
+            {"row": label_of(one.run), "seed": str(one.run.seed), "stage": getattr(one.run, "benchmark", one.run.kind),
+             "state": one.state, "size": decimal(one.bytes), "when": f"{one.when:%m-%d %H:%M}"}
+            for one in there
+        ]  # fmt: skip
+        states = Counter(one.state for one in there)
+        total = decimal(sum(one.bytes for one in there))
+        title = f"{_short(root)}: {', '.join(f'{n} {state}' for state, n in states.items())}; {total}"
+        print(fitted(DataFrame(lines), title, width(), folds=["row"]))
+
+
+@app.command
+def clean(
+    kind: Annotated[
+        tuple[Kind, ...],
+        tyro.conf.arg(help="trials, states, data or environments; default: all, one after the other"),
+        Positional,
+    ] = (),
+    yes: Annotated[bool, tyro.conf.arg(help="do not ask; the kinds are to be named")] = False,
+    dry_run: Annotated[bool, tyro.conf.arg(help="only list what would be deleted")] = False,
+    out: Annotated[Named | None, tyro.conf.arg(help="folder of runs; default: .runs and .reproduce")] = None,
+) -> None:
+    """List what takes room and can be made again, and delete it, one kind after the other, when you say yes.
+
+    Results stay, and so do runs and data that a process is at.
+    """
+    from pandas import DataFrame
+    from rich.filesize import decimal
+
+    from snp.experiment import cleaning
+    from snp.report.fitted import fitted, width
+
+    if out is not None and not out.is_dir():
+        raise InputError(f"--out {out}", "no such folder", "`snp runs` lists those that are there")
+    if yes and not kind:
+        raise InputError("--yes", "names no kind", f"say which: {', '.join(cleaning.KINDS)}")
+    found = [item for item in cleaning.items(out) if not kind or item.kind in kind]
+    if not found:
+        print("nothing to delete")
+        return
+    lines = [{"what": item.kind, "where": _short(item.path), "size": decimal(item.bytes)} for item in found]
+    print(fitted(DataFrame(lines), "What can be made again:", width(), folds=["where"]))
+    if dry_run:
+        return
+    if not yes and not sys.stdin.isatty():
+        raise InputError("snp clean", "asks before it deletes, and there is no terminal", "--yes with the kinds")
+    for name, about in cleaning.KINDS.items():
+        if not (chosen := [item for item in found if item.kind == name]):
+            continue
+        total = decimal(sum(item.bytes for item in chosen))
+        if not yes and input(f"Delete {len(chosen)} {name}, {total} ({about})? [y/N] ").strip().lower() != "y":
+            continue
+        deleted = [item for item in chosen if item.delete()]
+        print(f"deleted: {decimal(sum(item.bytes for item in deleted))} of {name}")
+        for item in chosen:
+            if item not in deleted:
+                print(f"kept, as a process is at it: {_short(item.path)}")
 
 
 @app.command
@@ -507,20 +683,25 @@ def readme(
 
 @app.command
 def data(
-    action: Annotated[Literal["make", "show", "check"], Positional],
-    name: Annotated[Data | Published, tyro.conf.arg(help="check: a published benchmark; else drawn data"), Positional],
-    scale: Scale = "desk",
+    action: Annotated[Literal["make", "show", "check"], tyro.conf.arg(help="what to do"), Positional],
+    name: Annotated[
+        str, tyro.conf.arg(help="check: a published benchmark, or the folder of your own; else drawn data"), Positional
+    ],
+    scale: Size = "desk",
     root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
     source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
     png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Named | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
-    decode: Annotated[bool, tyro.conf.arg(help="check: read every picture to its end")] = True,
-    workers: PositiveInt = 2,
+    decode: Annotated[bool, tyro.conf.arg(help="check: only see that pictures are there, do not read them")] = True,
+    workers: Workers = 2,
 ) -> None:
-    """Make a data set from its seed, show a page of its samples, or check the folder of a published benchmark."""
-    if (action == "check") != (name in get_args(Published)):
-        known = get_args(Published) if action == "check" else get_args(Data)
-        raise InputError(f"snp data {action} {name}", "no such data", f"choose one of {', '.join(known)}")
+    """Make a data set from its seed, show its samples, or check the folder of a published benchmark or of your own."""
+    if action == "check" and Path(name).is_dir():
+        name, data_root = "own", data_root or Path(name)
+    known = (*get_args(Published), "own") if action == "check" else DRAWN
+    if name not in known:
+        mend = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
+        raise InputError(f"snp data {action} {name}", "no such data", mend)
     unheeded = {
         "--root": action == "check" and root,
         "--data-root": action != "check" and data_root,
@@ -530,7 +711,7 @@ def data(
     if ignored := [option for option, given in unheeded.items() if given]:
         raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
     if action == "check":
-        _check(name, data_root, decode)
+        _check(name, data_root, decode, scale)
         return
     page = (png or _new(f"{name}.png")) if action == "show" else None
     from snp.experiment import prepare
@@ -545,13 +726,16 @@ def data(
     print(sample_page(root, page))
 
 
-def _check(name: Published, root: Path | None, decode: bool) -> None:
+def _check(name: str, root: Path | None, decode: bool, scale: Scale) -> None:
     """Print the report on a folder; exit code 2 where it has an error."""
     from snp.data.sources.check import NEEDS, check, report
+    from snp.experiment.prepare import limits
 
     if root is None:
         raise InputError("--data-root", "missing", f"the folder that holds {NEEDS[name]}")
-    findings = check(name, root, decode)
+    about = f"{own_name(root)}, as runs at scale {scale} read it:\n" if name == "own" and root.is_dir() else ""
+    findings = check(name, root, decode, **(limits(scale) if name == "own" else {}))
+    print(about, end="")
     print(report(findings))
     if any(finding.level == "error" for finding in findings):
         sys.exit(2)
@@ -562,43 +746,86 @@ def demo(
     picture: Annotated[Named, tyro.conf.arg(help="any picture file"), Positional],
     text: Annotated[str, tyro.conf.arg(help="a phrase or a question; GLIP: class names, as 'dog. cup'"), Positional],
     checkpoint: Annotated[
-        tuple[Named, ...], tyro.conf.arg(help="folders of finished runs; default: the dense desk model of scenes")
+        tuple[Named, ...],
+        tyro.conf.arg(help="folders of models; default: the committed ones of scenes, dense and by SNP"),
     ] = (),
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
-    from snp.experiment.demo import Checkpoint, draw, predict
+    from snp.experiment.demo import Checkpoint, Panel, draw, predict
+    from snp.experiment.export import COMMITTED, models
 
     png = png or _new("demo.png")
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
-    folders = checkpoint or (Store.at("desk").folder(dense("desk", "scenes")),)
+    row, kept = find(COMMITTED[0], "desk"), models()
+    folders = checkpoint or (kept.folder(row.pretrain), kept.folder(row.compress(0)))
     checkpoints = [Checkpoint.of(folder) for folder in folders]
     found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
         print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
-    print(draw([(one.name, picture, text, said) for one, said in found], png))
+    print(draw([Panel(one.name, picture, text, said) for one, said in found], png))
 
 
 @app.command
 def predictions(
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
-    scale: Scale = "desk",
-    data: Data = "scenes",
+    scale: SizeOfRuns = None,
+    data: Annotated[Literal["scenes", "stamps", "real"], tyro.conf.arg(help="whose samples")] = "scenes",
     out: Out = None,
 ) -> None:
-    """Draw one sample of every task as the dense and as the compressed model see it."""
-    from snp.experiment.demo import page
+    """Draw samples as the dense and as the compressed model see them, beside what is right.
 
-    print(page(_results(scale, out), scale, data, png or _new("predictions.png"), number))
+    By the committed models before fine-tuning; with --out one sample of every task, by the models that learned it.
+    """
+    from snp.experiment.demo import page
+    from snp.experiment.export import models
+
+    scale = _scale(scale, out)
+    store = models() if out is None and scale == "desk" else _results(scale, out)
+    print(page(store, scale, data, png or _new("predictions.png"), number, tuned=store.root != models().root))
+
+
+@app.command
+def export(
+    row: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="labels, as scenes/snp@60; default: the rows whose models are committed"),
+        Positional,
+    ] = (),
+    seed: OneSeed = 0,
+    scale: Size = "desk",
+    out: Annotated[Named, tyro.conf.arg(help="folder of the runs; what is missing is run")] = Path(".runs/models"),
+    to: Annotated[Named | None, tyro.conf.arg(help="folder of the models; default: results/models")] = None,
+    workers: Workers = 2,
+    dry_run: DryRun = False,
+) -> None:
+    """Compress models, and write them small, in half precision where the score stays: to commit, or to pass on."""
+    from snp.experiment.export import COMMITTED, models
+    from snp.experiment.export import export as write
+    from snp.experiment.runner import run_rows
+
+    store = Store(out, base=Store.at(scale))
+    chosen = [find(label, scale).model_copy(update={"benchmarks": ()}) for label in row or COMMITTED]
+    if dry_run:
+        return _run(chosen, (seed,), store, workers, dry_run)
+    run_rows(chosen, (seed,), store, workers=workers)
+    for one in chosen:
+        print(write(one.compress(seed), store, Store(to) if to else models()))
 
 
 @app.command
 def bench(
-    what: Annotated[Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"], Positional],
+    what: Annotated[
+        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"],
+        tyro.conf.arg(help="what is measured"),
+        Positional,
+    ],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
-    data: Annotated[Data | None, tyro.conf.arg(help="train: what it sees; default: scenes")] = None,
+    data: Annotated[
+        Literal["scenes", "stamps"] | None, tyro.conf.arg(help="train: what it sees; default: scenes")
+    ] = None,
     keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
     """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
@@ -622,19 +849,29 @@ def bench(
         print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
 
 
+def _scale(scale: Scale | None, out: Path | None) -> Scale:
+    """The scale that is named, else that of the runs in `--out` where they have one in common, else desk."""
+    from snp.experiment.inventory import scale_of
+
+    return scale or (scale_of(out) if out is not None else None) or "desk"
+
+
+def _first(function: Callable[..., object]) -> str:
+    """The first sentence of what a function says of itself."""
+    return " ".join((function.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
+
+
+def _short(path: Path) -> str:
+    """A path as one would write it in the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)
+
+
 def _new(name: str, option: str = "--png") -> Path:
     """A picture or page in the working folder that nobody named: it takes the place of none that is there."""
     if (path := Path(name)).exists():
         raise InputError(path, "is there already", f"{option} {name} replaces it, {option} FILE leaves it")
     return path
-
-
-def _seeds(text: str | None) -> tuple[int, ...] | None:
-    """`0,1` as numbers; None for all."""
-    try:
-        return None if text is None else TypeAdapter(tuple[Seed, ...]).validate_python(text.split(","))
-    except ValidationError:
-        raise InputError("--seeds", f"must be numbers from 0 to {2**32 - 1}, got {text!r}", "as 0,1,2") from None
 
 
 def _flags(**given: object) -> str:
@@ -649,20 +886,37 @@ def _starting(rows: list[Row], towers: Towers) -> list[Row]:
     return [row.starting(weights) for row in rows]
 
 
-def _runs(table: str, scale: Scale, data: Data | None, seeds: str | None, store: Store) -> list[AnyRun]:
-    """All runs of a table's rows in a store, each once, parents first."""
-    only = _seeds(seeds)
-    chosen = meant(select(table, scale, data), store)
-    return list(dict.fromkeys(run for row in chosen for seed in only or row.seeds for run in row.runs(seed)))
+def _runs(table: str, scale: Scale, data: str | None, seeds: Sequence[int], store: Store) -> list[AnyRun]:
+    """All runs of a table's rows in a store, each once, parents first; of some seeds, or of all."""
+    chosen = meant(select(table, scale, _known(data, store)), store)
+    return list(dict.fromkeys(run for row in chosen for seed in seeds or row.seeds for run in row.runs(seed)))
+
+
+def _own_data(data: str | None, setup: Setup) -> tuple[Data | None, Setup]:
+    """The name of the data that are named, and where a user's own are. One of those known here is known by its name.
+
+    Raises:
+        InputError: no data set and no folder, or one that cannot be a user's own.
+    """
+    if data is None or not is_own(data):
+        return data, setup
+    return own_name(Path(data)), setup.model_copy(update={"data_root": Path(data)})
+
+
+def _known(data: str | None, store: Store) -> Data | None:
+    """As `_own_data`, for results alone: a user's own, of which there are runs, may be named without their folder."""
+    if data is None or not is_own(data) or any(run.data == data for _, run in runs_in(store.root)):
+        return data
+    return own_name(Path(data))
 
 
 def _heeded(setup: Setup, data: set[Data]) -> None:
     """Refuses an option that no run on these data heeds."""
     of_real = {"--data-root": setup.data_root, "--shortest": setup.shortest, "--loaders": setup.loaders}
     for option, given in of_real.items():
-        if given is not None and "real" not in data:
+        if given is not None and data <= {*DRAWN}:
             problem = f"is of published benchmarks, but {' and '.join(sorted(data))} are drawn"
-            raise InputError(option, problem, "leave it out, or add --scale paper")
+            raise InputError(option, problem, "leave it out, add --scale paper, or name your own with --data")
 
 
 def _store(scale: Scale, out: Path | None, setup: Towers) -> Store:
@@ -727,7 +981,7 @@ def _states(row: Row, store: Store) -> list[str]:
     for seed in row.seeds:
         states = [store.state(run) for run in _own(row, seed)]
         done = states.count("done")
-        partial = f"incomplete ({done} of {len(states)} runs)"
+        partial = f"{done} of {len(states)} runs"
         texts.append("done" if done == len(states) else partial if {*states} != {"missing"} else "missing")
     return texts
 

@@ -94,6 +94,7 @@ def _named(text: str, items: Sequence[Item]) -> list[int]:
     known = {word for item in items for word in item.attributes.values()}
     assert set(adjectives) <= known, f"{text!r} says something the oracle cannot read"
     return [
-        index for index, item in enumerate(items)
+        index
+        for index, item in enumerate(items)
         if noun in ("thing", item.noun) and set(adjectives) <= set(item.attributes.values())
-    ]  # fmt: skip
+    ]

@@ -130,9 +130,15 @@ def itersnip(weights: Arrays, gradient: Gradient, batches: int, count: int, roun
 
 
 def chita(
-    weights: Arrays, gradient: Gradient, batches: int, count: int, rounds: int = 1, ridge: float = 1e-4,
-    iterations: int = 20, samples: int = 4,
-) -> tuple[Arrays, Arrays]:  # fmt: skip
+    weights: Arrays,
+    gradient: Gradient,
+    batches: int,
+    count: int,
+    rounds: int = 1,
+    ridge: float = 1e-4,
+    iterations: int = 20,
+    samples: int = 4,
+) -> tuple[Arrays, Arrays]:
     """(masks, weights): in d = w - w0 it is d'Hd/2 + g'd/samples and a constant, g the sum of gradients.
 
     H = sum of gg' + n lambda I. A step goes down the gradient by t/(n lambda) from the best weights of a support.

@@ -48,9 +48,14 @@ def masks_of() -> list[Mask]:
 
 
 def upop(
-    model: nn.Module, loss: Callable[[nn.Module, int], Tensor], steps: int, removals: int, lr: float, interval: int,
+    model: nn.Module,
+    loss: Callable[[nn.Module, int], Tensor],
+    steps: int,
+    removals: int,
+    lr: float,
+    interval: int,
     official: bool,
-) -> dict[tuple[str, int, str], list[bool]]:  # fmt: skip
+) -> dict[tuple[str, int, str], list[bool]]:
     """Place -> which entries are kept, after a search of `steps` weight steps of plain gradient descent.
 
     A mask scales rows of weights and biases, so its gradient is the product of those rows and the gradients they get.

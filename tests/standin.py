@@ -67,8 +67,13 @@ class Slurm:
         self, elements: int = 1001, most: int = 10**6, seconds: float = 0, config: str = "", accounts: str = ""
     ) -> None:
         """Take so many elements of an array, and so many jobs, each within `seconds`; sacct says `accounts`."""
-        about = {"elements": elements, "most": most, "seconds": seconds, "accounts": accounts,
-                 "config": config or f"MaxArraySize            = {elements}"}  # fmt: skip
+        about = {
+            "elements": elements,
+            "most": most,
+            "seconds": seconds,
+            "accounts": accounts,
+            "config": config or f"MaxArraySize            = {elements}",
+        }
         (self.folder / "about.json").write_text(json.dumps(about))
 
 

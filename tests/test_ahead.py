@@ -113,9 +113,13 @@ def test_signals_to_all_of_a_job_are_the_runs_to_answer() -> None:
 
 
 CHILD = """
-import sys, time
+import os, sys, time
 from itertools import count
-from tests.test_ahead import ahead, identities
+from snp.data.ahead import ahead
+
+def identities(_):
+    return os.getpid()
+
 batches = ahead(identities, count(), 2)
 print(*{next(batches) for _ in range(8)}, flush=True)
 if sys.argv[1] == "wait":
@@ -125,13 +129,12 @@ if sys.argv[1] == "raise":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["wait", "raise", "return"])
 def test_no_process_outlives_its_parent_however_that_ends(end: str) -> None:
-    root = Path(__file__).parents[1]
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, end], stdout=subprocess.PIPE, text=True, cwd=root,
-        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"},
-    )  # fmt: skip
+        [sys.executable, "-c", CHILD, end], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    )
     assert child.stdout is not None
     workers = list(map(int, child.stdout.readline().split()))
     assert len(workers) == 2
@@ -148,6 +151,9 @@ def test_real_pictures_are_decoded_ahead_by_default_and_drawn_ones_are_not(monke
         return tuple(Setup().ahead(scale) for scale in ("paper", "desk", "smoke"))
 
     assert [here(*asked) for asked in ((1,), (4,), (64,), (16, 4))] == [
-        (0, 0, 0), (3, 0, 0), (MOST_LOADERS, 0, 0), (3, 0, 0),
-    ]  # fmt: skip
+        (0, 0, 0),
+        (3, 0, 0),
+        (MOST_LOADERS, 0, 0),
+        (3, 0, 0),
+    ]
     assert [Setup(loaders=n).ahead("paper") for n in (0, 5)] == [0, 5]

@@ -210,11 +210,20 @@ class MaxOut(nn.GELU):
         return x - x.mean(-1, keepdim=True)
 
 
-@pytest.mark.parametrize(("kind", "problem"), [
-    (Normed, "makes something else"), (Capped, "makes something else"), (Gated, "makes something else"),
-    (Sloped, "makes something else"), (Blind, "makes something else"), (Late, "makes something else"),
-    (Rotary, "it takes rope"), (Failing, "it fails .KeyError"), (Dropping, "path_drop: .* it has Dropout inside"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (Normed, "makes something else"),
+        (Capped, "makes something else"),
+        (Gated, "makes something else"),
+        (Sloped, "makes something else"),
+        (Blind, "makes something else"),
+        (Late, "makes something else"),
+        (Rotary, "it takes rope"),
+        (Failing, "it fails .KeyError"),
+        (Dropping, "path_drop: .* it has Dropout inside"),
+    ],
+)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_attention_that_is_not_what_its_parameters_look_like_is_refused(device, kind, problem):
     model = timm.models.vision_transformer.VisionTransformer(**TIMM)
@@ -281,9 +290,7 @@ def test_a_trial_changes_neither_mode_nor_random_numbers_nor_weights():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda w: w.zero_(), lambda w: w.fill_(torch.nan), lambda w: w.fill_(1e30)
-])  # fmt: skip
+@pytest.mark.parametrize("spoil", [lambda w: w.zero_(), lambda w: w.fill_(torch.nan), lambda w: w.fill_(1e30)])
 def test_a_view_does_not_depend_on_the_weights(spoil):
     model = of_timm()
     for parameter in model.parameters():

@@ -72,15 +72,24 @@ def rename(document: dict) -> None:
     document["images"][3]["file_name"] = "train/999999.png"
 
 
-@pytest.mark.parametrize(("change", "field", "problem"), [
-    (lambda d: d["annotations"].pop(3), "images[3]", "has no boxes"),
-    (lambda d: d["annotations"][3].update(bbox=[60, 2, 10, 12]), "annotations[3].bbox",
-     "[60, 2, 10, 12] lies outside its image of 64x64 pixels"),
-    (lambda d: d["annotations"][3].update(tokens_positive=[[0, 999]]), "annotations[3].tokens_positive",
-     "span [0, 999] lies outside the caption"),
-    (rename, "images[3].file_name", "999999.png not found"),
-    (lambda d: d["images"][3].update(caption="star " * 60), "images[3].caption", "tokens, the model takes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "field", "problem"),
+    [
+        (lambda d: d["annotations"].pop(3), "images[3]", "has no boxes"),
+        (
+            lambda d: d["annotations"][3].update(bbox=[60, 2, 10, 12]),
+            "annotations[3].bbox",
+            "[60, 2, 10, 12] lies outside its image of 64x64 pixels",
+        ),
+        (
+            lambda d: d["annotations"][3].update(tokens_positive=[[0, 999]]),
+            "annotations[3].tokens_positive",
+            "span [0, 999] lies outside the caption",
+        ),
+        (rename, "images[3].file_name", "999999.png not found"),
+        (lambda d: d["images"][3].update(caption="star " * 60), "images[3].caption", "tokens, the model takes"),
+    ],
+)
 def test_a_wrong_annotation_ends_training_before_it_begins(
     capsys: pytest.CaptureFixture[str],
     data: Path,
@@ -161,12 +170,19 @@ def borrowed(smoke_dense: Store, root: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (lambda m: m["config"].update(fusion_ffn=48), r"weights\.safetensors: \S+: is torch\.float32 \[.*the model needs"),
-    (lambda m: m["config"].update(heads=7), r"model\.json: config: .*no multiple of heads=7"),
-    (lambda m: m["config"].pop("depth"), r"model\.json: config: depth: Field required"),
-    (lambda m: m.pop("vocabulary"), r"model\.json: vocabulary: missing"),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda m: m["config"].update(fusion_ffn=48),
+            r"weights\.safetensors: \S+: is torch\.float32 \[.*the model needs",
+        ),
+        (lambda m: m["config"].update(heads=7), r"model\.json: config: .*no multiple of heads=7"),
+        (lambda m: m["config"].pop("depth"), r"model\.json: config: depth: Field required"),
+        (lambda m: m.pop("vocabulary"), r"model\.json: vocabulary: missing"),
+    ],
+)
 def test_a_checkpoint_of_another_model_is_named(
     smoke_dense: Store, data: Path, tmp_path: Path, change: Callable[[dict], object], problem: str
 ) -> None:
@@ -187,6 +203,7 @@ def test_the_real_command_ends_with_code_2_and_one_line_for_an_option(tmp_path: 
     assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_real_command_ends_with_code_2_and_one_line_for_a_file_that_a_worker_finds_damaged(
     smoke_dense: Store, data: Path, tmp_path: Path
 ) -> None:

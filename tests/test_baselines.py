@@ -132,16 +132,28 @@ def test_cross_modal_needs_layers_that_exist(two_towers):
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-@pytest.mark.parametrize("name, mode", [
-    ("magnitude-structured", {}), ("random-structured", {}), ("cross-modal", {}), ("upop", {}),
-    ("upop", {"mode": "official"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        ("magnitude-structured", {}),
+        ("random-structured", {}),
+        ("cross-modal", {}),
+        ("upop", {}),
+        ("upop", {"mode": "official"}),
+    ],
+)
 def test_models_of_every_precision_are_cut_to_the_budget_and_keep_their_precision(name, mode, kind):
     small, plan = snp.compress(
-        two_towers().to(kind), name, towers=PATHS, keep=0.6, calibration=[(x.to(kind), ids) for x, ids in [example()]],
-        loss=lambda model, batch: loss_of(model, batch).float(), steps=6,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01), **mode,
-    )  # fmt: skip
+        two_towers().to(kind),
+        name,
+        towers=PATHS,
+        keep=0.6,
+        calibration=[(x.to(kind), ids) for x, ids in [example()]],
+        loss=lambda model, batch: loss_of(model, batch).float(),
+        steps=6,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+        **mode,
+    )
     whole = sum(p.numel() for p in two_towers().parameters())
     assert {p.dtype for p in small.parameters()} == {kind}
     assert sum(p.numel() for p in small.parameters()) == whole - plan.cost()["removed"]

@@ -82,17 +82,24 @@ def test_the_mask_of_words_is_never_that_of_as_many_places():
     torch.testing.assert_close(found["key.weight"], image.flatten(0, 1).square().sum(0) / 4)
 
 
-@pytest.mark.parametrize("masks, problem", [
-    ({"text": TEXT}, r"key\.weight: has a token mask of \[4, 5\] but sees tokens \[4, 7\]"),
-    ({"key.weight": TEXT}, r"key\.weight: has a token mask of \[4, 5\] but sees tokens \[4, 7\]"),
-    ({"texts": TEXT}, "token_masks: texts: is neither a group nor the name or pattern of a weight"),
-    ({"query.*": [TEXT, TEXT[:2]], "key.*": []}, r"key\.weight: is called more than 0 times in a pass"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "masks, problem",
+    [
+        ({"text": TEXT}, r"key\.weight: has a token mask of \[4, 5\] but sees tokens \[4, 7\]"),
+        ({"key.weight": TEXT}, r"key\.weight: has a token mask of \[4, 5\] but sees tokens \[4, 7\]"),
+        ({"texts": TEXT}, "token_masks: texts: is neither a group nor the name or pattern of a weight"),
+        ({"query.*": [TEXT, TEXT[:2]], "key.*": []}, r"key\.weight: is called more than 0 times in a pass"),
+    ],
+)
 def test_a_mask_that_does_not_fit_is_an_error_that_names_the_weight(masks, problem):
     batch = (torch.randn(4, 7, 4), torch.randn(4, 5, 4))
     with pytest.raises(InputError, match=problem):
-        energy(Across(), [batch], {"text": ["query.weight", "key.weight"]},
-               token_masks={key: lambda batch, mask=mask: mask for key, mask in masks.items()})  # fmt: skip
+        energy(
+            Across(),
+            [batch],
+            {"text": ["query.weight", "key.weight"]},
+            token_masks={key: lambda batch, mask=mask: mask for key, mask in masks.items()},
+        )
 
 
 class Twice(nn.Module):
@@ -120,9 +127,13 @@ def test_every_call_of_a_map_has_its_own_mask():
     masks = [TEXT, None]
     for official in (False, True):
         found = input_energy(
-            net, {"text": ["weight"]}, [both], lambda both: [net(x) for x in both],
-            {"text": lambda both: masks}, official,
-        )["weight"]  # fmt: skip
+            net,
+            {"text": ["weight"]},
+            [both],
+            lambda both: [net(x) for x in both],
+            {"text": lambda both: masks},
+            official,
+        )["weight"]
         square = torch.cat([both[0][TEXT], both[1].flatten(0, 1)]).square().sum(0)
         torch.testing.assert_close(found, square / (8 if official else 4))
 
@@ -138,16 +149,21 @@ def test_the_maps_inside_torchs_attention_are_seen_and_the_module_is_left_as_it_
     found = energy(layer, [x], {"all": names})
     assert layer.self_attn is attention
     torch.testing.assert_close(found[names[0]], x.flatten(0, 1).square().sum(0) / 2)
-    q, k, v = (part.view(2, 5, 2, 4).transpose(1, 2) for part in nn.functional.linear(
-        x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1))  # fmt: skip
+    q, k, v = (
+        part.view(2, 5, 2, 4).transpose(1, 2)
+        for part in nn.functional.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+    )
     inner = ((q @ k.transpose(-2, -1) / 2).softmax(-1) @ v).transpose(1, 2).reshape(10, 8)
     torch.testing.assert_close(found[names[1]], inner.square().sum(0).detach() / 2)
 
 
-@pytest.mark.parametrize("make", [
-    lambda first: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=first),
-    lambda first: ResidualAttentionBlock(8, 2, batch_first=first),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda first: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=first),
+        lambda first: ResidualAttentionBlock(8, 2, batch_first=first),
+    ],
+)
 def test_layers_that_see_tokens_before_samples_give_what_those_that_see_samples_first_give(make):
     """As many tokens as samples, so that no shape tells which is which; two batches of unlike size of them."""
     torch.manual_seed(0)
@@ -182,9 +198,15 @@ def captions(*which: int) -> Batch:
     longest, chosen = max(LENGTHS[i] for i in which), list(which)
     boxes = torch.zeros(len(which), 1, 4)
     return Batch(
-        images[chosen], torch.arange(len(which)), (words * text)[chosen, :longest], text[chosen, :longest], boxes,
-        boxes[..., 0] > 0, boxes[..., :longest] > 0, boxes[..., 0].long(),
-    )  # fmt: skip
+        images[chosen],
+        torch.arange(len(which)),
+        (words * text)[chosen, :longest],
+        text[chosen, :longest],
+        boxes,
+        boxes[..., 0] > 0,
+        boxes[..., :longest] > 0,
+        boxes[..., 0].long(),
+    )
 
 
 @pytest.mark.parametrize("model, prompts", [(MDETR(MDETR_TINY), (0, 1, 2, 3)), (GLIP(GLIP_TINY), (0, 1, 3))])

@@ -28,6 +28,8 @@ from snp.models.config import GLIP_PAPER, PAPER
 from snp.tasks import detection
 from snp.tasks.phrases import Truth
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 120
 """Random changes of each format."""
 ODD = [
@@ -38,12 +40,20 @@ ODD = [
 ]  # fmt: skip
 ENTRIES = [
     Entry(
-        id=k, file_name="1.jpg", height=48, width=64, caption="the red star", dataset_name="refcoco",
-        boxes=((1, 2, 10, 12), (30, 20.5, 8, 9)), spans=(((0, 12),), ((4, 7), (8, 12))), type="relation", original_id=9,
+        id=k,
+        file_name="1.jpg",
+        height=48,
+        width=64,
+        caption="the red star",
+        dataset_name="refcoco",
+        boxes=((1, 2, 10, 12), (30, 20.5, 8, 9)),
+        spans=(((0, 12),), ((4, 7), (8, 12))),
+        type="relation",
+        original_id=9,
         categories=(1, 0),
     )
     for k in range(2)
-]  # fmt: skip
+]
 INSTANCES = {
     "images": [{"id": n, "file_name": f"{n}.jpg", "height": 48, "width": 64} for n in (0, 7)],
     "annotations": [
@@ -178,9 +188,10 @@ def test_questions_graphs_and_answers(tmp_path: Path) -> None:
         root = tmp_path / str(trial)
         picture(root, "2405722.jpg")
         files = {
-            "train_balanced_questions.json": QUESTIONS, "train_sceneGraphs.json": GRAPHS,
+            "train_balanced_questions.json": QUESTIONS,
+            "train_sceneGraphs.json": GRAPHS,
             "gqa_answer2id_by_type.json": {"answer_rel": {"yes": 0, "no": 1}},
-        }  # fmt: skip
+        }
         chosen = draw.choice([*files])
         for name, value in files.items():
             (root / name).write_text(json.dumps(spoil(value, draw) if name == chosen else value))
@@ -231,9 +242,10 @@ def test_sentences_and_boxes(tmp_path: Path) -> None:
     outcomes(sound)
 
 
-@pytest.mark.parametrize(("benchmark", "run"), [
-    ("refcoco", run_expressions), ("gqa", run_questions), ("coco", run_detection), ("flickr30k", run_phrases),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("benchmark", "run"),
+    [("refcoco", run_expressions), ("gqa", run_questions), ("coco", run_detection), ("flickr30k", run_phrases)],
+)
 def test_bytes_of_any_file(tmp_path: Path, benchmark: str, run: Callable[[Path], None]) -> None:
     """Cut, changed, in another encoding, or with a byte order mark."""
     draw, sound = random.Random(5), []
@@ -245,10 +257,17 @@ def test_bytes_of_any_file(tmp_path: Path, benchmark: str, run: Callable[[Path],
         path = draw.choice(sorted(path for path in root.rglob("*") if path.suffix != ".jpg" and path.is_file()))
         content = path.read_bytes()
         place = draw.randrange(len(content))
-        content = draw.choice([
-            content[:place], content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :],
-            b"\xef\xbb\xbf" + content, content.decode("latin-1").encode("utf-16"), b"", b"[" * 100_000, b"9" * 5000,
-        ])  # fmt: skip
+        content = draw.choice(
+            [
+                content[:place],
+                content[:place] + bytes([draw.randrange(256)]) + content[place + 1 :],
+                b"\xef\xbb\xbf" + content,
+                content.decode("latin-1").encode("utf-16"),
+                b"",
+                b"[" * 100_000,
+                b"9" * 5000,
+            ]
+        )
         path.write_bytes(content)
         sound.append(agree(benchmark, root, run))
     outcomes(sound)

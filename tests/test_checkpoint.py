@@ -242,13 +242,16 @@ def test_buffers_may_be_infinite_share_memory_and_have_any_type(tmp_path):
         assert torch.equal(again.get_buffer(name).float(), buffer.float()), name
 
 
-@pytest.mark.parametrize(("paths", "problem"), [
-    (None, r"paths: tower t: the model has no submodule 't' .*give them as in towers="),
-    ({}, "paths: lack 't'"),
-    ({"t": "vision", "u": "text"}, "paths: have 'u'"),
-    ({"t": "head"}, "paths: tower t: no transformer layers found in Linear at 'head'"),
-    ({"t": "text"}, "tower t: is not of the sizes that the plan makes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("paths", "problem"),
+    [
+        (None, r"paths: tower t: the model has no submodule 't' .*give them as in towers="),
+        ({}, "paths: lack 't'"),
+        ({"t": "vision", "u": "text"}, "paths: have 'u'"),
+        ({"t": "head"}, "paths: tower t: no transformer layers found in Linear at 'head'"),
+        ({"t": "text"}, "tower t: is not of the sizes that the plan makes"),
+    ],
+)
 def test_paths_that_could_not_be_loaded_are_refused_when_saving(paths, problem, tmp_path):
     model = two_towers()
     towers = towers_of(model, {"t": "vision"})
@@ -268,13 +271,16 @@ def broken(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(("kind", "change", "problem"), [
-    ("joint", lambda model: two_towers(), "tower vision: is not of the sizes"),
-    ("dense", lambda model: apply(two_towers(), plans()["joint"], PATHS), "tower vision: is not of the sizes"),
-    ("masked", lambda model: two_towers(), "is not zero where the plan masks it"),
-    ("joint", broken, r"vision\.blocks\.0\.norm1\.bias: holds values that are not finite"),
-    ("joint", lambda model: model.to("meta"), "has no values: it is on the meta device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "change", "problem"),
+    [
+        ("joint", lambda model: two_towers(), "tower vision: is not of the sizes"),
+        ("dense", lambda model: apply(two_towers(), plans()["joint"], PATHS), "tower vision: is not of the sizes"),
+        ("masked", lambda model: two_towers(), "is not zero where the plan masks it"),
+        ("joint", broken, r"vision\.blocks\.0\.norm1\.bias: holds values that are not finite"),
+        ("joint", lambda model: model.to("meta"), "has no values: it is on the meta device"),
+    ],
+)
 def test_a_model_that_is_not_the_plans_or_is_broken_is_not_saved_over_a_sound_one(kind, change, problem, tmp_path):
     plan = plans()[kind]
     model = apply(two_towers(), plan, PATHS)

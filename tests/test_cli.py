@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from synthetic import fill
+from synthetic import MANIFEST, fill
 
 import snp
 from snp.cli import main
@@ -14,7 +14,7 @@ from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
 from snp.experiment.labels import find
 from snp.experiment.store import Store
-from snp.experiment.tables import rows
+from snp.experiment.tables import TABLES, rows
 
 
 @pytest.fixture
@@ -73,15 +73,66 @@ def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_rows_are_listed_with_the_state_of_every_seed_and_the_time_left(
-    capsys: pytest.CaptureFixture[str], results: Path
+    capsys: pytest.CaptureFixture[str], results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     store, row = Store(results), find("scenes/dense@100", "desk")
     (store.folder(row.finetune(1, "refcoco")) / "result.json").unlink()
     main(["rows", "table1", "--data", "scenes", "--out", str(results)])
     lines = {text.split()[0]: " ".join(text.split()) for text in capsys.readouterr().out.splitlines() if "@" in text}
     # of seed 1 one run is missing, of seed 2 all four; every finished run took a minute
-    assert lines["scenes/dense@100"] == "scenes/dense@100 40% yes done incomplete (3 of 4 runs) missing 5 min"
+    assert lines["scenes/dense@100"] == "scenes/dense@100 dense yes done 3 of 4 runs missing 5 min"
     assert lines["scenes/snp@40"] == "scenes/snp@40 60% yes missing missing missing 6 min"
+
+
+def test_without_a_table_the_tables_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["rows"])
+    listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in listed if line and line[0] in TABLES] == [
+        [name, str(len(rows(name, "desk")))] for name in TABLES
+    ]
+
+
+def test_claims_fit_the_terminal_and_say_what_the_second_one_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["claims"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "(best), verdict of all 3" in " ".join(" ".join(line.split()) for line in lines).replace("refcoco+ ", "")
+
+
+def test_the_dense_row_stands_among_those_it_is_compared_with(
+    capsys: pytest.CaptureFixture[str], results: Path
+) -> None:
+    main(["table", "--out", str(results)])
+    assert capsys.readouterr().out.startswith("scenes: dense\n")
+    fill(Store(results), find("scenes/snp@60", "desk"), [0.90])
+    main(["table", "--out", str(results)])
+    text = capsys.readouterr().out
+    assert text.startswith("scenes: 40% of all parameters removed\n") and text.count(" removed\n") == 1
+
+
+def test_differences_over_fewer_benchmarks_are_marked(capsys: pytest.CaptureFixture[str], results: Path) -> None:
+    for label in ("scenes/snp@60", "scenes/snp-prune-only@60"):
+        fill(Store(results), find(label, "desk"), [0.90])
+    main(["table", "--out", str(results)])
+    out = capsys.readouterr().out
+    marked = [line.split()[0] for line in out.splitlines() if "‡" in line and not line.startswith("-")]
+    assert marked == ["snp-prune-only"] and "‡ over RefCOCO alone, others over 3 benchmarks" in out
+
+
+def test_of_a_table_that_is_done_a_dry_run_says_where_scripts_can_be_seen(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for row in rows("table1", "smoke"):
+        fill(Store(tmp_path / "runs"), row, [0.5])
+        Store(tmp_path / "runs").save(row.pretrain, MANIFEST, {"params": {}, "splits": {}})
+        for run in row.runs(0):
+            (Store(tmp_path / "runs").folder(run) / "weights.safetensors").touch()
+    main(["launch", "table1", "--scale", "smoke", "--out", str(tmp_path / "runs"), "--dry-run"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "nothing to submit: all runs are done"
+    main(second.partition(": snp ")[2].replace("NEW-FOLDER", str(tmp_path / "new")).split())
+    assert "#SBATCH" in capsys.readouterr().out
 
 
 def test_a_dry_run_lists_what_it_would_do_and_writes_nothing(

@@ -63,33 +63,43 @@ def spoilt(how: str) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize(("changes", "problem"), [
-    ({"sparsity": "0.5"}, "sparsity: '0.5' is not a number"),
-    ({"sparsity": float("nan")}, "sparsity: nan is not a number"),
-    ({"sparsity": True}, "sparsity: True is not a number"),
-    ({"sparsity": torch.tensor(0.5)}, "sparsity: tensor"),
-    ({"sparsity": None, "keep": [0.5]}, r"keep: \[0.5\] is not a number"),
-    ({"sparsity": None, "keep": float("inf")}, "keep: inf is not a share"),
-    ({"steps": -1}, "steps: -1 is not a whole number"), ({"steps": 1.0}, "steps: 1.0 is not a whole number"),
-    ({"seed": None}, "seed: None is not a whole number"), ({"seed": -1}, "seed: -1 is not a whole number"),
-    ({"towers": ["vision"]}, r"towers: \['vision'\] is not of the form"),
-    ({"towers": {1: "vision"}}, "towers: .* is not of the form"),
-    ({"towers": {"v": 1}}, "towers.v: 1 is no path"), ({"groups": ["f.weight"]}, "groups: .* is not of the form"),
-    ({"groups": {"v": "f.weight"}}, "groups.v: 'f.weight' is no list of names"),
-    ({"groups": {"v": [1]}}, "groups.v: 1: the model has no such"), ({"groups": {"v": []}}, "groups: name no weight"),
-    ({"groups": {"v": ["f.bias"]}}, r"groups.v: f.bias: is of shape \[4\]"),
-    ({"calibration": 3}, "calibration: of type int holds"), ({"calibration": None}, "calibration: of type NoneType"),
-    ({"calibration": iter(batches(0))}, "calibration: a list_iterator gives its batches once"),
-    ({"calibration": (batch for batch in batches(0))}, "calibration: a generator gives its batches once"),
-    ({"loss": 3}, "loss: 3 cannot be called"), ({"forward": "model"}, "forward: 'model' cannot be called"),
-    ({"optimizer": None}, "optimizer: None cannot be called"),
-    ({"token_masks": {"visoin": len}}, "token_masks.visoin: there is no such group"),
-    ({"token_masks": {"vision": 3}}, "token_masks.vision: 3 cannot be called"),
-    ({"method": 3}, "method: there is no method 3"), ({"method": "magnitud"}, "did you mean magnitude"),
-    ({"method": "random-ticket", "ticket": "universal"}, "random-ticket.ticket: is 'random' by this name"),
-    ({"method": "magnitude-structured-global", "scope": "uniform"}, "scope: is 'global' by this name"),
-    ({"method": "upop"}, "towers: upop cuts or shares units of towers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sparsity": "0.5"}, "sparsity: '0.5' is not a number"),
+        ({"sparsity": float("nan")}, "sparsity: nan is not a number"),
+        ({"sparsity": True}, "sparsity: True is not a number"),
+        ({"sparsity": torch.tensor(0.5)}, "sparsity: tensor"),
+        ({"sparsity": None, "keep": [0.5]}, r"keep: \[0.5\] is not a number"),
+        ({"sparsity": None, "keep": float("inf")}, "keep: inf is not a share"),
+        ({"steps": -1}, "steps: -1 is not a whole number"),
+        ({"steps": 1.0}, "steps: 1.0 is not a whole number"),
+        ({"seed": None}, "seed: None is not a whole number"),
+        ({"seed": -1}, "seed: -1 is not a whole number"),
+        ({"towers": ["vision"]}, r"towers: \['vision'\] is not of the form"),
+        ({"towers": {1: "vision"}}, "towers: .* is not of the form"),
+        ({"towers": {"v": 1}}, "towers.v: 1 is no path"),
+        ({"groups": ["f.weight"]}, "groups: .* is not of the form"),
+        ({"groups": {"v": "f.weight"}}, "groups.v: 'f.weight' is no list of names"),
+        ({"groups": {"v": [1]}}, "groups.v: 1: the model has no such"),
+        ({"groups": {"v": []}}, "groups: name no weight"),
+        ({"groups": {"v": ["f.bias"]}}, r"groups.v: f.bias: is of shape \[4\]"),
+        ({"calibration": 3}, "calibration: of type int holds"),
+        ({"calibration": None}, "calibration: of type NoneType"),
+        ({"calibration": iter(batches(0))}, "calibration: a list_iterator gives its batches once"),
+        ({"calibration": (batch for batch in batches(0))}, "calibration: a generator gives its batches once"),
+        ({"loss": 3}, "loss: 3 cannot be called"),
+        ({"forward": "model"}, "forward: 'model' cannot be called"),
+        ({"optimizer": None}, "optimizer: None cannot be called"),
+        ({"token_masks": {"visoin": len}}, "token_masks.visoin: there is no such group"),
+        ({"token_masks": {"vision": 3}}, "token_masks.vision: 3 cannot be called"),
+        ({"method": 3}, "method: there is no method 3"),
+        ({"method": "magnitud"}, "did you mean magnitude"),
+        ({"method": "random-ticket", "ticket": "universal"}, "random-ticket.ticket: is 'random' by this name"),
+        ({"method": "magnitude-structured-global", "scope": "uniform"}, "scope: is 'global' by this name"),
+        ({"method": "upop"}, "towers: upop cuts or shares units of towers"),
+    ],
+)
 def test_an_argument_of_another_kind_is_named(changes, problem):
     with pytest.raises(InputError, match=problem) as error:
         compress(**changes)
@@ -108,16 +118,19 @@ def test_a_model_must_be_a_module(model):
         snp.compress(model, "omp", sparsity=0.5, groups=GROUPS)
 
 
-@pytest.mark.parametrize(("how", "problem"), [
-    ("not finite", "t1.bias: holds values that are not finite"),
-    ("whole numbers", r"groups.fusion: f.weight: is of torch.int8"),
-    ("sparse", r"groups.fusion: f.weight: is of torch.float32 and torch.sparse_coo"),
-    ("lazy", "v1.weight: has no shape yet: its module is lazy"),
-    ("on no device", "v1.weight: has no values: it is on the meta device"),
-    ("pruned by torch", "v1.weight: is made of other parameters"),
-    ("with an old weight norm", "v1.weight: is made of other parameters"),
-    ("with a lock", "model: cannot be copied: .*lock"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("not finite", "t1.bias: holds values that are not finite"),
+        ("whole numbers", r"groups.fusion: f.weight: is of torch.int8"),
+        ("sparse", r"groups.fusion: f.weight: is of torch.float32 and torch.sparse_coo"),
+        ("lazy", "v1.weight: has no shape yet: its module is lazy"),
+        ("on no device", "v1.weight: has no values: it is on the meta device"),
+        ("pruned by torch", "v1.weight: is made of other parameters"),
+        ("with an old weight norm", "v1.weight: is made of other parameters"),
+        ("with a lock", "model: cannot be copied: .*lock"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_a_model_that_cannot_be_compressed_is_one_line(how, problem):
     groups = {name: [n for n in names if not n.startswith("v1")] for name, names in GROUPS.items()}
@@ -156,13 +169,16 @@ def test_a_convolution_is_a_map():
     assert small[0].weight.count_nonzero() == 54
 
 
-@pytest.mark.parametrize(("loss", "problem"), [
-    (lambda model, batch: model(batch), r"loss: gave torch.float32 of shape \[4, 4\], not one number"),
-    (lambda model, batch: None, "loss: gave None, not one number"),
-    (lambda model, batch: 3.0, "loss: gave 3.0, not one number"),
-    (lambda model, batch: torch.tensor(3), "loss: gave torch.int64"),
-    (lambda model, batch: model(batch).mean().detach(), "loss: depends on no weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        (lambda model, batch: model(batch), r"loss: gave torch.float32 of shape \[4, 4\], not one number"),
+        (lambda model, batch: None, "loss: gave None, not one number"),
+        (lambda model, batch: 3.0, "loss: gave 3.0, not one number"),
+        (lambda model, batch: torch.tensor(3), "loss: gave torch.int64"),
+        (lambda model, batch: model(batch).mean().detach(), "loss: depends on no weight"),
+    ],
+)
 @pytest.mark.parametrize("method", ["lottery", "snip", "tamt"])
 def test_a_loss_that_is_no_scalar_of_the_weights_is_named(method, loss, problem):
     with pytest.raises(InputError, match=problem):
@@ -336,13 +352,19 @@ def test_a_module_that_stands_in_several_places_is_one(method: str) -> None:
     assert all(bool((small.get_parameter(weight)[~mask] == 0).all()) for weight, mask in plan.masks.items())
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"seed": 2**70}, "seed: .* is too large"),
-    ({"calibration": "abc"}, "calibration: of type str"),
-    ({"calibration": {1: batches(0)[0]}}, "calibration: of type dict"),
-    ({"method": "lottery", **TRAINED, "steps": 8, "optimizer": lambda parameters: None}, "optimizer: made a NoneType"),
-    ({"method": "lottery", **TRAINED, "steps": 8, "optimizer": torch.optim.LBFGS}, "optimizer: made a LBFGS"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 2**70}, "seed: .* is too large"),
+        ({"calibration": "abc"}, "calibration: of type str"),
+        ({"calibration": {1: batches(0)[0]}}, "calibration: of type dict"),
+        (
+            {"method": "lottery", **TRAINED, "steps": 8, "optimizer": lambda parameters: None},
+            "optimizer: made a NoneType",
+        ),
+        ({"method": "lottery", **TRAINED, "steps": 8, "optimizer": torch.optim.LBFGS}, "optimizer: made a LBFGS"),
+    ],
+)
 def test_what_no_method_can_use_is_named(changes: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         compress(**changes)

@@ -96,6 +96,7 @@ def assert_within_budget(problem: Problem, plan: Plan, name: str) -> None:
         assert remaining <= problem.budget.target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.7, 0.45])
 @pytest.mark.parametrize("name", METHODS)
 def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
@@ -103,6 +104,7 @@ def test_the_compressed_model_meets_the_budget_within_one_percent(name, keep):
     assert_within_budget(problem, plan, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [*HALF, torch.float64])
 @pytest.mark.parametrize("name", METHODS)
 def test_models_of_every_floating_type_are_compressed_or_refused_in_one_line(name, dtype):
@@ -129,12 +131,17 @@ def by_state(model, fresh, **how):
     return fresh
 
 
-@pytest.mark.parametrize("way", [
-    lambda model, fresh: copy.deepcopy(model),
-    lambda model, fresh: pickle.loads(pickle.dumps(model)),
-    lambda model, fresh: by_state(model, fresh),
-    lambda model, fresh: by_state(model, fresh, assign=True),
-], ids=["deepcopy", "pickle", "state_dict", "state_dict, assigned"])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda model, fresh: copy.deepcopy(model),
+        lambda model, fresh: pickle.loads(pickle.dumps(model)),
+        lambda model, fresh: by_state(model, fresh),
+        lambda model, fresh: by_state(model, fresh, assign=True),
+    ],
+    ids=["deepcopy", "pickle", "state_dict", "state_dict, assigned"],
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
     problem, plan = decided(name)
@@ -149,7 +156,7 @@ def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
-    _, plan = decide(name)
+    _, plan = decided(name)
     shared = {}
     for share in plan.shares:
         assert not (share.units & ~plan.survives(*share.receiver)).any()
@@ -162,16 +169,17 @@ def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_compressed_model_computes_what_the_plan_says(name):
-    problem, plan = decide(name)
+    problem, plan = decided(name)
     batch = example(seed=77)
     compressed = apply(problem.model, plan, PATHS)
     expected = torch.func.functional_call(problem.model, substitute(problem.model, problem.towers, plan), batch)
     torch.testing.assert_close(compressed(*batch), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(name, tmp_path):
-    problem, plan = decide(name)
+    problem, plan = decided(name)
     compressed = apply(problem.model, plan, PATHS)
     before = count(compressed, views(compressed))
     trained(compressed)
@@ -186,16 +194,17 @@ def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(
     assert again.stored == before.stored and again.nonzero <= before.nonzero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_plan(name):
-    (_, first), (_, second) = decide(name, seed=3), decide(name, seed=3)
+    (_, first), (_, second) = decided(name, seed=3), decide(name, seed=3)
     assert first == second
     assert Plan.from_json(first.to_json()) == first
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n == "snp" or "random" in n])
 def test_another_seed_gives_another_plan(name):
-    assert decide(name, seed=3)[1] != decide(name, seed=4)[1]
+    assert decided(name, seed=3)[1] != decide(name, seed=4)[1]
 
 
 @pytest.mark.parametrize("name", METHODS)

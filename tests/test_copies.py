@@ -105,6 +105,7 @@ def assert_zero_where_masked(model: nn.Module, plan: Plan) -> None:
 
 
 # ties of the dense model itself are torch's to keep, but where they are masked
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind"), [*((TwoTowers, kind) for kind in plans()), (Tied, "masked"), (Tied, "cut, tied and masked")]
 )

@@ -57,8 +57,10 @@ def test_operations_of_a_cut_model_are_counted_by_hand():
     kept = {"qk": 5, "vo": 3, "ffn": 70}
     keep = {
         (name, layer, c): torch.arange(tower.shape.units(c)) < kept[c]
-        for name, tower in views(model).items() for layer in range(LAYERS) for c in COMPONENTS
-    }  # fmt: skip
+        for name, tower in views(model).items()
+        for layer in range(LAYERS)
+        for c in COMPONENTS
+    }
     cut = apply(model, Plan(shapes(views(model)), keep), PATHS)
     expected = tower_flops(17, 5, 3, 70) + tower_flops(7, 5, 3, 70) + outside_flops()
     assert flops(cut, *example(1)) == expected

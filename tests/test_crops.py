@@ -25,8 +25,16 @@ def batch(boxes: list[list[list[float]]], image_index: list[int]) -> Batch:
             valid[b, m] = True
     B = len(boxes)
     words = torch.ones(B, 3, dtype=torch.long)
-    return Batch(images, torch.tensor(image_index), words, words > 0, found, valid,
-                 torch.ones(B, most, 3, dtype=torch.bool), torch.zeros(B, most, dtype=torch.long))  # fmt: skip
+    return Batch(
+        images,
+        torch.tensor(image_index),
+        words,
+        words > 0,
+        found,
+        valid,
+        torch.ones(B, most, 3, dtype=torch.bool),
+        torch.zeros(B, most, dtype=torch.long),
+    )
 
 
 def white(image_CHW: Tensor) -> list[float]:

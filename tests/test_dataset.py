@@ -21,8 +21,12 @@ SIZE, CONTEXT = 16, 24
 CLIP = SimpleTokenizer()
 RED, BLUE = "a red star", "the small blue heart left of a red star"
 SENTENCES = [
-    RED, BLUE, "Snowman's hat, 2nd from the LEFT!", "unbelievably zigzagging squircle-ish thing", "café at 10%",
-]  # fmt: skip
+    RED,
+    BLUE,
+    "Snowman's hat, 2nd from the LEFT!",
+    "unbelievably zigzagging squircle-ish thing",
+    "café at 10%",
+]
 
 
 def entry(number: int, picture: str, caption: str, boxes, spans, **fields) -> Entry:
@@ -46,9 +50,16 @@ def root(tmp_path_factory):
         Image.fromarray(source.integers(0, 256, (32, 48, 3), np.uint8)).save(path)
     entries = [
         entry(0, "val/a.png", RED, ((12, 8, 24, 16),), (((2, 10),),), type="attribute", categories=(3,)),
-        entry(1, "test/b.png", BLUE, ((0, 0, 12, 8), (24, 16, 24, 16)), (((0, 20), (4, 9)), ((29, 39),)),
-              type="relation", categories=(7, 3)),
-    ]  # fmt: skip
+        entry(
+            1,
+            "test/b.png",
+            BLUE,
+            ((0, 0, 12, 8), (24, 16, 24, 16)),
+            (((0, 20), (4, 9)), ((29, 39),)),
+            type="relation",
+            categories=(7, 3),
+        ),
+    ]
     pictures = ["val/b.png", "test/a.png", "val/c.png", "val/a.png"]
     for number in range(2, 12):
         caption = "star " * (number % 5) + f"heart {number}"
@@ -344,8 +355,11 @@ def test_types_are_numbered_in_order_and_answers_within_their_type():
 
 
 def test_an_answer_outside_the_vocabulary_is_an_error_or_a_wrong_answer():
-    strange = [entry(0, "a.png", "is it?", (), (), question_type="obj", answer="red"),
-               entry(1, "a.png", "is it?", (), (), question_type="sound", answer="loud"), QUESTIONS[0]]  # fmt: skip
+    strange = [
+        entry(0, "a.png", "is it?", (), (), question_type="obj", answer="red"),
+        entry(1, "a.png", "is it?", (), (), question_type="sound", answer="loud"),
+        QUESTIONS[0],
+    ]
     batch = questions(strange, answers=ANSWERS, strict=False).batch(np.arange(3))
     assert (batch.type_B.tolist(), batch.answer_B.tolist()) == ([1, -1, 0], [-1, -1, 1])
     message = r"entries\[0\]\.answer: 'red' of 'is it\?' is no known answer of type 'obj'"

@@ -11,8 +11,9 @@ from synthetic import fill
 from torchvision.ops import box_iou
 
 from snp.cli import main
+from snp.data.annotations import Entry
 from snp.errors import InputError
-from snp.experiment.demo import OVERLAP, Checkpoint, predict
+from snp.experiment.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Truth, predict
 from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
@@ -57,8 +58,46 @@ def test_the_command_draws_every_checkpoint_beside_the_others(
     png = tmp_path / "demo.png"
     main(["demo", str(picture), "the red circle", "--checkpoint", str(folder), str(folder), "--png", str(png)])
     with Image.open(png) as page:
-        assert page.width == 660, "two panels"
+        assert page.width == 990, "two panels"
     assert capsys.readouterr().out.count(folder.name) == 2
+
+
+def entry(**changes: object) -> Entry:
+    """A picture of 100 x 100 pixels with a circle and a star."""
+    known = {"boxes": ((0, 0, 50, 50), (60, 60, 40, 40)), "spans": (((2, 8),), ((15, 19),))}
+    return Entry(1, "a.png", 100, 100, "a circle and a star", "flickr", **(known | changes))
+
+
+HERE, BESIDE, AWAY = (0.0, 0.1, 0.5, 0.5), (0.3, 0.3, 0.8, 0.8), (0.6, 0.6, 1.0, 1.0)
+
+
+def panel(truth: Truth | None, *seen: Seen, answer: str = "") -> Panel:
+    return Panel("snp", Path("a.png"), "a circle and a star", Prediction([*seen], answer), truth)
+
+
+def test_a_box_is_right_where_it_meets_a_true_one_of_its_words() -> None:
+    shown = panel(Truth.of(entry()), Seen(HERE, 0.9, "circle"), Seen(HERE, 0.8, "star"), Seen(AWAY, 0.7, "star"))
+    assert shown.verdicts == [True, False, True] and shown.heading == "snp: 2 of 3 right"
+
+
+def test_of_an_expression_the_first_box_counts_whatever_words_it_is_given() -> None:
+    truth = Truth.of(entry(type="relation", boxes=((0, 0, 50, 50),), spans=(((0, 8),),)))
+    shown = panel(truth, Seen(BESIDE, 0.9, "star"), Seen(HERE, 0.8, "a"))
+    assert shown.verdicts == [False, True] and shown.heading == "snp: ✗ wrong"
+    assert panel(truth, Seen(HERE, 0.9, "star")).heading == "snp: ✓ right"
+
+
+def test_of_a_question_the_answer_counts() -> None:
+    truth = Truth.of(entry(answer="small"))
+    assert panel(truth, Seen(HERE, 0.9, "star"), answer="small").heading == "snp: ✓ right"
+    wrong = panel(truth, Seen(HERE, 0.9, "a"), Seen(BESIDE, 0.9, "a"), answer="big")
+    assert wrong.heading == "snp: ✗ wrong, it is small" and wrong.verdicts == [True, False]
+
+
+def test_where_nothing_is_known_nothing_is_judged() -> None:
+    assert panel(None, Seen(HERE, 0.9, "star")).heading == "snp"
+    boxless = panel(Truth.of(entry(boxes=(), spans=(), answer="two")), Seen(HERE, 0.9, "star"), answer="two")
+    assert boxless.verdicts == [None]
 
 
 def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture: Path) -> None:
@@ -140,10 +179,14 @@ def test_the_committed_dense_models_are_pointed_at(tmp_path: Path) -> None:
         Checkpoint.of(tmp_path / run.slug)
 
 
+@pytest.mark.slow
 def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_and_with_them_is_drawn(
-    smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    smoke_dense: Store,
+    smoke_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     store, png = Store(tmp_path / "runs"), tmp_path / "a.png"
     page = ["predictions", "--scale", "smoke", "--png", str(png), "--out", str(store.root)]
     monkeypatch.setenv("SNP_DATA", str(tmp_path / "data"))
@@ -160,14 +203,16 @@ def test_a_page_of_predictions_says_which_models_it_needs_before_data_are_made_a
     main(told(line, other))
     main([*page[:-1], str(other)])
     with Image.open(png) as drawn:
-        assert drawn.width == 1320, "four panels side by side, in two rows"
+        assert drawn.width == 1980, "four panels side by side, in two rows"
     line = refused(capsys, *page[:-1], str(other), "--number", "100000")
     assert re.search(r"--number 100000: refcoco has \d+ samples", line)
 
 
 def test_what_a_page_cannot_be_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data real: this page is of data that are made here" in refused(
-        capsys, "predictions", "--scale", "paper", "--data", "real")  # fmt: skip
+        capsys, "predictions", "--scale", "paper", "--data", "real"
+    )
     assert "--scale paper --data scenes: no row dense" in refused(capsys, "predictions", "--scale", "paper")
     assert "there are scenes at scales smoke and desk" in refused(
-        capsys, "predictions", "--scale", "smoke", "--data", "stamps")  # fmt: skip
+        capsys, "predictions", "--scale", "smoke", "--data", "stamps"
+    )

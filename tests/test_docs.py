@@ -51,6 +51,7 @@ def test_every_table_of_the_project_is_on_the_page_of_results() -> None:
         assert re.search(rf"<!-- begin (?:\w+ )?{name}\b", text), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs_as_it_stands(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "page"}
@@ -110,6 +111,7 @@ def test_the_headline_is_short_and_says_what_a_method_does_not_reach() -> None:
     assert "cross-modal cannot remove 60%: 59.5% remain." in text
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_dead_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = pytest.importorskip("mkdocs.commands.build")
     from mkdocs.config import load_config

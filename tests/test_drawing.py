@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ ALL_PICTURES = """
 import sys, json, hashlib
 from pathlib import Path
 from snp.data.show import sample_page
-from snp.experiment.demo import Prediction, Seen, draw
+from snp.experiment.demo import Panel, Prediction, Seen, Truth, draw
 from snp.experiment.store import Store
 from snp.report import figures, method, scaling
 
@@ -27,7 +28,8 @@ photo = min((data / "images").rglob("*.png"))
 said = Prediction([Seen((0.1, 0.1, 0.5, 0.6), 0.9, "a $red$ star"), Seen((0.2, 0.3, 0.9, 0.9), 0.5, "")], "yes")
 drawn = [
     sample_page(data, made / "samples.png", n=4),
-    draw([("dense", photo, "a $red$ star", said), ("snp", photo, "a star", said)], made / "demo.png"),
+    draw([Panel("dense", photo, "a $red$ star", said, Truth([((0.1, 0.1, 0.5, 0.5), "")])),
+          Panel("snp", photo, "a star", said)], made / "demo.png"),
     scaling.figure(scaling.MEASURED, made / "scaling.png"),
     method.picture(made / "method.png"),
     figures.figure("figure1", Store.at("desk"), "desk", "scenes", made / "figure1.png"),
@@ -72,6 +74,7 @@ def drawn(folder: Path, data: Path, **environment: str) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_no_file_of_settings_and_no_backend_changes_a_byte(
     plain: dict[str, str], tmp_path: Path, smoke_data: Path
 ) -> None:
@@ -80,6 +83,7 @@ def test_no_file_of_settings_and_no_backend_changes_a_byte(
     assert drawn(tmp_path, smoke_data, MPLBACKEND="pdf") == plain
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor may round a line otherwise")
 def test_the_figures_in_the_repository_are_what_the_commands_draw(plain: dict[str, str]) -> None:
     for name in ("figure1.png", "tickets.png", "scaling.png"):
@@ -101,6 +105,42 @@ def test_a_style_of_the_process_is_left_alone_and_as_it_was(tmp_path: Path) -> N
             assert matplotlib.rcParams["font.size"] == size
         pages.append((tmp_path / "page.png").read_bytes())
     assert pages[0] == pages[1]
+
+
+def test_names_of_lines_that_end_together_stand_beside_them_in_their_order_and_none_over_another(
+    tmp_path: Path,
+) -> None:
+    from matplotlib.text import Text
+
+    from snp.drawing import End, label, picture
+
+    heights = [70.0, 70.1, 70.2, 20.0, 70.1]
+    with picture(tmp_path / "page.png", (4, 3)) as figure:
+        axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 100))
+        label(axes, [End(1.0, height, str(number)) for number, height in enumerate(heights)])
+        figure.draw_without_rendering()
+        boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
+        right = axes.get_window_extent().x1
+    order = [boxes[name] for name in "30142"]
+    assert all(low.y1 < high.y0 for low, high in pairwise(order))
+    assert all(right < box.x0 < box.x1 < 400 for box in order)
+
+
+def test_what_is_spread_moves_no_more_than_it_must() -> None:
+    from snp.drawing import spread
+
+    assert spread([1.0, 5.0, 5.0, 9.0], 2.0) == pytest.approx([1.0, 4.0, 6.0, 9.0])
+
+
+def test_the_style_names_the_colours_that_code_names() -> None:
+    from matplotlib import rcParams
+
+    from snp import drawing
+
+    with drawing.style():
+        cycle = rcParams["axes.prop_cycle"].by_key()["color"]
+    assert [color.lower() for color in cycle] == [*drawing.COLORS]
 
 
 def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:

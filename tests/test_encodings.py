@@ -83,12 +83,16 @@ def test_what_an_encoding_lacks_becomes_plain(text: str, encoding: str, expected
     assert all(sign.isascii() for sign in SIGNS.values())
 
 
+@pytest.mark.slow
 def test_files_are_read_and_written_in_utf_8_in_a_locale_that_is_not(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# Übung\n<!-- begin brief table1b scenes -->\n<!-- end -->\n", encoding="utf-8")
     plain_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(HERE)}
-    for command in (["readme", str(readme)], ["readme", str(readme), "--check"],
-                    ["figure", "figure1", "--png", str(tmp_path / "Bild ≥ 1.png")]):  # fmt: skip
+    for command in (
+        ["readme", str(readme)],
+        ["readme", str(readme), "--check"],
+        ["figure", "figure1", "--png", str(tmp_path / "Bild ≥ 1.png")],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "snp", *command], capture_output=True, env=os.environ | plain_locale, check=False
         )

@@ -34,11 +34,22 @@ class TestPhrases:
                 for _ in range(int(rng.integers(1, 4))):
                     boxes.append((*map(float, rng.integers(0, 4, 2) * 10), *map(float, rng.integers(1, 4, 2) * 10)))
                     spans.append(span)
-            entries.append(Entry(
-                id=i, file_name="a.jpg", height=90, width=90, caption="aaa bbb ccc ", dataset_name="flickr",
-                boxes=tuple(boxes), spans=tuple(spans), evaluated=tuple(evaluated), phrase_types=tuple(types),
-                original_id=i // 2, sentence_id=i % 2,
-            ))  # fmt: skip
+            entries.append(
+                Entry(
+                    id=i,
+                    file_name="a.jpg",
+                    height=90,
+                    width=90,
+                    caption="aaa bbb ccc ",
+                    dataset_name="flickr",
+                    boxes=tuple(boxes),
+                    spans=tuple(spans),
+                    evaluated=tuple(evaluated),
+                    phrase_types=tuple(types),
+                    original_id=i // 2,
+                    sentence_id=i % 2,
+                )
+            )
         return entries
 
     def predictions(self, entries: list[Entry], seed: int) -> dict:
@@ -142,8 +153,14 @@ def average_precision(
     hits = np.cumsum(right)
     precision = [max(hits[i:] / np.arange(i + 1, len(hits) + 1)) for i in range(len(hits))]
     recall = hits / len(truth)
-    return float(np.mean([next((p for p, r in zip(precision, recall, strict=True) if r >= level), 0.0)
-                          for level in np.linspace(0, 1, 101)]))  # fmt: skip
+    return float(
+        np.mean(
+            [
+                next((p for p, r in zip(precision, recall, strict=True) if r >= level), 0.0)
+                for level in np.linspace(0, 1, 101)
+            ]
+        )
+    )
 
 
 class TestDetection:
@@ -156,8 +173,16 @@ class TestDetection:
             instances["images"].append({"id": image, "height": 200, "width": 200, "file_name": f"{image}.jpg"})
             boxes = np.concatenate([rng.integers(0, 100, (3, 2)), rng.integers(20, 90, (3, 2))], 1).astype(float)
             for box in boxes:
-                instances["annotations"].append({"id": len(instances["annotations"]) + 1, "image_id": image,
-                    "category_id": 3, "bbox": box.tolist(), "area": float(box[2] * box[3]), "iscrowd": 0})  # fmt: skip
+                instances["annotations"].append(
+                    {
+                        "id": len(instances["annotations"]) + 1,
+                        "image_id": image,
+                        "category_id": 3,
+                        "bbox": box.tolist(),
+                        "area": float(box[2] * box[3]),
+                        "iscrowd": 0,
+                    }
+                )
             near = boxes + rng.normal(0, 6, boxes.shape)
             said = np.concatenate([near, near[:1], np.array([[150.0, 150, 30, 30]])])
             detections[image] = (said, rng.permutation(len(said)) / 10 + image / 100, np.full(len(said), 3))

@@ -19,6 +19,8 @@ from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Busy, Store
 
+pytestmark = pytest.mark.slow
+
 NEVER = 1e9
 KEPT = (*MODEL_FILES, "trained.pt")
 
@@ -64,10 +66,9 @@ def test_a_command_that_is_stopped_lets_its_workers_save_and_says_that_it_wants_
     command = [sys.executable, "-m", "snp", "run", "scenes/snp@60", "--scale", "smoke", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(folder / "log.jsonl")
-    began = time.monotonic()
     process.send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - began < 10
+    _, said = process.communicate(timeout=60)  # SLURM gives 90
+    assert process.returncode == 75
     assert "snp: stopped" in said and "Traceback" not in said
     assert store.state(pretrain) == "incomplete" and (folder / "state.pt").exists()
     assert start(processes, tmp_path, tmp_path, [pretrain]) == 0
@@ -116,10 +117,14 @@ def on_small_disk(store: Store, kilobytes: int, then: str = "true") -> subproces
     disk = store.root
     disk.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).parent
-    code = (f"import sys; sys.path.insert(0, {str(here)!r}); from pathlib import Path; import processes as p; "
-            f"p.work(Path({str(disk)!r}), Path({str(store.base.root)!r}), [p.COMPRESS])")  # fmt: skip
-    script = (f"mount -t tmpfs -o size={kilobytes}k tmpfs {disk} && {then}; {sys.executable} -c \"{code}\"; code=$?; "
-              f"ls -A {disk}/*; cat {disk}/*/failed.json; exit $code")  # fmt: skip
+    code = (
+        f"import sys; sys.path.insert(0, {str(here)!r}); from pathlib import Path; import processes as p; "
+        f"p.work(Path({str(disk)!r}), Path({str(store.base.root)!r}), [p.COMPRESS])"
+    )
+    script = (
+        f'mount -t tmpfs -o size={kilobytes}k tmpfs {disk} && {then}; {sys.executable} -c "{code}"; code=$?; '
+        f"ls -A {disk}/*; cat {disk}/*/failed.json; exit $code"
+    )
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system lets nobody mount a disk of their own")
     return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)

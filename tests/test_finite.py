@@ -61,11 +61,14 @@ def without_a_slope(found: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return found | {"sharp": (weight - weight.detach()).abs().sqrt().sum()}
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (lambda found, _: found | {"giou": found["giou"] * NAN}, "loss 'giou' is nan"),
-    (lambda found, _: found | {"l1": found["l1"] + INF}, "loss 'l1' is inf"),
-    (without_a_slope, "norm of the gradient is nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda found, _: found | {"giou": found["giou"] * NAN}, "loss 'giou' is nan"),
+        (lambda found, _: found | {"l1": found["l1"] + INF}, "loss 'l1' is inf"),
+        (without_a_slope, "norm of the gradient is nan"),
+    ],
+)
 @pytest.mark.parametrize("at", [0, 5])
 def test_a_step_that_is_no_number_changes_no_weight_and_the_state_before_it_stays(
     change: Any, problem: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,8 +122,17 @@ def test_a_structure_step_whose_loss_is_no_number_names_the_batch(tmp_path: Path
     session, held = snp_session(network, PHASE.steps)
     passes = stages.own_passes(network, PHASE, lambda: f"run: held-out batch {held.position}")
     session.problem = replace(session.problem, **passes)
-    run = Loop(network, PHASE, stream, losses, tmp_path, 0, session=session, cursor=held,
-               apply=lambda m, plan: apply(m, plan, TOWERS))  # fmt: skip
+    run = Loop(
+        network,
+        PHASE,
+        stream,
+        losses,
+        tmp_path,
+        0,
+        session=session,
+        cursor=held,
+        apply=lambda m, plan: apply(m, plan, TOWERS),
+    )
     run.progress = lambda captions: captions and nn.init.constant_(network.slot_head.bias, NAN)
     run.losses = lambda *given: {"zero": sum(p.sum() * 0 for p in network.vision.parameters())}
     with pytest.raises(InputError, match="run: held-out batch 1: the model's loss is nan"):
@@ -260,8 +272,9 @@ def spoiled(network: nn.Module, at: int) -> nn.Module:
 
 
 def test_a_model_that_says_no_number_of_an_entry_has_no_figure_and_the_entry_is_named() -> None:
-    words = tasks.dataset([tasks.entry(i, tasks.SENTENCE, boxes=((1.0, 2.0, 30.0, 40.0),), spans=(((0, 1),),))
-                           for i in range(4)])  # fmt: skip
+    words = tasks.dataset(
+        [tasks.entry(i, tasks.SENTENCE, boxes=((1.0, 2.0, 30.0, 40.0),), spans=(((0, 1),),)) for i in range(4)]
+    )
     with pytest.raises(InputError, match=r"toy, entry 2 \(picture 2\.png\): what the model says of it is not finite"):
         rec.evaluate(spoiled(tasks.mdetr(), 2), words, captions=1)
     sentences = tasks.dataset(tasks.sentences(tasks.mdetr())[:6])

@@ -29,11 +29,18 @@ def entries(count=60, seed=0):
             cuts = sorted(draw.sample(range(len(caption) + 1), 2 * draw.randint(1, min(2, len(caption) // 2))))
             spans.append(tuple(zip(cuts[::2], cuts[1::2], strict=True)))
         entry = Entry(
-            id=3 * i + 1, file_name=f"part{i % 2}/{i // 4}.jpg", height=40 + i, width=50, caption=caption,
-            dataset_name=draw.choice(["mixed", "flickr"]), boxes=tuple(boxes), spans=tuple(spans),
-            type=draw.choice(["", "relation"]), original_id=i // 3,
+            id=3 * i + 1,
+            file_name=f"part{i % 2}/{i // 4}.jpg",
+            height=40 + i,
+            width=50,
+            caption=caption,
+            dataset_name=draw.choice(["mixed", "flickr"]),
+            boxes=tuple(boxes),
+            spans=tuple(spans),
+            type=draw.choice(["", "relation"]),
+            original_id=i // 3,
             categories=tuple(draw.choices(range(90), k=len(boxes))),
-        )  # fmt: skip
+        )
         if not boxes:
             entry = replace(entry, question_id=f"q{i}", question_type="obj", answer=draw.choice(["yes", "no"]))
         elif i % 5 == 0:
@@ -212,30 +219,33 @@ def test_a_cache_of_captions_that_were_cut_otherwise_is_made_anew(root, monkeypa
     assert len(list((root / "cache").iterdir())) == 2
 
 
-@pytest.mark.parametrize("change", [
-    lambda d: d["images"][3].pop("caption"),
-    lambda d: d["images"][3].update(caption="  "),
-    lambda d: d["images"][3].update(height=0),
-    lambda d: d["images"][3].update(id=d["images"][2]["id"]),
-    lambda d: d["images"].insert(2, "nothing"),
-    lambda d: d["annotations"][3].update(bbox=[90, 2, 10, 12]),
-    lambda d: d["annotations"][3].update(bbox=[1, 2, 10]),
-    lambda d: d["annotations"][3].update(tokens_positive=[[0, 999]]),
-    lambda d: d["annotations"][3].update(image_id=-1),
-    lambda d: d["annotations"].insert(0, 7),
-    lambda d: d["annotations"][3].update(image_id=[1]),
-    lambda d: d["annotations"][3].update(category_id="dog"),
-    lambda d: d["annotations"][3].update(category_id=2**64),
-    lambda d: d["annotations"][3].update(bbox=[1, 2, 10**400, 12]),
-    lambda d: d["images"][3].update(id=2**64),
-    lambda d: d["images"][3].update(caption="\ud83d"),
-    lambda d: d["images"][3].update(dataset_name=7),
-    lambda d: d["images"][3].update(original_id=[]),
-    lambda d: d["images"][3].update(tokens_positive_eval=[[[0, 999]]]),
-    lambda d: d.pop("images"),
-    lambda d: d.update(annotations={}),
-    lambda d: None,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["images"][3].pop("caption"),
+        lambda d: d["images"][3].update(caption="  "),
+        lambda d: d["images"][3].update(height=0),
+        lambda d: d["images"][3].update(id=d["images"][2]["id"]),
+        lambda d: d["images"].insert(2, "nothing"),
+        lambda d: d["annotations"][3].update(bbox=[90, 2, 10, 12]),
+        lambda d: d["annotations"][3].update(bbox=[1, 2, 10]),
+        lambda d: d["annotations"][3].update(tokens_positive=[[0, 999]]),
+        lambda d: d["annotations"][3].update(image_id=-1),
+        lambda d: d["annotations"].insert(0, 7),
+        lambda d: d["annotations"][3].update(image_id=[1]),
+        lambda d: d["annotations"][3].update(category_id="dog"),
+        lambda d: d["annotations"][3].update(category_id=2**64),
+        lambda d: d["annotations"][3].update(bbox=[1, 2, 10**400, 12]),
+        lambda d: d["images"][3].update(id=2**64),
+        lambda d: d["images"][3].update(caption="\ud83d"),
+        lambda d: d["images"][3].update(dataset_name=7),
+        lambda d: d["images"][3].update(original_id=[]),
+        lambda d: d["images"][3].update(tokens_positive_eval=[[[0, 999]]]),
+        lambda d: d.pop("images"),
+        lambda d: d.update(annotations={}),
+        lambda d: None,
+    ],
+)
 def test_bad_input_has_the_same_line(root, change):
     path = root / "annotations" / "file.json"
     spoil(path, change)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,14 @@ from snp.experiment import prepare
 
 SMALL = {"train": 2, "test": 4, "pretrain_val": 1, "workers": 1}
 MINE = {
-    "images/me.png": b"mine", "images/train/me.png": b"mine", "images/train/1.png": b"mine", "cache/mine.npy": b"mine",
-    "annotations/mine_train.json": b"{}", "flickr30k/Sentences/notes.txt": b"mine", "notes.txt": b"mine",
-}  # fmt: skip
+    "images/me.png": b"mine",
+    "images/train/me.png": b"mine",
+    "images/train/1.png": b"mine",
+    "cache/mine.npy": b"mine",
+    "annotations/mine_train.json": b"{}",
+    "flickr30k/Sentences/notes.txt": b"mine",
+    "notes.txt": b"mine",
+}
 """Files of a user, some of them named much like those that are made."""
 
 
@@ -164,9 +169,10 @@ def make(root: Path) -> None:
     scenes.make(root, 3, **SMALL)
 
 
-def test_several_processes_that_want_fresh_data_make_them_once(made: Path, tmp_path: Path) -> None:
-    spawn = get_context("spawn")
-    several = [spawn.Process(target=make, args=(tmp_path / "scenes",)) for _ in range(3)]
+def test_several_processes_that_want_fresh_data_make_them_once(
+    processes: BaseContext, made: Path, tmp_path: Path
+) -> None:
+    several = [processes.Process(target=make, args=(tmp_path / "scenes",)) for _ in range(3)]
     for process in several:
         process.start()
     for process in several:

@@ -23,14 +23,31 @@ from snp.tasks.phrases import Truth
 
 WORDS = Vocabulary.full()
 SENTENCE = Entry(
-    id=0, file_name="36979.jpg", height=48, width=64, caption="two men and a dog", dataset_name="flickr",
-    boxes=((4, 6, 10, 20), (20, 6, 10, 20), (30, 6, 10, 20)), spans=(((0, 7),), ((0, 7),), ((12, 17),)),
-    original_id=36979, evaluated=(((0, 7),), ((12, 17),)), sentence_id=2,
-)  # fmt: skip
+    id=0,
+    file_name="36979.jpg",
+    height=48,
+    width=64,
+    caption="two men and a dog",
+    dataset_name="flickr",
+    boxes=((4, 6, 10, 20), (20, 6, 10, 20), (30, 6, 10, 20)),
+    spans=(((0, 7),), ((0, 7),), ((12, 17),)),
+    original_id=36979,
+    evaluated=(((0, 7),), ((12, 17),)),
+    sentence_id=2,
+)
 QUESTION = Entry(
-    id=0, file_name="2405722.jpg", height=48, width=64, caption="is it small", dataset_name="gqa", boxes=(), spans=(),
-    question_id="7", question_type="rel", answer="yes",
-)  # fmt: skip
+    id=0,
+    file_name="2405722.jpg",
+    height=48,
+    width=64,
+    caption="is it small",
+    dataset_name="gqa",
+    boxes=(),
+    spans=(),
+    question_id="7",
+    question_type="rel",
+    answer="yes",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +96,14 @@ def test_the_published_sentences_come_first_and_those_without_boxes_are_left_out
     assert Source(tmp_path, real=True).phrases("val")[0].phrase_types
 
 
-@pytest.mark.parametrize(("changes", "problem"), [
-    (dict(evaluated=()), "tokens_positive_eval: missing"),
-    (dict(evaluated=(((0, 3),),)), "tokens_positive_eval[0]: no box has these tokens_positive"),
-    (dict(), "sentence 2 of picture 36979 occurs twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (dict(evaluated=()), "tokens_positive_eval: missing"),
+        (dict(evaluated=(((0, 3),),)), "tokens_positive_eval[0]: no box has these tokens_positive"),
+        (dict(), "sentence 2 of picture 36979 occurs twice"),
+    ],
+)
 def test_a_sentence_that_cannot_be_judged_is_refused_by_check_and_run_and_is_good_enough_to_learn_from(
     changes: dict[str, object], problem: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -42,10 +42,15 @@ def batch(seed: int = 0) -> Batch:
     boxes = torch.rand(B, 2, 4, generator=source) * 0.3 + 0.3
     valid = torch.tensor([[True, True], [True, False], [True, True]])
     return Batch(
-        torch.randint(0, 256, (2, 3, 64, 64), generator=source, dtype=torch.uint8), torch.tensor([0, 0, 1]),
-        torch.randint(1, 100, (B, L), generator=source) * text, text, boxes, valid, positive & valid[..., None],
+        torch.randint(0, 256, (2, 3, 64, 64), generator=source, dtype=torch.uint8),
+        torch.tensor([0, 0, 1]),
+        torch.randint(1, 100, (B, L), generator=source) * text,
+        text,
+        boxes,
+        valid,
+        positive & valid[..., None],
         torch.zeros(B, 2, dtype=torch.long),
-    )  # fmt: skip
+    )
 
 
 class TestModel:
@@ -287,6 +292,7 @@ def test_centerness_is_one_at_the_centre_and_falls_to_the_edge() -> None:
     assert detect.centerness(anchors, box).tolist() == pytest.approx([1.0, (1 / 3) ** 0.5, 0.0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_learns_one_batch_and_then_finds_its_boxes_by_its_words(model: GLIP) -> None:
     torch.manual_seed(0)
     model = GLIP(GLIP_SMOKE)
@@ -301,8 +307,10 @@ def test_a_model_learns_one_batch_and_then_finds_its_boxes_by_its_words(model: G
     classes[0, 0] = classes[1, 2:4] = True
     boxes, scores, labels = detect.detections(model.eval()(*one.inputs), classes)[0]
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
-    truth = torch.cat([one.boxes_BM4[0, :, :2] - one.boxes_BM4[0, :, 2:] / 2,
-                       one.boxes_BM4[0, :, :2] + one.boxes_BM4[0, :, 2:] / 2], 1)  # fmt: skip
+    truth = torch.cat(
+        [one.boxes_BM4[0, :, :2] - one.boxes_BM4[0, :, 2:] / 2, one.boxes_BM4[0, :, :2] + one.boxes_BM4[0, :, 2:] / 2],
+        1,
+    )
     for label in (0, 1):
         first = boxes[labels == label][:1]
         assert float(box_iou(first, truth[label : label + 1])) > 0.6

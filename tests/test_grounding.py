@@ -46,10 +46,15 @@ def random_batch(seed: int, one_token: bool = False, lengths: tuple[int, ...] = 
     first = torch.stack([torch.randperm(4)[:M] for _ in range(B)])  # every phrase has a token, of its own
     positive = (positive | F.one_hot(first, L).bool()) & text[:, None] & valid[..., None]
     return Batch(
-        images_ICHW=torch.zeros(B, 3, 2, 2, dtype=torch.uint8), image_index_B=torch.arange(B),
-        tokens_BL=torch.where(text, 4, 0), text_BL=text, boxes_BM4=boxes(B, M) * valid[..., None], valid_BM=valid,
-        positive_BML=positive, category_BM=torch.zeros(B, M, dtype=torch.int64),
-    )  # fmt: skip
+        images_ICHW=torch.zeros(B, 3, 2, 2, dtype=torch.uint8),
+        image_index_B=torch.arange(B),
+        tokens_BL=torch.where(text, 4, 0),
+        text_BL=text,
+        boxes_BM4=boxes(B, M) * valid[..., None],
+        valid_BM=valid,
+        positive_BML=positive,
+        category_BM=torch.zeros(B, M, dtype=torch.int64),
+    )
 
 
 def random_output(seed: int) -> Grounding:
@@ -175,9 +180,11 @@ def test_no_query_answers_for_two_boxes_and_padding_has_none():
 def test_boxes_beyond_the_number_of_queries_stay_unmatched_and_cost_nothing():
     batch, out = random_batch(0), random_output(0)
     few = replace(
-        out, logits_KBQS=out.logits_KBQS[:, :, :2], boxes_KBQ4=out.boxes_KBQ4[:, :, :2],
+        out,
+        logits_KBQS=out.logits_KBQS[:, :, :2],
+        boxes_KBQ4=out.boxes_KBQ4[:, :, :2],
         query_KBQC=out.query_KBQC[:, :, :2],
-    )  # fmt: skip
+    )
     found = match(few.logits_KBQS[0], few.boxes_KBQ4[0], batch)
     assert [(row >= 0).sum().item() for row in found] == [2, 1, 2]
     lost = [(found[0] < 0).nonzero().item()]
@@ -219,10 +226,14 @@ def test_the_target_of_a_box_is_uniform_over_its_phrase():
 def test_padding_takes_no_part():
     batch, out = random_batch(3), random_output(3)
     longer = replace(
-        batch, tokens_BL=F.pad(batch.tokens_BL, (0, 2)), text_BL=F.pad(batch.text_BL, (0, 2)),
-        positive_BML=F.pad(batch.positive_BML, (0, 2, 0, 1)), valid_BM=F.pad(batch.valid_BM, (0, 1)),
-        boxes_BM4=torch.cat([batch.boxes_BM4, boxes(B, 1)], 1), category_BM=F.pad(batch.category_BM, (0, 1)),
-    )  # fmt: skip
+        batch,
+        tokens_BL=F.pad(batch.tokens_BL, (0, 2)),
+        text_BL=F.pad(batch.text_BL, (0, 2)),
+        positive_BML=F.pad(batch.positive_BML, (0, 2, 0, 1)),
+        valid_BM=F.pad(batch.valid_BM, (0, 1)),
+        boxes_BM4=torch.cat([batch.boxes_BM4, boxes(B, 1)], 1),
+        category_BM=F.pad(batch.category_BM, (0, 1)),
+    )
     noise = torch.randn(B, L + 2, C)
     noise[:, :L][batch.text_BL] = out.token_BLC[batch.text_BL]
     plain, padded = set_loss(out, batch), set_loss(replace(out, token_BLC=noise), longer)
@@ -254,10 +265,11 @@ def test_a_perfect_answer_has_the_least_loss_there_is():
     for _ in range(5):
         answer = perfect(batch)
         worse = replace(
-            answer, logits_KBQS=answer.logits_KBQS + 30 * torch.randn(K, B, Q, S),
+            answer,
+            logits_KBQS=answer.logits_KBQS + 30 * torch.randn(K, B, Q, S),
             boxes_KBQ4=answer.boxes_KBQ4 * 0.9,
             query_KBQC=F.normalize(answer.query_KBQC + torch.randn_like(answer.query_KBQC), dim=-1),
-        )  # fmt: skip
+        )
         assert all(float(value) > best[name] for name, value in set_loss(worse, batch).items())
 
 
@@ -294,10 +306,15 @@ def toy(*boxes: list[float], padding: int = 0) -> Batch:
     positive = torch.zeros(1, m, n + 2, dtype=torch.bool)
     positive[0, range(n), range(1, n + 1)] = True
     return Batch(
-        torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), text.long(), text,
-        torch.tensor([[*boxes, *[[0.0] * 4] * padding]]), (torch.arange(m) < n)[None], positive,
+        torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
+        torch.zeros(1, dtype=torch.int64),
+        text.long(),
+        text,
+        torch.tensor([[*boxes, *[[0.0] * 4] * padding]]),
+        (torch.arange(m) < n)[None],
+        positive,
         torch.arange(1, m + 1)[None],
-    )  # fmt: skip
+    )
 
 
 def test_an_image_token_belongs_to_the_boxes_that_its_centre_lies_in():
@@ -315,9 +332,12 @@ def test_a_token_on_two_objects_answers_for_the_smaller_box_and_for_both_phrases
     # L1 = 0.25 + 0.25 + 0.6 + 0.6 and GIoU = IoU = 0.16
     axes = torch.eye(3)
     patches = Patches(
-        image_BND=torch.zeros(1, 4, 1), boxes_BN4=torch.tensor([[WHOLE] * 4]), centres_N2=GRID,
-        patch_BNC=axes[[0] * 4][None], token_BLC=axes[[2, 0, 1, 0]][None],
-    )  # fmt: skip
+        image_BND=torch.zeros(1, 4, 1),
+        boxes_BN4=torch.tensor([[WHOLE] * 4]),
+        centres_N2=GRID,
+        patch_BNC=axes[[0] * 4][None],
+        token_BLC=axes[[2, 0, 1, 0]][None],
+    )
     found = patch_loss(patches, toy(WHOLE, CORNER))
     assert float(found["patch_box"]) == pytest.approx((5 * 1.7 + 2 * 0.84) / 4, abs=1e-5)
     # logits of every patch: 1/T with the first phrase's token, 0 with the start and the second's, padding left out
@@ -329,9 +349,12 @@ def test_a_token_on_two_objects_answers_for_the_smaller_box_and_for_both_phrases
 
 def test_tokens_beside_all_objects_are_not_asked_for_boxes():
     patches = Patches(
-        torch.zeros(1, 4, 1), torch.tensor([[WHOLE, WHOLE, WHOLE, CORNER]]), GRID, torch.zeros(1, 4, 3),
+        torch.zeros(1, 4, 1),
+        torch.tensor([[WHOLE, WHOLE, WHOLE, CORNER]]),
+        GRID,
+        torch.zeros(1, 4, 3),
         torch.zeros(1, 3, 3),
-    )  # fmt: skip
+    )
     assert float(patch_loss(patches, toy(CORNER))["patch_box"]) == pytest.approx(0, abs=1e-5)
 
 

@@ -36,10 +36,17 @@ def many(seed: int = 0) -> tuple[dict[str, Any], dict[int, tuple[np.ndarray, np.
     annotations = []
     for n in range(60):
         box = [*rng.integers(0, 150, 2).tolist(), *rng.integers(5, 240, 2).tolist()]
-        annotations.append({
-            "id": n + 1, "image_id": n % 10, "category_id": n % 3, "bbox": box,
-            "area": box[2] * box[3] * 0.6, "iscrowd": int(n % 11 == 0), "segmentation": [],
-        })  # fmt: skip
+        annotations.append(
+            {
+                "id": n + 1,
+                "image_id": n % 10,
+                "category_id": n % 3,
+                "bbox": box,
+                "area": box[2] * box[3] * 0.6,
+                "iscrowd": int(n % 11 == 0),
+                "segmentation": [],
+            }
+        )
     found = {}
     for n in range(10):
         own = [a for a in annotations if a["image_id"] == n]
@@ -85,11 +92,18 @@ def test_so_are_those_of_images_and_classes(tmp_path: Path, number: int) -> None
     assert detection.score(write(tmp_path / "i.json", document), said)["AP"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("part", "change"), [
-    ("annotations", {"bbox": [1, 2, 3]}), ("annotations", {"bbox": [1, 2, float("nan"), 4]}),
-    ("annotations", {"image_id": "1"}), ("annotations", {"area": "big"}), ("images", {"id": None}),
-    ("categories", {"id": [1]}), ("images", {"width": 0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("annotations", {"bbox": [1, 2, 3]}),
+        ("annotations", {"bbox": [1, 2, float("nan"), 4]}),
+        ("annotations", {"image_id": "1"}),
+        ("annotations", {"area": "big"}),
+        ("images", {"id": None}),
+        ("categories", {"id": [1]}),
+        ("images", {"width": 0}),
+    ],
+)
 def test_what_is_not_sound_is_refused_alike_by_reader_and_judge(tmp_path: Path, part: str, change: dict) -> None:
     path = write(tmp_path / "i.json", ONE | {part: [ONE[part][0] | change]})
     with pytest.raises(InputError) as read:

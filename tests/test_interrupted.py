@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing.context import BaseContext
+from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext, SpawnProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import standin
@@ -20,6 +21,8 @@ from snp.experiment.jobs import records
 from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.processes import pool, spread
+
+pytestmark = pytest.mark.slow
 
 LINE = "snp: stopped; the same command goes on from what is saved"
 
@@ -176,6 +179,31 @@ def test_one_command_that_is_stopped_while_it_is_loaded_wants_to_be_requeued(
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75 and said.rstrip().endswith(LINE)
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Ctrl-C is not ignored: it is where a shell has these tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("foreground")
+def test_a_process_that_is_being_started_is_started_before_a_signal_is_answered() -> None:
+    begun = []
+
+    class Half(SpawnProcess):
+        @staticmethod
+        def _Popen(process: object) -> SimpleNamespace:
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(process)
+            return SimpleNamespace(sentinel=0, poll=lambda: 0)
+
+    with pytest.raises(stopping.Stopped), stopping.catching():
+        Half().start()
+        time.sleep(10)
+    assert begun
 
 
 def test_work_that_waits_is_given_up_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

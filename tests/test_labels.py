@@ -31,20 +31,23 @@ def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:
     assert find("scenes/snp,block=2@60", "desk").compress(0) == find("scenes/snp@60", "desk").compress(0)
 
 
-@pytest.mark.parametrize(("label", "options", "problem"), [
-    ("scenes/snb@55", (), r"no such row at scale desk \(near: .*scenes/snip@"),
-    ("scenes/snp", (), "no such row"),
-    ("nowhere/snp@55", (), "no such row"),
-    ("real/snp@55", (), "no such row"),
-    ("scenes/snp@55:refcoco+", (), "no such row"),
-    ("scenes/lamp@0", (), "its size must be more than 0%"),
-    ("scenes/lamp@s100", (), "its size must be"),
-    ("scenes/lamp@101", (), "its size must be"),
-    ("scenes/snp@55", ("blok=4",), r"snp.blok: is no option of it \(options of snp: prune, cross"),
-    ("scenes/snp@55", ("block=x",), "snp.block: .*integer"),
-    ("scenes/snp@55", ("block",), r"--option block: is no option \(write name=value"),
-    ("scenes/snp-prune-only@55", ("cross=true",), "snp-prune-only.cross: is False by this name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("label", "options", "problem"),
+    [
+        ("scenes/snb@55", (), r"no such row at scale desk \(near: .*scenes/snip@"),
+        ("scenes/snp", (), "no such row"),
+        ("nowhere/snp@55", (), "no such row"),
+        ("real/snp@55", (), "no such row"),
+        ("scenes/snp@55:refcoco+", (), "no such row"),
+        ("scenes/lamp@0", (), "its size must be more than 0%"),
+        ("scenes/lamp@s100", (), "its size must be"),
+        ("scenes/lamp@101", (), "its size must be"),
+        ("scenes/snp@55", ("blok=4",), r"snp.blok: is no option of it \(options of snp: prune, cross"),
+        ("scenes/snp@55", ("block=x",), "snp.block: .*integer"),
+        ("scenes/snp@55", ("block",), r"--option block: is no option \(write name=value"),
+        ("scenes/snp-prune-only@55", ("cross=true",), "snp-prune-only.cross: is False by this name"),
+    ],
+)
 def test_what_a_label_may_not_be(label: str, options: tuple[str, ...], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         find(label, "desk", options=options)

@@ -36,9 +36,9 @@ LISTS = {
     "glip": ("vision.blocks", "text.transformer.resblocks", "fuse", "read", "head"),
 }
 LISTS |= {"proposals": LISTS["plain"], "warm-up": ("model.vision.blocks", "model.text.transformer.resblocks")}
-ALL = PHASE.model_copy(update=dict(
-    vision_lr=1e-4, text_lr=5e-4, drop=(0.6,), accumulate=4, precision="bfloat16", checkpointing=True
-))  # fmt: skip
+ALL = PHASE.model_copy(
+    update=dict(vision_lr=1e-4, text_lr=5e-4, drop=(0.6,), accumulate=4, precision="bfloat16", checkpointing=True)
+)
 
 
 def batch(seed: int, size: int = 8) -> Batch:
@@ -52,10 +52,13 @@ def batch(seed: int, size: int = 8) -> Batch:
     return Batch(
         torch.randint(0, 256, (size // 2, 3, 32, 32), generator=source, dtype=torch.uint8),
         torch.arange(size // 2).repeat(2),
-        torch.randint(1, 30, (size, L), generator=source) * text, text,
-        torch.rand(size, M, 4, generator=source) * 0.3 + 0.3, valid, positive & valid[..., None] & text[:, None],
+        torch.randint(1, 30, (size, L), generator=source) * text,
+        text,
+        torch.rand(size, M, 4, generator=source) * 0.3 + 0.3,
+        valid,
+        positive & valid[..., None] & text[:, None],
         torch.randint(0, 4, (size, M), generator=source),
-    )  # fmt: skip
+    )
 
 
 def stream(start: int) -> Iterator[Batch]:
@@ -286,6 +289,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [3, 6])
 def test_a_run_with_all_options_that_is_killed_goes_on_bit_equal(kill, tmp_path, monkeypatch):
     monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)

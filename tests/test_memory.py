@@ -30,6 +30,8 @@ from snp.models.mdetr import TOWERS
 from snp.sharing.objective import task_gradients
 from snp.sharing.structure import KINDS, Geometry, Structure
 
+pytestmark = pytest.mark.slow
+
 aten = torch.ops.aten
 
 
@@ -77,9 +79,15 @@ def batch(config: TowerConfig, size: int) -> Batch:
     L, M, side = config.context, 5, config.image_size
     yes = torch.ones(size, M, L, dtype=torch.bool)
     return Batch(
-        torch.zeros(size, 3, side, side, dtype=torch.uint8), torch.arange(size), torch.ones(size, L, dtype=torch.long),
-        yes[:, 0], torch.ones(size, M, 4), yes[..., 0], yes, torch.zeros(size, M, dtype=torch.long),
-    )  # fmt: skip
+        torch.zeros(size, 3, side, side, dtype=torch.uint8),
+        torch.arange(size),
+        torch.ones(size, L, dtype=torch.long),
+        yes[:, 0],
+        torch.ones(size, M, 4),
+        yes[..., 0],
+        yes,
+        torch.zeros(size, M, dtype=torch.long),
+    )
 
 
 def losses(

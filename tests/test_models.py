@@ -5,8 +5,10 @@ import torch
 from pydantic import ValidationError
 
 from snp.compression import count
+from snp.compression.method import linear_weights
 from snp.compression.tower import towers_of
-from snp.models.config import DESK, PAPER, SMOKE, ModelConfig
+from snp.models.config import DESK, GLIP_SMOKE, PAPER, SMOKE, ModelConfig, TowerConfig
+from snp.models.family import build
 from snp.models.fusion import sine_positions
 from snp.models.mdetr import MDETR, TOWERS
 
@@ -50,6 +52,14 @@ def test_the_paper_model_is_deit_b_and_clip_l_text_under_mdetrs_fusion():
     assert set(towers) == {"vision", "text"}
     # with their embeddings, as the paper counts, the towers are nine tenths of all
     assert 0.88 < (vision + text) / expected < 0.93
+
+
+@pytest.mark.parametrize("config", [SMOKE, GLIP_SMOKE], ids=lambda config: config.name)
+def test_more_than_half_of_a_smoke_model_can_be_pruned(config: TowerConfig) -> None:
+    model = build(config)
+    weights = linear_weights(towers_of(model, TOWERS))
+    prunable = sum(model.get_parameter(name).numel() for names in weights.values() for name in names)
+    assert prunable > 0.5 * sum(p.numel() for p in model.parameters())
 
 
 def test_the_desk_model_has_the_parameters_that_its_sizes_say():

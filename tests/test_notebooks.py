@@ -12,6 +12,7 @@ LARGEST = 400_000
 """Bytes: it is kept in git, plots included."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_what_it_shows_is_what_the_results_say(path: Path) -> None:
     kept, fresh = nbformat.read(path, 4), executed(path)

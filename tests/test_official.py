@@ -61,9 +61,17 @@ def problem_of(model: nn.Module, sparsity: float, inputs: list[Batch]) -> Proble
 
     budget = Budget.of_weights(model, GROUPS, sparsity, may_empty=True)
     return Problem(
-        model, {}, budget, 0, loss, lambda: inputs[0], sparsity=sparsity, groups=GROUPS, calibration=inputs,
+        model,
+        {},
+        budget,
+        0,
+        loss,
+        lambda: inputs[0],
+        sparsity=sparsity,
+        groups=GROUPS,
+        calibration=inputs,
         forward=lambda model, batch: model(batch),
-    )  # fmt: skip
+    )
 
 
 def kept(scores: Lists, sets: list[list[str]], counts: list[int]) -> Lists:
@@ -115,6 +123,7 @@ def weights(problem: Problem) -> dict[str, Tensor]:
 SETS = {"omp": [NAMES], "modalitymp": list(GROUPS.values()), "localmp": [[name] for name in NAMES]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SETS)
 def test_magnitudes_fall_up_to_int_of_the_share_of_every_set_and_ties_with_them(method):
     emptied = 0
@@ -131,6 +140,7 @@ def assert_no_gradient(method: str, problem: Problem, **options) -> None:
         get(method, mode="official", **options).start(problem)
 
 
+@pytest.mark.slow
 def test_saliencies_fall_up_to_int_of_the_share_and_ties_with_them():
     emptied = 0
     for case, (problem, _) in enumerate(cases()):
@@ -143,6 +153,7 @@ def test_saliencies_fall_up_to_int_of_the_share_and_ties_with_them():
     assert emptied > 100
 
 
+@pytest.mark.slow
 def test_saliencies_in_steps_fall_by_int_of_an_exponential_schedule_and_early_ones_change_later_ones():
     emptied = lost = 0
     for case, (problem, random) in enumerate(cases()):
@@ -195,6 +206,7 @@ def multiflow(problem: Problem, inputs: dict[str, list[tuple[int, Tensor]]]) -> 
     return masks
 
 
+@pytest.mark.slow
 def test_multiflow_prunes_a_matrix_whole_where_all_its_weights_are_small_and_says_so():
     emptied = 0
     for case, (problem, _) in enumerate(cases()):
@@ -205,6 +217,7 @@ def test_multiflow_prunes_a_matrix_whole_where_all_its_weights_are_small_and_say
     assert emptied > 100
 
 
+@pytest.mark.slow
 def test_multiflow_takes_the_norm_of_all_passes_of_a_batch_at_once_each_with_its_own_padding():
     """A batch is a pair of captions and regions, each of which passes the model, with words padded in its own way."""
     for case, (problem, random) in enumerate(cases()):
@@ -303,9 +316,16 @@ def test_chita_solves_every_block_by_itself(ridge, stretch):
         flat = np.concatenate([w.ravel() for w in dense])
         expected = chita(flat, np.stack(rows), blocks, int((1 - sparsity) * len(flat)), 4, ridge * len(rows))
         small, plan = snp.compress(
-            net, "chita", sparsity=sparsity, groups=GROUPS, calibration=data, mode="official", block=20, ridge=ridge,
+            net,
+            "chita",
+            sparsity=sparsity,
+            groups=GROUPS,
+            calibration=data,
+            mode="official",
+            block=20,
+            ridge=ridge,
             loss=lambda model, batch: stretch * loss_of(model, batch),
-        )  # fmt: skip
+        )
         weights = np.concatenate([small.get_parameter(name).detach().numpy().ravel() for name in NAMES])
         assert np.array_equal(weights != 0, expected != 0), seed
         np.testing.assert_allclose(weights, expected, atol=1e-4 * abs(expected).max())
@@ -318,9 +338,15 @@ def test_official_chita_by_hand():
     Down the gradient (1 | 1): (1 - 2t)^2/2 + 2t^2/2 is least at t = 1/3, and so it is for b by itself.
     """
     small, plan = snp.compress(
-        Pair([1.0, 2.0], [3.0, -2.9]), "chita", sparsity=0.5, groups={"all": ["a.weight", "b.weight"]}, ridge=1.0,
-        calibration=[torch.ones(1, 2)], loss=lambda model, x: model(x), mode="official",
-    )  # fmt: skip
+        Pair([1.0, 2.0], [3.0, -2.9]),
+        "chita",
+        sparsity=0.5,
+        groups={"all": ["a.weight", "b.weight"]},
+        ridge=1.0,
+        calibration=[torch.ones(1, 2)],
+        loss=lambda model, x: model(x),
+        mode="official",
+    )
     assert small.a.weight.tolist() == [[0, 0]]
     assert small.b.weight[0].tolist() == pytest.approx([3 - 1 / 3, -2.9 - 1 / 3])
     assert plan.note == "as in the public code, nothing is left of a.weight"
@@ -356,10 +382,17 @@ def test_a_matrix_without_any_weight_is_saved_counted_and_stays_empty(tmp_path):
 def test_what_an_official_mode_makes_of_two_towers_is_what_its_plan_says_also_when_trained_and_saved(name, tmp_path):
     dense = two_towers()
     small, plan = snp.compress(
-        dense, name, towers=PATHS, keep=0.45, mode="official", calibration=[example(seed=i) for i in range(3)],
-        forward=lambda model, batch: model(*batch), loss=towers_loss, steps=10,
+        dense,
+        name,
+        towers=PATHS,
+        keep=0.45,
+        mode="official",
+        calibration=[example(seed=i) for i in range(3)],
+        forward=lambda model, batch: model(*batch),
+        loss=towers_loss,
+        steps=10,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
-    )  # fmt: skip
+    )
     before = count(small, views(small))
     whole = sum(p.numel() for p in dense.parameters())
     assert (before.nonzero if plan.masks else before.stored) == whole - plan.cost()["removed"]

@@ -58,10 +58,12 @@ def test_every_module_and_all_published_figures_are_in_the_wheel(installed: Path
         assert {path.relative_to(installed) for path in (installed / package).rglob("*.py")} == here
     for path in (HERE / "results" / "published").iterdir():
         assert (installed / "snp" / "report" / "quoted" / path.name).read_bytes() == path.read_bytes()
+    assert (installed / "snp" / "snp.mplstyle").read_bytes() == (HERE / "snp" / "snp.mplstyle").read_bytes()
     assert {path.name for path in installed.iterdir()} >= {"snp", "baselines", "bin"}
     assert not (installed / "results").exists() and not (installed / "tests").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "told"),
     [("methods", "magnitude-structured"), ("rows table1", "scenes/snp@60"), ("params", "towers"), ("--help", "rows")],
@@ -72,11 +74,17 @@ def test_what_needs_no_results_works(installed: Path, tmp_path: Path, command: s
     assert told in done.stdout and not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_needs_results_says_that_it_has_none_and_where_they_are(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- begin table1 scenes -->\n<!-- end -->\n", encoding="utf-8")
     none = "snp: results/desk: no such folder, as an installation brings no results (give a folder of runs with --out, "
-    for command in (["table", "table1"], ["claims", "table1"], ["figure", "figure1"], ["readme"],
-                    ["reproduce", "table1", "--from-results"]):  # fmt: skip
+    for command in (
+        ["table", "table1"],
+        ["claims", "table1"],
+        ["figure", "figure1"],
+        ["readme"],
+        ["reproduce", "table1", "--from-results"],
+    ):
         done = run(installed, "-m", "snp", *command, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{none}or work in a checkout)\n")
     done = run(installed, "-m", "snp", "figure", "scaling", cwd=tmp_path)
@@ -84,6 +92,7 @@ def test_what_needs_results_says_that_it_has_none_and_where_they_are(installed: 
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+@pytest.mark.slow
 def test_with_a_folder_of_runs_it_renders_what_the_checkout_renders(installed: Path, tmp_path: Path) -> None:
     command = ("-m", "snp", "table", "table2", "--format", "markdown", "--out", str(HERE / "results" / "desk"))
     there = run(installed, *command, cwd=tmp_path)
@@ -110,6 +119,7 @@ def test_code_below_the_repository_of_somebody_else_is_not_of_their_commit(tmp_p
     assert re.fullmatch("[0-9a-f]{40}", str(theirs["commit"])) and theirs["dirty"] is False
 
 
+@pytest.mark.slow
 def test_a_model_is_compressed_with_what_was_installed(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "-c", COMPRESS.format(folder=str(installed)), cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -89,6 +89,7 @@ def cells(text: str, label: str) -> list[str]:
     return [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<t[dh].*?</t[dh]>", found, re.DOTALL)]
 
 
+@pytest.mark.slow
 def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], store: Store) -> None:
     long = list(csv.DictReader(io.StringIO(table("table1", store, "desk", "scenes", "csv"))))
     printed = table("table1", store, "desk", "scenes")
@@ -140,8 +141,13 @@ def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[st
         return {"cost": cost, "score": score}
 
     cheap, level, best, worse, same, unknown = (
-        of(0.3, 70.0), of(0.6, 80.0), of(1.0, 85.0), of(0.8, 79.0), of(0.60004, 79.9), of(0.1, None),
-    )  # fmt: skip
+        of(0.3, 70.0),
+        of(0.6, 80.0),
+        of(1.0, 85.0),
+        of(0.8, 79.0),
+        of(0.60004, 79.9),
+        of(0.1, None),
+    )
     assert front([best, worse, level, same, unknown, cheap], "cost") == [cheap, level, best]
     # upop has the least arithmetic; single weights, which save none, do not stand against whole units in size
     assert line(shown, "scenes/snp@60")["fronts"] == ["size", "FLOPs"]
@@ -271,6 +277,7 @@ class Elements(HTMLParser):
         (self.linked if tag == "a" else self.loaded).extend(addresses)
 
 
+@pytest.mark.slow
 def test_the_page_is_small_and_asks_nobody_for_anything(written: Path) -> None:
     text = written.read_text(encoding="utf-8")
     assert len(text.encode()) < 5_000_000

@@ -19,6 +19,8 @@ from snp.experiment.prepare import Source
 from snp.experiment.stages import learning
 from snp.models.config import PAPER
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 16 * 2**30
 SIDES = ((96, 64), (64, 96))
 """Width and height of pictures of even and of odd numbers; they are drawn as squares."""
@@ -74,8 +76,26 @@ LONG = pytest.mark.skipif(not FULL, reason="an hour: nox -s paper-trial")
 def test_two_steps_of_every_phase_run_on_a_cpu(
     row: str, batch: str, shortest: str | None, real: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "snp", "run", row, "--scale", "paper", "--steps", "2", "--batch", batch,
-               "--random-towers", "--workers", "1", "--data-root", str(real), "--out", str(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "snp",
+        "run",
+        row,
+        "--scale",
+        "paper",
+        "--steps",
+        "2",
+        "--batch",
+        batch,
+        "--random-towers",
+        "--workers",
+        "1",
+        "--data-root",
+        str(real),
+        "--out",
+        str(tmp_path),
+    ]
     command += [] if shortest is None else ["--shortest", shortest]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -97,7 +117,17 @@ def test_what_models_learn_from_is_mdetrs_mixture_with_flickr30ks_sentences(real
 
 
 def test_without_a_folder_it_is_said_what_is_needed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "snp", "run", "real/snp@60", "--scale", "paper", "--random-towers",
-               "--out", str(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "snp",
+        "run",
+        "real/snp@60",
+        "--scale",
+        "paper",
+        "--random-towers",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "--data-root" in done.stderr

@@ -54,8 +54,13 @@ def test_the_command_prints_the_sizes_and_what_the_papers_two_statements_mean_to
     assert rows["removed of all"][:3] == ["0.0", "35.0", "40.0"]
     assert rows["removed of the towers"][3:] == ["40.0", "45.0"]
     for column in range(5):
-        parts = ("vision tower, linear maps", "text tower, linear maps", "token embedding",
-                 "norms, patches, positions", "fusion and heads")  # fmt: skip
+        parts = (
+            "vision tower, linear maps",
+            "text tower, linear maps",
+            "token embedding",
+            "norms, patches, positions",
+            "fusion and heads",
+        )
         assert sum(float(rows[part][column]) for part in parts) == pytest.approx(float(rows["total"][column]), abs=0.03)
     low, high = (100 * share * whole.total / whole.towers for share in (0.35, 0.4))
     assert f"is {low:.1f}% to {high:.1f}% of the towers" in printed and f"both hold at 40.0% to {high:.1f}%" in printed

@@ -193,8 +193,9 @@ class Small(Setup):
 
 
 def test_a_run_in_parts_learns_as_one_of_whole_batches(smoke_dense: Store, tmp_path: Path) -> None:
-    run = Compress(scale="smoke", data="scenes", method="snp", keep=0.6, parent=dense("smoke", "scenes"),
-                   options={"every": 2})  # fmt: skip
+    run = Compress(
+        scale="smoke", data="scenes", method="snp", keep=0.6, parent=dense("smoke", "scenes"), options={"every": 2}
+    )
     whole, parts = (
         stages.run(run, Store(tmp_path / type(setup).__name__, base=smoke_dense), setup=setup)
         for setup in (Setup(), Small())

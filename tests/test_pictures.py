@@ -62,8 +62,17 @@ def batch(sizes: list[list[int]] = SIZES, seed: int = 0, extra: int = 0) -> Batc
     images = torch.zeros(B, 3, height, width, dtype=torch.uint8)
     for image, (h, w) in zip(images, sizes, strict=True):
         image[:, :h, :w] = torch.randint(0, 256, (3, h, w), generator=source)
-    return Batch(images, torch.arange(B), tokens, text, boxes, valid, positive & valid[..., None] & text[:, None],
-                 torch.zeros(B, M, dtype=torch.long), sizes_I2=torch.tensor(sizes))  # fmt: skip
+    return Batch(
+        images,
+        torch.arange(B),
+        tokens,
+        text,
+        boxes,
+        valid,
+        positive & valid[..., None] & text[:, None],
+        torch.zeros(B, M, dtype=torch.long),
+        sizes_I2=torch.tensor(sizes),
+    )
 
 
 def said(out: Any, b: int) -> dict[str, Tensor]:
@@ -262,7 +271,8 @@ def test_sizes_go_together_and_proposals_want_squares() -> None:
     assert (PAPER.shortest, PAPER.longest, PAPER.image_tokens) == (800, 1333, 50 * 84)
     assert SMOKE.shortest is None and SMOKE.image_tokens == 64
     for changes, problem in (
-        ({"longest": None}, "shortest and longest go together"), ({"proposals": True}, "proposals want pictures"),
-    ):  # fmt: skip
+        ({"longest": None}, "shortest and longest go together"),
+        ({"proposals": True}, "proposals want pictures"),
+    ):
         with pytest.raises(ValueError, match=problem):
             ModelConfig(**PAPER.model_dump() | changes)

@@ -15,9 +15,15 @@ from snp.errors import InputError
 RAMP = np.linspace(0, 255, 16 * 12).reshape(12, 16).round()
 """From black to white, 16 x 12 pixels."""
 TURNED = {
-    1: None, 2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_90, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_270,
-}  # fmt: skip
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
 """EXIF orientation -> how a camera stores a picture that is to be seen upright."""
 
 
@@ -41,7 +47,7 @@ MODES = {
     "CMYK.tif": Image.merge("CMYK", (*[Image.fromarray((255 - RAMP).astype(np.uint8))] * 3, Image.new("L", (16, 12)))),
     "P.png": grey(np.uint8, 255).convert("P"),
     "YCbCr.tif": grey(np.uint8, 255).convert("YCbCr"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MODES)

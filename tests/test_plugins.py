@@ -71,12 +71,15 @@ def test_processes_that_are_started_know_it_too(file: Path) -> None:
     assert done.stdout == "keep the last units\n"
 
 
-@pytest.mark.parametrize(("text", "problem"), [
-    ("1/0\n", "mine.py: does not run: ZeroDivisionError"),
-    ("def (\n", "mine.py: does not run: SyntaxError"),
-    (METHOD.format(name="snp"), "mine.py: does not run: ValueError: two methods are named 'snp'"),
-    (None, "mine.py: No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("1/0\n", "mine.py: does not run: ZeroDivisionError"),
+        ("def (\n", "mine.py: does not run: SyntaxError"),
+        (METHOD.format(name="snp"), "mine.py: does not run: ValueError: two methods are named 'snp'"),
+        (None, "mine.py: No such file"),
+    ],
+)
 def test_a_file_that_brings_no_method_is_one_line(file: Path, text: str | None, problem: str) -> None:
     file.unlink() if text is None else file.write_text(text, encoding="utf-8")
     plugins.use([file])

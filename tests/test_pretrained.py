@@ -43,8 +43,13 @@ def deit(size: int = 64, **changes) -> VisionTransformer:
 
 def clip(kind: type = CLIP, **text) -> CLIP:
     shape = dict(context_length=12, vocab_size=50, width=32, heads=4, layers=2)
-    return scrambled(kind(16, CLIPVisionCfg(layers=1, width=32, head_width=8, patch_size=16, image_size=32),
-                          CLIPTextCfg(**shape | text)))  # fmt: skip
+    return scrambled(
+        kind(
+            16,
+            CLIPVisionCfg(layers=1, width=32, head_width=8, patch_size=16, image_size=32),
+            CLIPTextCfg(**shape | text),
+        )
+    )
 
 
 def text_config(**changes) -> CLIPTextConfig:
@@ -115,13 +120,16 @@ class TestVision:
             assert torch.equal(tower.cls_token, before["cls_token"])
             assert torch.equal(tower.pos_embed[:, :1], before["pos_embed"][:, :1])
 
-    @pytest.mark.parametrize(("changes", "problem"), [
-        (dict(embed_dim=48), r"cls_token: is of shape \[1, 1, 48\], the tower needs \[1, 1, 32\]"),
-        (dict(patch_size=8), r"patch_embed\.proj\.weight: is of shape \[32, 3, 8, 8\], the tower needs"),
-        (dict(depth=3), r"blocks\.2\.attn\.proj\.bias: the tower has no such tensor"),
-        (dict(depth=1), r"blocks\.1\.attn\.proj\.bias: tensor is missing"),
-        (dict(init_values=1e-4), r"blocks\.0\.ls1\.gamma: the tower has no such tensor"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            (dict(embed_dim=48), r"cls_token: is of shape \[1, 1, 48\], the tower needs \[1, 1, 32\]"),
+            (dict(patch_size=8), r"patch_embed\.proj\.weight: is of shape \[32, 3, 8, 8\], the tower needs"),
+            (dict(depth=3), r"blocks\.2\.attn\.proj\.bias: the tower has no such tensor"),
+            (dict(depth=1), r"blocks\.1\.attn\.proj\.bias: tensor is missing"),
+            (dict(init_values=1e-4), r"blocks\.0\.ls1\.gamma: the tower has no such tensor"),
+        ],
+    )
     def test_a_model_that_does_not_fit_is_named_and_nothing_is_changed(self, tmp_path, changes, problem):
         tower = vision_tower(SMALL)
         before = {name: p.detach().clone() for name, p in tower.named_parameters()}
@@ -145,13 +153,16 @@ class TestVision:
         with pytest.raises(InputError, match=r"deit_x: is no file, and .*: no network \(.*--vision-weights FILE"):
             load_vision(vision_tower(SMALL), "deit_x")
 
-    @pytest.mark.parametrize(("name", "content", "problem"), [
-        ("none.pth", None, "file not found"),
-        ("cut.pth", b"PK\x03\x04", "cannot be read"),
-        ("cut.safetensors", b"x" * 40, "cannot be read"),
-        ("list.pth", [1, 2], "holds no tensors by name"),
-        ("nothing.pt", {"model": {"epoch": 3}}, "holds no tensors by name"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "content", "problem"),
+        [
+            ("none.pth", None, "file not found"),
+            ("cut.pth", b"PK\x03\x04", "cannot be read"),
+            ("cut.safetensors", b"x" * 40, "cannot be read"),
+            ("list.pth", [1, 2], "holds no tensors by name"),
+            ("nothing.pt", {"model": {"epoch": 3}}, "holds no tensors by name"),
+        ],
+    )
     def test_a_file_that_is_none_is_named(self, tmp_path, name, content, problem):
         path = tmp_path / name
         if isinstance(content, bytes):
@@ -181,16 +192,19 @@ class TestVision:
         torch.save(inside, tmp_path / "inside.pth")  # a layer was compiled by itself
         load_vision(tower, str(tmp_path / "inside.pth"))
 
-    @pytest.mark.parametrize(("name", "change", "problem"), [
-        ("blocks.0.mlp.fc1.weight", lambda t: t.index_fill(0, torch.tensor(0), torch.nan), "not finite"),
-        ("blocks.1.norm2.bias", lambda t: t - torch.inf, "not finite"),
-        ("blocks.1.norm2.bias", lambda t: t.double() + 1e300, "not finite"),  # in the tower's own precision
-        ("pos_embed", lambda t: t.index_fill(1, torch.tensor(3), torch.nan), "not finite"),
-        ("blocks.0.attn.qkv.weight", lambda t: t.to(torch.int8), "is of int8, and weights are floating-point"),
-        ("pos_embed", lambda t: t.to(torch.uint8), "is of uint8"),
-        ("pos_embed", lambda t: t[:, :8], r"its 8 positions are no square grid, with or without 1 ahead"),
-        ("pos_embed", lambda t: t[:, :0], r"its 0 positions are no square grid"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("name", "change", "problem"),
+        [
+            ("blocks.0.mlp.fc1.weight", lambda t: t.index_fill(0, torch.tensor(0), torch.nan), "not finite"),
+            ("blocks.1.norm2.bias", lambda t: t - torch.inf, "not finite"),
+            ("blocks.1.norm2.bias", lambda t: t.double() + 1e300, "not finite"),  # in the tower's own precision
+            ("pos_embed", lambda t: t.index_fill(1, torch.tensor(3), torch.nan), "not finite"),
+            ("blocks.0.attn.qkv.weight", lambda t: t.to(torch.int8), "is of int8, and weights are floating-point"),
+            ("pos_embed", lambda t: t.to(torch.uint8), "is of uint8"),
+            ("pos_embed", lambda t: t[:, :8], r"its 8 positions are no square grid, with or without 1 ahead"),
+            ("pos_embed", lambda t: t[:, :0], r"its 0 positions are no square grid"),
+        ],
+    )
     def test_weights_that_are_no_numbers_or_no_grid_are_named_and_nothing_is_changed(
         self, tmp_path, name, change, problem
     ):
@@ -218,8 +232,14 @@ class TestText:
     @pytest.mark.parametrize("kind", ["text", "projection", "whole", "old"])
     def test_files_of_transformers_give_what_its_model_computes(self, tmp_path, kind):
         if kind == "whole":
-            vision = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, image_size=32, patch_size=16,
-                          num_attention_heads=4)  # fmt: skip
+            vision = dict(
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                image_size=32,
+                patch_size=16,
+                num_attention_heads=4,
+            )
             model = scrambled(CLIPModel(CLIPConfig(text_config=text_config().to_dict(), vision_config=vision)))
             text = model.text_model
         else:
@@ -284,10 +304,13 @@ class TestText:
         with pytest.raises(InputError, match=r"token_embedding\.weight: has 50 words, and CLIP's number 77 is needed"):
             load_text(tower, str(tmp_path / "clip.pt"), clip_ids=[20, 5, 77])
 
-    @pytest.mark.parametrize(("changes", "problem"), [
-        (dict(vocab_size=49), r"token_embedding\.weight: is of shape \[49, 32\], the tower needs \[50, 32\]"),
-        (dict(layers=3), r"transformer\.resblocks\.2\.attn\.in_proj_bias: the tower has no such tensor"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            (dict(vocab_size=49), r"token_embedding\.weight: is of shape \[49, 32\], the tower needs \[50, 32\]"),
+            (dict(layers=3), r"transformer\.resblocks\.2\.attn\.in_proj_bias: the tower has no such tensor"),
+        ],
+    )
     def test_a_model_that_does_not_fit_is_named(self, tmp_path, changes, problem):
         torch.save(clip(**changes).state_dict(), tmp_path / "clip.pt")
         with pytest.raises(InputError, match=rf"clip\.pt: {problem}"):

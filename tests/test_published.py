@@ -39,14 +39,19 @@ def as_their_authors(root: Path) -> None:
     images, objects, refs = {}, [], []
     for file in sorted((root / "annotations").glob("finetune_refcoco_*.json")):
         for entry in annotations.read(file):
-            picture = images.setdefault(entry.file_name, {
-                "id": len(images), "file_name": entry.file_name, "width": entry.width, "height": entry.height,
-            })  # fmt: skip
+            picture = images.setdefault(
+                entry.file_name,
+                {"id": len(images), "file_name": entry.file_name, "width": entry.width, "height": entry.height},
+            )
             objects.append({"id": len(objects), "image_id": picture["id"], "category_id": 1, "bbox": entry.boxes[0]})
-            refs.append({
-                "ann_id": len(refs), "image_id": picture["id"], "split": file.stem.rpartition("_")[2],
-                "sentences": [{"sent": entry.caption}],
-            })  # fmt: skip
+            refs.append(
+                {
+                    "ann_id": len(refs),
+                    "image_id": picture["id"],
+                    "split": file.stem.rpartition("_")[2],
+                    "sentences": [{"sent": entry.caption}],
+                }
+            )
     for file in (root / "annotations").glob("finetune_*.json"):
         file.unlink()
     document = {"images": [*images.values()], "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
@@ -65,9 +70,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configs, "GLIP_PAPER", configs.GLIP_PAPER.model_copy(update=tower | glip))
 
 
-@pytest.mark.parametrize(("form", "tuned"), [
-    (as_mdetr, ["", ":gqa", ":flickr30k"]), (as_their_authors, ["", ":gqa", ":flickr30k", ":coco"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "tuned"), [(as_mdetr, ["", ":gqa", ":flickr30k"]), (as_their_authors, ["", ":gqa", ":flickr30k", ":coco"])]
+)
 def test_what_the_check_accepts_every_task_learns_from_and_is_judged_on(
     form,
     tuned: list[str],

@@ -145,8 +145,11 @@ def test_all_templates_occur_and_adapt_to_the_items(of_scenes: Asked, of_names: 
     common = sides | {"exist", "count", "compare number", "compare bigger than", "compare smaller than"}
     common |= {"logical and", "logical or", "logical but no", "query noun", "query size", "compare of the same size as"}
     assert {question.template for question, _ in of_names} == common
-    looks = {f"{kind}{name}{end}" for name in ("color", "texture")
-             for kind, end in (("query ", ""), ("compare of the same ", " as"))}  # fmt: skip
+    looks = {
+        f"{kind}{name}{end}"
+        for name in ("color", "texture")
+        for kind, end in (("query ", ""), ("compare of the same ", " as"))
+    }
     assert {question.template for question, _ in of_scenes} == common | looks
 
 
@@ -246,8 +249,10 @@ def test_no_question_of_training_names_a_pair_that_only_tests_show(of_scenes: As
 # -- chance and doubt ---------------------------------------------------------------------------------------------
 
 CROWD = [
-    thing("star", 0, 2, 2, color="red"), thing("star", 2, 40, 4, color="red"), thing("heart", 1, 20, 40, color="blue"),
-]  # fmt: skip
+    thing("star", 0, 2, 2, color="red"),
+    thing("star", 2, 40, 4, color="red"),
+    thing("heart", 1, 20, 40, color="blue"),
+]
 OTHERS = [thing("ring", 0, 0, 0, color="red"), thing("heart", 2, 30, 30, color="red")]
 
 

@@ -43,6 +43,8 @@ from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
 
+pytestmark = pytest.mark.slow
+
 STEPS, PATIENCE = 50, 120
 DENSE = dense("smoke", "scenes")
 
@@ -141,11 +143,14 @@ PLAINLY = DENSE.model_copy(update={"seed": 3})
 @pytest.mark.parametrize(
     ("run", "steps"),
     [
-        (PLAINLY, STEPS), (SNP, STEPS), (compression("snp", every=2, align="loss"), 12),
-        (compression("upop", interval=5), 20), (GLIP, 6),
+        (PLAINLY, STEPS),
+        (SNP, STEPS),
+        (compression("snp", every=2, align="loss"), 12),
+        (compression("upop", interval=5), 20),
+        (GLIP, 6),
     ],
     ids=["plain", "snp", "snp-loss", "upop", "glip"],
-)  # fmt: skip
+)
 def test_two_processes_with_half_the_batch_give_the_losses_of_one(
     run: AnyRun, steps: int, pair: Pair, smoke_dense: Store, tmp_path: Path
 ) -> None:
@@ -276,8 +281,10 @@ def judged(captions: int) -> dict[str, Any]:
     prompts, entries = tasks.asked()
     three = tasks.dataset([entry for entry in entries if entry.original_id < 13])  # of four pictures
     sentences, questions = tasks.dataset(tasks.sentences(finding)[:6]), test_vqa.dataset(test_vqa.questions())
-    groups = [(len(index), bits([out.boxes_KBQ4])) for index, out in passes(
-        pointing, expressions, captions, lambda index, batch, out: (index.tolist(), out))]  # fmt: skip
+    groups = [
+        (len(index), bits([out.boxes_KBQ4]))
+        for index, out in passes(pointing, expressions, captions, lambda index, batch, out: (index.tolist(), out))
+    ]
     return {
         "expressions": rec.evaluate(pointing, expressions, captions),
         "phrases": phrases.evaluate(finding, sentences, captions),

@@ -151,15 +151,33 @@ def root(tmp_path_factory):
     entries = []
     for number in range(10):
         x, y, w, h = source.integers(4, 30, 4).tolist()
-        entries.append(Entry(
-            number, f"val/{'abc'[number % 3]}.png", 64, 64, CAPTIONS[number % 4], "toy",
-            ((x, y, w, h),), (((0, 4),),), TYPES[number % 3], number, (number % 5,),
-        ))  # fmt: skip
+        entries.append(
+            Entry(
+                number,
+                f"val/{'abc'[number % 3]}.png",
+                64,
+                64,
+                CAPTIONS[number % 4],
+                "toy",
+                ((x, y, w, h),),
+                (((0, 4),),),
+                TYPES[number % 3],
+                number,
+                (number % 5,),
+            )
+        )
     others = [
-        replace(entry, boxes=((1, 2, 3, 4), *entry.boxes), spans=(((2, 4), (0, 1)), ((1, 3),)),
-                type="order", categories=(0, 0), original_id=0, dataset_name="other")
+        replace(
+            entry,
+            boxes=((1, 2, 3, 4), *entry.boxes),
+            spans=(((2, 4), (0, 1)), ((1, 3),)),
+            type="order",
+            categories=(0, 0),
+            original_id=0,
+            dataset_name="other",
+        )
         for entry in entries
-    ]  # fmt: skip
+    ]
     for name, content in (("answers", entries), ("others", others)):
         annotations.write(root / "annotations" / f"{name}.json", content, list("abcde"))
     return root
@@ -171,7 +189,7 @@ def model():
     torch.manual_seed(0)
     model = MDETR(SMOKE)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=0.16)
     return model.eval()
 
 
@@ -218,8 +236,10 @@ def test_evaluating_by_images_gives_what_one_caption_at_a_time_gives(root, model
     targets = torch.cat([batch.boxes_BM4[:, 0] for batch in batches])
     expected, found = score(boxes, ranks, targets, answers.types), evaluate(model, answers, captions)
     assert found["n"] == 10 and {k: v["n"] for k, v in found["by_type"].items()} == {
-        "attribute": 4, "order": 3, "relation": 3,
-    }  # fmt: skip
+        "attribute": 4,
+        "order": 3,
+        "relation": 3,
+    }
     by_type, by_type_expected = found.pop("by_type"), expected.pop("by_type")
     assert found == pytest.approx(expected, abs=1e-5)
     for name, part in by_type.items():

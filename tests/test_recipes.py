@@ -43,12 +43,12 @@ def test_every_drop_takes_a_tenth_of_what_is_left():
 
 
 def test_the_text_tower_may_go_its_own_way_up_and_down_in_straight_lines():
-    phase = Phase(
-        steps=100, batch=1, lr=1e-4, text_lr=5e-5, warm_up=0, decay=0, drop=(0.5,), text_rise=0.1
-    )  # fmt: skip
+    phase = Phase(steps=100, batch=1, lr=1e-4, text_lr=5e-5, warm_up=0, decay=0, drop=(0.5,), text_rise=0.1)
     assert [phase.apart(name) for name in ("text.ln_final.weight", "text_to_fusion.0.weight", "vision.norm.bias")] == [
-        True, False, False,
-    ]  # fmt: skip
+        True,
+        False,
+        False,
+    ]
     rates = [phase.rate(step, phase.held("text.ln_final.weight"), apart=True) for step in (0, 5, 10, 55, 99)]
     assert rates == pytest.approx([0, 2.5e-5, 5e-5, 2.5e-5, 5e-5 / 90])
     assert phase.rate(99) == pytest.approx(1e-5), "others drop as they do"

@@ -66,9 +66,15 @@ class Case:
 
     def compress(self, method: str, **more):
         return snp.compress(
-            self.net, method, sparsity=self.sparsity, groups=GROUPS, calibration=self.batches, loss=loss_of,
-            seed=self.seed, **more,
-        )  # fmt: skip
+            self.net,
+            method,
+            sparsity=self.sparsity,
+            groups=GROUPS,
+            calibration=self.batches,
+            loss=loss_of,
+            seed=self.seed,
+            **more,
+        )
 
 
 def magnitude(case: Case, scope: str) -> Arrays:

@@ -53,13 +53,14 @@ def test_what_is_of_code_that_is_in_no_commit_is_marked_in_tables_and_claims(sto
         shown = [table("table1", store, "desk", "scenes", format) for format in ("markdown", "latex")]
         return [*shown, claims_table("table1", store, "desk"), ending([row("snp")], store, store, "desk")]
 
-    assert not any("†" in text for text in texts()) and {line["dirty"] for line in long(store)} == {"0"}
+    assert not any(mark in text for text in texts() for mark in ("†", "dagger"))
+    assert {line["dirty"] for line in long(store)} == {"0"}
     store.save(run, MANIFEST | {"dirty": True}, store.result(run).metrics)
     shown, latex, tested, beside = texts()
     meaning = "† of code with changes that are not in its commit"
     assert shown.count(f"{meaning}: snp (seed 1)") == 2 and "| snp † " in shown and shown.count("dense †") == 0
     assert f"{meaning}: snp (seed 1)" in tested and f"{meaning}: snp (seed 1)" in beside
-    assert f"({meaning})" in latex
+    assert f"({meaning})".replace("†", r"\textdagger{}") in latex
     assert {line["dirty"] for line in long(store) if line["label"] == "scenes/snp@60"} == {"1"}
 
 
@@ -149,10 +150,18 @@ def test_the_markdown_table_is_this_one(store: Store) -> None:
     lines = [[cell.strip() for cell in text.split("|")[1:-1]] for text in markdown.splitlines()[2:6]]
     eight = ["val", "testA", "testB"]
     assert lines[0] == [
-        "method", "kind",
-        *(f"RefCOCO {split}" for split in eight), *(f"RefCOCO+ {split}" for split in eight),
-        "RefCOCOg val", "RefCOCOg test", "Δ dense", "stored", "non-zero", "towers", "FLOPs",
-    ]  # fmt: skip
+        "method",
+        "kind",
+        *(f"RefCOCO {split}" for split in eight),
+        *(f"RefCOCO+ {split}" for split in eight),
+        "RefCOCOg val",
+        "RefCOCOg test",
+        "Δ dense",
+        "stored",
+        "non-zero",
+        "towers",
+        "FLOPs",
+    ]
     full = ["100.0%", "100.0%", "100.0%", "75.0%"]
     assert lines[2] == ["dense", "dense", *["91.0 ±1.0"] * 8, "", *full]
     cut = ["60.0%", "60.0%", "50.0%", "75.0%"]
@@ -393,9 +402,26 @@ def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_p
     assert found.loc["lamp", "lossless ratio"] == "5%"
     assert list(found.index) == ["snp", "lamp"]  # what is not measured is left out
     lamp = curves("figure1", store, "desk", "scenes")[1].points
-    assert lamp.remaining.tolist() == pytest.approx([0.8, 0.6, 0.5, 0.4, 0.3])  # millions that are not zero
+    assert lamp.removed.tolist() == pytest.approx([0.2, 0.4, 0.5, 0.6, 0.7])  # zero, and stored all the same
     picture = figure("figure1", store, "desk", "scenes", tmp_path / "figure1.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure1_takes_every_seed_that_is_there_and_draws_sizes_beyond_a_methods_reach_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for one in (row for row in rows("figure1", "desk") if row.name in ("dense", "snp", "cross-modal")):
+        stored = {"stored_ratio": max(one.keep, 0.595)} if one.name == "cross-modal" else {}
+        seeds = (0, 1) if one.keep < 0.55 or one.name == "dense" else (0,)
+        lost = 0 if one.name == "dense" else 0.1 * (1 - one.keep)
+        planned = one.model_copy(update={"seeds": seeds})
+        fill(store, planned, [0.9 - lost, 0.88 - lost], **stored, kind="dense" if one.name == "dense" else "joint")
+    snp, tied = curves("figure1", store, "desk", "scenes")
+    assert snp.points.n.tolist() == [1, 1, 2, 2, 2]
+    assert snp.points.score.tolist() == pytest.approx([88.0, 86.0, 84.0, 83.0, 82.0])
+    assert snp.points["std"].tolist()[2:] == pytest.approx([2**0.5] * 3)
+    assert snp.points.loss.tolist() == pytest.approx([2.0, 4.0, 5.0, 6.0, 7.0])  # paired seed by seed
+    assert tied.points.removed.tolist() == pytest.approx([0.2, 0.4, 0.405, 0.405, 0.405])
+    assert tied.drawn.removed.tolist() == pytest.approx([0.0, 0.2, 0.4])
 
 
 def test_relaxed_tickets_keep_99_per_cent_of_the_dense_score_of_their_benchmark(tmp_path: Path) -> None:

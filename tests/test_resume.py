@@ -18,6 +18,8 @@ from snp.experiment import stages
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_compression_and_its_fine_tuning_killed_three_times_end_bit_equal(
     processes: BaseContext, smoke_dense: Store, tmp_path: Path
@@ -82,10 +84,14 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize(("damage", "problem"), [
-    ("cut off", "cannot be read"), ("another recipe", "was left by another recipe"),
-    ("another model", r"\S+: is missing, the model needs \["),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("cut off", "cannot be read"),
+        ("another recipe", "was left by another recipe"),
+        ("another model", r"\S+: is missing, the model needs \["),
+    ],
+)
 def test_a_state_that_does_not_fit_is_named_and_not_trained_on(
     damage: str,
     problem: str,

@@ -94,9 +94,14 @@ def test_itersnip_by_hand_keeps_a_path_that_snip_cuts():
     outputs = {}
     for method, more in (("snip", {}), ("itersnip", {"rounds": 3})):
         small, plan = snp.compress(
-            Chain(), method, sparsity=0.5, groups={"all": ["a.weight", "b.weight"]}, calibration=[torch.ones(1, 2)],
-            loss=lambda model, x: model(x), **more,
-        )  # fmt: skip
+            Chain(),
+            method,
+            sparsity=0.5,
+            groups={"all": ["a.weight", "b.weight"]},
+            calibration=[torch.ones(1, 2)],
+            loss=lambda model, x: model(x),
+            **more,
+        )
         rows = [[0, 0], [1, 1]] if method == "snip" else [[1, 1], [0, 0]]
         assert plan.masks["a.weight"].int().tolist() == rows and plan.masks["b.weight"].int().tolist() == [[1, 0]]
         outputs[method] = small(torch.ones(1, 2)).item()
@@ -265,14 +270,22 @@ def test_tied_maps_are_pruned_once_and_stay_tied(method):
     assert plan.cost()["removed"] == int(0.5 * sum(net.get_parameter(n).numel() for n in NAMES))
 
 
-@pytest.mark.parametrize("wrong, problem", [
-    ({"sparsity": None}, "give exactly one"), ({"keep": 0.5}, "give exactly one"),
-    ({"sparsity": 1.5}, "not a share of the weights"), ({"groups": {"a": ["nothing"]}}, "no such parameter"),
-    ({"groups": {}}, "knows no weights"), ({"groups": {"a": ["f.weight"], "b": ["f.weight"]}}, "of group a too"),
-    ({"method": "snp"}, "give towers"), ({"method": "multiflow", "calibration": []}, "no calibration batch"),
-    ({"method": "snip", "loss": None}, "needs gradients"), ({"method": "snip", "calibration": []}, "holds no batch"),
-    ({"method": "lottery", "steps": 0}, "while the model trains"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, problem",
+    [
+        ({"sparsity": None}, "give exactly one"),
+        ({"keep": 0.5}, "give exactly one"),
+        ({"sparsity": 1.5}, "not a share of the weights"),
+        ({"groups": {"a": ["nothing"]}}, "no such parameter"),
+        ({"groups": {}}, "knows no weights"),
+        ({"groups": {"a": ["f.weight"], "b": ["f.weight"]}}, "of group a too"),
+        ({"method": "snp"}, "give towers"),
+        ({"method": "multiflow", "calibration": []}, "no calibration batch"),
+        ({"method": "snip", "loss": None}, "needs gradients"),
+        ({"method": "snip", "calibration": []}, "holds no batch"),
+        ({"method": "lottery", "steps": 0}, "while the model trains"),
+    ],
+)
 def test_wrong_arguments_are_one_clear_line(wrong, problem):
     with pytest.raises(InputError, match=problem) as error:
         compress_net(**{"method": "omp", **wrong})

@@ -35,8 +35,13 @@ def test_a_data_set_has_every_file_of_the_three_benchmarks(root):
     expected = {f"finetune_{benchmark}_{split}" for benchmark, splits in BENCHMARKS.items() for split in splits}
     assert names == expected | {"final_mixed_train", "final_mixed_val", "regions_train"}
     assert {path.name for path in (root / "images").iterdir()} == {
-        "train", "val", "testA", "testB", "test", "pretrain-val",
-    }  # fmt: skip
+        "train",
+        "val",
+        "testA",
+        "testB",
+        "test",
+        "pretrain-val",
+    }
 
 
 def test_images_are_plain_64x64_rgb_png_files(root):

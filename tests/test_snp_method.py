@@ -87,6 +87,7 @@ def lively_towers():
     return model
 
 
+@pytest.mark.slow
 def test_units_that_no_tower_needs_are_pruned_first():
     model = lively_towers()
     useless = torch.arange(128) % 2 == 0
@@ -100,6 +101,7 @@ def test_units_that_no_tower_needs_are_pruned_first():
     assert pruned[:, ~useless].float().mean() < 0.15
 
 
+@pytest.mark.slow
 def test_text_units_that_equal_their_donors_are_shared_rather_than_pruned():
     model = lively_towers()
     towers = views(model)
@@ -178,6 +180,7 @@ def test_decoupled_alignment_closes_the_projection_gap_before_the_plan_is_applie
     assert distance_to_plan(problem, session) < 1e-6
 
 
+@pytest.mark.slow
 def test_alignment_in_the_loss_grows_after_the_freeze_and_narrows_the_gap():
     def end(gamma):
         problem = problem_of(steps=120)

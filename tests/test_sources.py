@@ -18,12 +18,21 @@ INSTANCES = {
     "annotations": [{"id": 70, "image_id": 7, "category_id": 3, "bbox": [4, 6, 10.5, 20], "iscrowd": 0}],
     "categories": [{"id": 3, "name": "dog"}],
 }
-REFS = [{
-    "ann_id": 70, "image_id": 7, "ref_id": 1, "category_id": 3, "split": "testA", "sent_ids": [0, 1],
-    "file_name": "COCO_train2014_000000000007_0.jpg",
-    "sentences": [{"sent": "the dog", "raw": "The dog", "tokens": ["the", "dog"], "sent_id": 0},
-                  {"sent": "left animal", "raw": "left animal", "tokens": ["left", "animal"], "sent_id": 1}],
-}]  # fmt: skip
+REFS = [
+    {
+        "ann_id": 70,
+        "image_id": 7,
+        "ref_id": 1,
+        "category_id": 3,
+        "split": "testA",
+        "sent_ids": [0, 1],
+        "file_name": "COCO_train2014_000000000007_0.jpg",
+        "sentences": [
+            {"sent": "the dog", "raw": "The dog", "tokens": ["the", "dog"], "sent_id": 0},
+            {"sent": "left animal", "raw": "left animal", "tokens": ["left", "animal"], "sent_id": 1},
+        ],
+    }
+]
 
 
 def write(path: Path, value: Any) -> Path:
@@ -79,27 +88,33 @@ class TestRefer:
         with pytest.raises(InputError, match=r"refs\.p: refused"):
             refer.plain_pickle(path)
 
-    @pytest.mark.parametrize(("change", "field"), [
-        ({"ann_id": 71}, r"\[0\].ann_id: 71 is not in"),
-        ({"image_id": 8}, r"\[0\].image_id: 8 is not in"),
-        ({"image_id": None}, r"\[0\].image_id: missing"),
-        ({"ann_id": True}, r"\[0\].ann_id: True is not int"),
-        ({"split": 3}, r"\[0\].split: 3 is not str"),
-        ({"split": ""}, r"\[0\].split: '' is no split of refcoco .*its splits are train, val, testA, testB"),
-        ({"split": "test"}, r"\[0\].split: 'test' is no split of refcoco"),
-        ({"sentences": [{"sent": " "}]}, r"\[0\].sentences\[0\].sent: is empty"),
-        ({"sentences": [{}]}, r"\[0\].sentences\[0\].sent: missing"),
-        ({"sentences": ["the dog"]}, r"\[0\].sentences\[0\]: 'the dog' is not an object"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"ann_id": 71}, r"\[0\].ann_id: 71 is not in"),
+            ({"image_id": 8}, r"\[0\].image_id: 8 is not in"),
+            ({"image_id": None}, r"\[0\].image_id: missing"),
+            ({"ann_id": True}, r"\[0\].ann_id: True is not int"),
+            ({"split": 3}, r"\[0\].split: 3 is not str"),
+            ({"split": ""}, r"\[0\].split: '' is no split of refcoco .*its splits are train, val, testA, testB"),
+            ({"split": "test"}, r"\[0\].split: 'test' is no split of refcoco"),
+            ({"sentences": [{"sent": " "}]}, r"\[0\].sentences\[0\].sent: is empty"),
+            ({"sentences": [{}]}, r"\[0\].sentences\[0\].sent: missing"),
+            ({"sentences": ["the dog"]}, r"\[0\].sentences\[0\]: 'the dog' is not an object"),
+        ],
+    )
     def test_a_reference_that_is_broken_is_named(self, files: tuple[Path, Path], change: dict, field: str) -> None:
         files[0].write_bytes(pickle.dumps([REFS[0] | change]))
         with pytest.raises(InputError, match=field):
             refer.read(*files, "refcoco")
 
-    @pytest.mark.parametrize(("image", "box", "problem"), [
-        (8, [4, 6, 10, 20], r"\[0\].ann_id: 70 is an object of image 7, not of image_id 8"),
-        (7, [4, 6, 0, 20], r"\[0\].ann_id: box of 70 in instances.json: .* is empty"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("image", "box", "problem"),
+        [
+            (8, [4, 6, 10, 20], r"\[0\].ann_id: 70 is an object of image 7, not of image_id 8"),
+            (7, [4, 6, 0, 20], r"\[0\].ann_id: box of 70 in instances.json: .* is empty"),
+        ],
+    )
     def test_a_box_of_another_image_and_one_without_area_are_named(
         self, files: tuple[Path, Path], image: int, box: list, problem: str
     ) -> None:
@@ -122,27 +137,30 @@ class TestCOCO:
         assert found.images[7].height == 48 and found.categories == {3: "dog"}
         assert found.annotations[70] == coco.Instance(7, 3, (4.0, 6.0, 10.5, 20.0), 210.0, False)
 
-    @pytest.mark.parametrize(("change", "field"), [
-        ({"image_id": 8}, r"annotations\[0\].image_id: 8 names no image"),
-        ({"category_id": 4}, r"annotations\[0\].category_id: 4 names no category"),
-        ({"bbox": [1, 2, 3]}, r"annotations\[0\].bbox: \[1, 2, 3\] is not"),
-        ({"bbox": [60, 2, 9, 3]}, r"annotations\[0\].bbox: .* lies outside its image of 64x48 pixels"),
-        ({"id": "a"}, r"annotations\[0\].id: 'a' is not int"),
-        ({"id": None}, r"annotations\[0\].id: missing"),
-        ({"id": True}, r"annotations\[0\].id: True is not int"),
-        ({"id": 2**53}, r"annotations\[0\].id: 9007199254740992 has more than 53 bits"),
-        ({"id": 2**64}, r"annotations\[0\].id: 18446744073709551616 has more than 64 bits"),
-        ({"image_id": [7]}, r"annotations\[0\].image_id: \[7\] is not int"),
-        ({"image_id": 7.0}, r"annotations\[0\].image_id: 7.0 is not int"),
-        ({"bbox": [1, 2, float("nan"), 4]}, r"annotations\[0\].bbox: \[1, 2, nan, 4\] is not"),
-        ({"bbox": [1, 2, 10**400, 4]}, r"annotations\[0\].bbox: .* is not \[x, y, width, height\]"),
-        ({"bbox": [1, 2, -3, 4]}, r"annotations\[0\].bbox: .* has a negative side"),
-        ({"area": "big"}, r"annotations\[0\].area: 'big' is not float"),
-        ({"area": float("inf")}, r"annotations\[0\].area: inf is not a finite number"),
-        ({"area": -1}, r"annotations\[0\].area: -1 is below zero"),
-        ({"iscrowd": 2}, r"annotations\[0\].iscrowd: 2 is neither 0 nor 1"),
-        ({"iscrowd": [0]}, r"annotations\[0\].iscrowd: \[0\] is neither 0 nor 1"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"image_id": 8}, r"annotations\[0\].image_id: 8 names no image"),
+            ({"category_id": 4}, r"annotations\[0\].category_id: 4 names no category"),
+            ({"bbox": [1, 2, 3]}, r"annotations\[0\].bbox: \[1, 2, 3\] is not"),
+            ({"bbox": [60, 2, 9, 3]}, r"annotations\[0\].bbox: .* lies outside its image of 64x48 pixels"),
+            ({"id": "a"}, r"annotations\[0\].id: 'a' is not int"),
+            ({"id": None}, r"annotations\[0\].id: missing"),
+            ({"id": True}, r"annotations\[0\].id: True is not int"),
+            ({"id": 2**53}, r"annotations\[0\].id: 9007199254740992 has more than 53 bits"),
+            ({"id": 2**64}, r"annotations\[0\].id: 18446744073709551616 has more than 64 bits"),
+            ({"image_id": [7]}, r"annotations\[0\].image_id: \[7\] is not int"),
+            ({"image_id": 7.0}, r"annotations\[0\].image_id: 7.0 is not int"),
+            ({"bbox": [1, 2, float("nan"), 4]}, r"annotations\[0\].bbox: \[1, 2, nan, 4\] is not"),
+            ({"bbox": [1, 2, 10**400, 4]}, r"annotations\[0\].bbox: .* is not \[x, y, width, height\]"),
+            ({"bbox": [1, 2, -3, 4]}, r"annotations\[0\].bbox: .* has a negative side"),
+            ({"area": "big"}, r"annotations\[0\].area: 'big' is not float"),
+            ({"area": float("inf")}, r"annotations\[0\].area: inf is not a finite number"),
+            ({"area": -1}, r"annotations\[0\].area: -1 is below zero"),
+            ({"iscrowd": 2}, r"annotations\[0\].iscrowd: 2 is neither 0 nor 1"),
+            ({"iscrowd": [0]}, r"annotations\[0\].iscrowd: \[0\] is neither 0 nor 1"),
+        ],
+    )
     def test_a_broken_annotation_is_named(self, tmp_path: Path, change: dict, field: str) -> None:
         spoilt = INSTANCES | {"annotations": [INSTANCES["annotations"][0] | change]}
         with pytest.raises(InputError, match=field):
@@ -169,8 +187,10 @@ class TestCOCO:
     def test_area_and_crowd_are_those_of_the_box_where_they_are_not_said(self, tmp_path: Path) -> None:
         bare = {key: value for key, value in INSTANCES["annotations"][0].items() if key != "iscrowd"}
         for more, area, crowd in (
-            ({}, 210, False), ({"area": 9.5, "iscrowd": True}, 9.5, True), ({"area": None}, 210, False),
-        ):  # fmt: skip
+            ({}, 210, False),
+            ({"area": 9.5, "iscrowd": True}, 9.5, True),
+            ({"area": None}, 210, False),
+        ):
             found = coco.read(write(tmp_path / "i.json", INSTANCES | {"annotations": [bare | more]})).annotations[70]
             assert (found.area, found.crowd) == (area, crowd)
 
@@ -214,18 +234,21 @@ class TestFlickr:
     def test_entities_without_a_box_are_known(self, root: Path) -> None:
         assert flickr.boxes(root / "Annotations/36979.xml").boxless == {"3"}
 
-    @pytest.mark.parametrize(("old", "new", "problem"), [
-        ("<xmax>10</xmax>", "<xmax>60</xmax>", r"object\[0\].bndbox: .* lies outside its image of 50x40 pixels"),
-        ("<xmax>10</xmax>", "<xmax>ten</xmax>", r"object\[0\].bndbox.xmax: 'ten' is not a whole number"),
-        ("<width>50</width>", "", r"size.width: missing"),
-        ("</annotation>", "", "not valid XML"),
-        ("<annotation>", "<?xml version='1.0' encoding='klingon'?><annotation>", "not valid XML"),
-        ("<xmin>1<", "<xmin>--1<", r"object\[0\].bndbox.xmin: '--1' is not a whole number"),
-        ("<xmin>1<", "<xmin>²<", r"object\[0\].bndbox.xmin: '²' is not a whole number"),
-        ("<xmin>1<", "<xmin>12<", r"object\[0\].bndbox: .* has a negative side"),
-        ("<width>50</width>", f"<width>{9**99}</width>", r"size.width: .* is not a whole number"),
-        ("<width>50</width>", "<width>0</width>", r"size: picture of 0x40 pixels"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("old", "new", "problem"),
+        [
+            ("<xmax>10</xmax>", "<xmax>60</xmax>", r"object\[0\].bndbox: .* lies outside its image of 50x40 pixels"),
+            ("<xmax>10</xmax>", "<xmax>ten</xmax>", r"object\[0\].bndbox.xmax: 'ten' is not a whole number"),
+            ("<width>50</width>", "", r"size.width: missing"),
+            ("</annotation>", "", "not valid XML"),
+            ("<annotation>", "<?xml version='1.0' encoding='klingon'?><annotation>", "not valid XML"),
+            ("<xmin>1<", "<xmin>--1<", r"object\[0\].bndbox.xmin: '--1' is not a whole number"),
+            ("<xmin>1<", "<xmin>²<", r"object\[0\].bndbox.xmin: '²' is not a whole number"),
+            ("<xmin>1<", "<xmin>12<", r"object\[0\].bndbox: .* has a negative side"),
+            ("<width>50</width>", f"<width>{9**99}</width>", r"size.width: .* is not a whole number"),
+            ("<width>50</width>", "<width>0</width>", r"size: picture of 0x40 pixels"),
+        ],
+    )
     def test_a_broken_xml_is_named(self, root: Path, old: str, new: str, problem: str) -> None:
         write(root / "Annotations/36979.xml", XML.replace(old, new))
         with pytest.raises(InputError, match=f"36979.xml.*{problem}"):
@@ -253,26 +276,39 @@ class TestFlickr:
         with pytest.raises(InputError, match=r"Sentences/36979\.txt: is not UTF-8"):
             flickr.read(root, ["36979"])
 
-    @pytest.mark.parametrize(("listed", "problem"), [
-        ("36979 img_a1", "picture 2: 'img_a1' is not the number of a picture"),
-        ("036979", "picture 1: '036979' is not"),
-        ("../36979", "picture 1: '../36979' is not"),
-        ("٣٦", "picture 1: '٣٦' is not"),
-        ("36979\n36979", "picture 2: 36979 occurs twice"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("listed", "problem"),
+        [
+            ("36979 img_a1", "picture 2: 'img_a1' is not the number of a picture"),
+            ("036979", "picture 1: '036979' is not"),
+            ("../36979", "picture 1: '../36979' is not"),
+            ("٣٦", "picture 1: '٣٦' is not"),
+            ("36979\n36979", "picture 2: 36979 occurs twice"),
+        ],
+    )
     def test_pictures_are_listed_by_their_numbers_each_once(self, tmp_path: Path, listed: str, problem: str) -> None:
         with pytest.raises(InputError, match=re.escape(f"val.txt: {problem}")):
             flickr.listed(write(tmp_path / "val.txt", listed))
 
 
-QUESTIONS = {"05515938": {
-    "question": "Is the small dog on the left?", "imageId": "2405722", "answer": "yes",
-    "types": {"structural": "verify", "semantic": "rel", "detailed": "relVerify"},
-    "annotations": {"question": {"2:4": "1061537"}, "answer": {}, "fullAnswer": {}},
-}}  # fmt: skip
-GRAPHS = {"2405722": {"width": 640, "height": 480, "objects": {
-    "1061537": {"name": "dog", "x": 10, "y": 20, "w": 30, "h": 40, "attributes": ["small"], "relations": []},
-}}}  # fmt: skip
+QUESTIONS = {
+    "05515938": {
+        "question": "Is the small dog on the left?",
+        "imageId": "2405722",
+        "answer": "yes",
+        "types": {"structural": "verify", "semantic": "rel", "detailed": "relVerify"},
+        "annotations": {"question": {"2:4": "1061537"}, "answer": {}, "fullAnswer": {}},
+    }
+}
+GRAPHS = {
+    "2405722": {
+        "width": 640,
+        "height": 480,
+        "objects": {
+            "1061537": {"name": "dog", "x": 10, "y": 20, "w": 30, "h": 40, "attributes": ["small"], "relations": []}
+        },
+    }
+}
 
 
 class TestGQA:
@@ -303,21 +339,24 @@ class TestGQA:
         with pytest.raises(InputError, match=r"a\.json: answer_rel: "):
             gqa.answers_by_type(write(tmp_path / "a.json", {"answer_rel": answers}))
 
-    @pytest.mark.parametrize(("change", "field"), [
-        ({"answer": 3}, "answer: 3 is not str"),
-        ({"answer": True}, "answer: True is not str"),
-        ({"question": " "}, "question: is empty"),
-        ({"question": "half \ud83d"}, "question: .* holds half a character"),
-        ({"imageId": 5}, "imageId: 5 is not str"),
-        ({"types": []}, r"types: \[\] is not dict"),
-        ({"types": {"semantic": 1}}, "types.semantic: 1 is not str"),
-        ({"annotations": []}, r"annotations: \[\] is not dict"),
-        ({"annotations": {"question": {"a": "1061537"}}}, "annotations.question: place 'a' lies outside"),
-        ({"annotations": {"question": {"²": "1061537"}}}, "annotations.question: place '²' lies outside"),
-        ({"annotations": {"question": {"3:2": "1061537"}}}, "annotations.question: place '3:2' lies outside"),
-        ({"annotations": {"question": {"99": "1061537"}}}, "annotations.question: place '99' lies outside"),
-        ({"annotations": {"question": {"2": [1]}}}, r"annotations.question: \[1\] is not str"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"answer": 3}, "answer: 3 is not str"),
+            ({"answer": True}, "answer: True is not str"),
+            ({"question": " "}, "question: is empty"),
+            ({"question": "half \ud83d"}, "question: .* holds half a character"),
+            ({"imageId": 5}, "imageId: 5 is not str"),
+            ({"types": []}, r"types: \[\] is not dict"),
+            ({"types": {"semantic": 1}}, "types.semantic: 1 is not str"),
+            ({"annotations": []}, r"annotations: \[\] is not dict"),
+            ({"annotations": {"question": {"a": "1061537"}}}, "annotations.question: place 'a' lies outside"),
+            ({"annotations": {"question": {"²": "1061537"}}}, "annotations.question: place '²' lies outside"),
+            ({"annotations": {"question": {"3:2": "1061537"}}}, "annotations.question: place '3:2' lies outside"),
+            ({"annotations": {"question": {"99": "1061537"}}}, "annotations.question: place '99' lies outside"),
+            ({"annotations": {"question": {"2": [1]}}}, r"annotations.question: \[1\] is not str"),
+        ],
+    )
     def test_a_field_of_another_kind_is_named(self, tmp_path: Path, change: dict, field: str) -> None:
         graphs = gqa.scene_graphs(write(tmp_path / "graphs.json", GRAPHS))
         path = write(tmp_path / "q.json", {"1": QUESTIONS["05515938"] | change})
@@ -334,12 +373,15 @@ class TestGQA:
         (entry,) = gqa.questions(write(tmp_path / "q.json", {"1": QUESTIONS["05515938"] | nothing}))
         assert (entry.answer, entry.question_type, entry.boxes) == ("", "", ())
 
-    @pytest.mark.parametrize(("change", "problem"), [
-        ({"x": float("nan")}, "x: nan is not a finite number"),
-        ({"x": "10"}, "x: '10' is not float"),
-        ({"x": -2}, "lies outside its image"),
-        ({"w": -1}, "has a negative side"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ({"x": float("nan")}, "x: nan is not a finite number"),
+            ({"x": "10"}, "x: '10' is not float"),
+            ({"x": -2}, "lies outside its image"),
+            ({"w": -1}, "has a negative side"),
+        ],
+    )
     def test_an_object_that_is_no_box_is_named(self, tmp_path: Path, change: dict, problem: str) -> None:
         graphs = json.loads(json.dumps(GRAPHS))
         graphs["2405722"]["objects"]["1061537"].update(change)
@@ -364,9 +406,18 @@ class TestImages:
         self.picture(tmp_path, "images/16.jpg", "images/7.jpg", "000000581857.jpg", "images/COCO_train2014_9.jpg")
         images = Images([tmp_path])
         for name in (
-            "COCO_train2014_000000581857_16.jpg", "img_7.jpg", "other/7.jpg", "COCO_train2014_7.jpg", "9.jpg",
-            "XCOCO_train2014_000000581857.jpg", "COCO_train2014_000000581857.png", "", "/", "a" * 999, "a\0",
-        ):  # fmt: skip
+            "COCO_train2014_000000581857_16.jpg",
+            "img_7.jpg",
+            "other/7.jpg",
+            "COCO_train2014_7.jpg",
+            "9.jpg",
+            "XCOCO_train2014_000000581857.jpg",
+            "COCO_train2014_000000581857.png",
+            "",
+            "/",
+            "a" * 999,
+            "a\0",
+        ):
             assert images.find(name) is None, name
 
     def test_cocos_pictures_have_the_names_of_two_years(self, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_run_cannot_be_changed() -> None:
     [
         ({"keep": 1.5}, "keep"),
         ({"keep": 0}, "keep"),
-        ({"data": "coco"}, "data"),
+        ({"data": "my data"}, "data"),
         ({"sede": 1}, "sede"),
         ({"seed": -1}, "seed"),
     ],

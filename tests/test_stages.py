@@ -50,6 +50,7 @@ def test_a_method_that_decides_while_it_trains_cannot_go_without(store: Store) -
         stages.run(run, store)
 
 
+@pytest.mark.slow
 def test_a_task_ticket_is_found_on_the_expressions_of_its_benchmark(store: Store) -> None:
     task, universal = (find(f"scenes/{kind}-ticket@s70", "smoke").compress(0) for kind in ("task", "universal"))
     found = [stages.run(run, store) for run in (task, universal)]

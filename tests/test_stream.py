@@ -12,10 +12,14 @@ from snp.errors import InputError
 from snp.files import read_json
 
 DOCUMENT = {
-    "info": {"a": [1, {"b": "}],"}]}, "first": [1, 22.5e3, "é\"],", None, {"x": [[]]}, -4], "none": [],
-    "number": 123456, "second": [{"k": i, "text": "word " * i, "t": ["},", {"m": {}}]} for i in range(9)],
-    "third": [{}, {"a": "}, {"}], "": "end",
-}  # fmt: skip
+    "info": {"a": [1, {"b": "}],"}]},
+    "first": [1, 22.5e3, 'é"],', None, {"x": [[]]}, -4],
+    "none": [],
+    "number": 123456,
+    "second": [{"k": i, "text": "word " * i, "t": ["},", {"m": {}}]} for i in range(9)],
+    "third": [{}, {"a": "}, {"}],
+    "": "end",
+}
 LISTS = ("first", "none", "second", "third")
 
 

@@ -157,9 +157,18 @@ def test_dropout_activation_layer_scale_and_mode_are_kept():
     torch.manual_seed(0)
     model = nn.Module()
     model.vision = timm.models.vision_transformer.VisionTransformer(
-        img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=4, num_classes=0,
-        init_values=0.5, proj_drop_rate=0.3, attn_drop_rate=0.2, drop_path_rate=0.1, act_layer=nn.Tanh,
-    )  # fmt: skip
+        img_size=16,
+        patch_size=4,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        num_classes=0,
+        init_values=0.5,
+        proj_drop_rate=0.3,
+        attn_drop_rate=0.2,
+        drop_path_rate=0.1,
+        act_layer=nn.Tanh,
+    )
     model.forward = model.vision.forward
     towers = towers_of(model, {"vision": "vision"})
     keep = {

@@ -27,9 +27,17 @@ def test_no_two_rows_share_a_run_other_than_pretraining() -> None:
 def test_the_main_rows_are_dense_snp_and_its_rivals() -> None:
     main = [row.name for row in DESK if row.main and (row.data, row.group) == ("scenes", "40%")]
     assert main == [
-        "dense", "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude",
-        "magnitude-structured-uniform", "magnitude-structured-global", "random-structured",
-    ]  # fmt: skip
+        "dense",
+        "snp",
+        "upop",
+        "multiflow",
+        "lottery",
+        "cross-modal",
+        "magnitude",
+        "magnitude-structured-uniform",
+        "magnitude-structured-global",
+        "random-structured",
+    ]
 
 
 def test_the_first_group_removes_40_per_cent_on_three_benchmarks_and_three_seeds() -> None:
@@ -53,9 +61,15 @@ def test_the_second_group_removes_60_per_cent_on_refcoco_without_rows_that_canno
 
 def test_stamps_has_the_most_telling_methods_and_one_seed() -> None:
     assert names("stamps", "40%") == [
-        "dense", "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform",
+        "dense",
+        "snp",
+        "upop",
+        "multiflow",
+        "lottery",
+        "cross-modal",
+        "magnitude-structured-uniform",
         "random-structured",
-    ]  # fmt: skip
+    ]
     assert {row.seeds for row in DESK if row.data == "stamps"} == {(0,)}
 
 
@@ -102,8 +116,10 @@ def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() 
 def test_tickets_are_found_on_a_task_on_pre_training_or_by_chance() -> None:
     chosen = {row.name: row for row in rows("tickets", "desk") if row.sparsity == 0.7}
     assert {name: row.task for name, row in chosen.items()} == {
-        "task-ticket": "refcoco", "universal-ticket": None, "random-ticket": None,
-    }  # fmt: skip
+        "task-ticket": "refcoco",
+        "universal-ticket": None,
+        "random-ticket": None,
+    }
     assert chosen["universal-ticket"].benchmarks == ("refcoco", "refcoco+")
     assert chosen["random-ticket"].options == {"ticket": "random"}
 

@@ -145,8 +145,9 @@ def test_questions_are_read_back_with_the_boxes_of_what_they_name(
     root: Path, drawn: dict[str, Picture], split: str, part: str
 ) -> None:
     found = tasks.questions(root / "gqa", split)
-    said = [(name, question) for name, made in drawn.items() if name.startswith(f"{part}/")
-            for question in made.questions]  # fmt: skip
+    said = [
+        (name, question) for name, made in drawn.items() if name.startswith(f"{part}/") for question in made.questions
+    ]
     assert len(found) == len(said) == 4 * PARTS[part]
     for entry, (name, question) in zip(found, said, strict=True):
         assert (entry.caption, entry.question_type, entry.answer) == (question.text, question.type, question.answer)
@@ -162,8 +163,15 @@ def test_questions_have_all_fields_of_gqa(root: Path) -> None:
     for number, question in questions.items():
         assert number.isdecimal() and len(number) == 8 and question["imageId"].startswith("2")
         assert set(question) == {
-            "question", "imageId", "answer", "fullAnswer", "isBalanced", "groups", "types", "annotations",
-        }  # fmt: skip
+            "question",
+            "imageId",
+            "answer",
+            "fullAnswer",
+            "isBalanced",
+            "groups",
+            "types",
+            "annotations",
+        }
         assert question["isBalanced"] is True and set(question["groups"]) == {"global", "local"}
         assert set(question["types"]) == {"structural", "semantic", "detailed"}
         assert set(question["annotations"]) == {"question", "answer", "fullAnswer"}
@@ -185,8 +193,11 @@ def test_every_answer_is_in_the_vocabulary_of_its_type(root: Path) -> None:
 
 
 def test_a_vocabulary_extended_by_the_questions_knows_them_all_and_keeps_its_numbers(root: Path) -> None:
-    captions = [entry.caption for path in sorted((root / "annotations").glob("*_train.json"))
-                for entry in annotations.read(path)]  # fmt: skip
+    captions = [
+        entry.caption
+        for path in sorted((root / "annotations").glob("*_train.json"))
+        for entry in annotations.read(path)
+    ]
     old = Vocabulary.of(captions)
     said = [entry.caption for entry in tasks.questions(root / "gqa", "train")]
     assert any(UNKNOWN in old.encode(caption)[0] for caption in said)
@@ -198,8 +209,12 @@ def test_a_vocabulary_extended_by_the_questions_knows_them_all_and_keeps_its_num
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_phrases_are_read_back_with_all_boxes_they_name(root: Path, drawn: dict[str, Picture], split: str) -> None:
     found = tasks.phrases(root / "flickr30k", split)
-    said = [(name, place, sentence) for name, made in drawn.items() if name.startswith(f"{split}/")
-            for place, sentence in enumerate(made.sentences)]  # fmt: skip
+    said = [
+        (name, place, sentence)
+        for name, made in drawn.items()
+        if name.startswith(f"{split}/")
+        for place, sentence in enumerate(made.sentences)
+    ]
     assert len(found) == len(said) > 2 * PARTS[split]
     kinds = set()
     for entry, (name, place, sentence) in zip(found, said, strict=True):
@@ -247,8 +262,9 @@ def test_detection_asks_every_prompt_of_every_picture(
         assert (entry.caption, entry.file_name, entry.dataset_name) == (text, made.file_name, "coco")
         assert entry.original_id == pictures.identity(part, place // 2) and entry.width == 64
         words = {text[begin:end]: (begin, end) for begin, end in spans}
-        wanted = [(item.box, (words[item.noun],), 1 + SHAPES.index(item.noun))
-                  for item in made.items if item.noun in words]  # fmt: skip
+        wanted = [
+            (item.box, (words[item.noun],), 1 + SHAPES.index(item.noun)) for item in made.items if item.noun in words
+        ]
         assert [*zip(entry.boxes, entry.spans, entry.categories, strict=True)] == wanted
 
 
@@ -308,12 +324,15 @@ def test_a_prompt_of_no_class_is_refused(root: Path) -> None:
         tasks.detection(root / "coco", "val2017", [("circle. dog", [(0, 6), (8, 11)])])
 
 
-@pytest.mark.parametrize("read", [
-    lambda root: tasks.questions(root, "val"),
-    lambda root: tasks.answers(root),
-    lambda root: tasks.phrases(root, "val"),
-    lambda root: tasks.classes(root, "val2017"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda root: tasks.questions(root, "val"),
+        lambda root: tasks.answers(root),
+        lambda root: tasks.phrases(root, "val"),
+        lambda root: tasks.classes(root, "val2017"),
+    ],
+)
 def test_a_file_that_is_missing_is_named_with_what_is_needed(tmp_path: Path, read) -> None:
     with pytest.raises(InputError, match=r"file not found, looked in .*needs "):
         read(tmp_path)

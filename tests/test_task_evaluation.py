@@ -110,10 +110,15 @@ def sentences(model: MDETR) -> list[Entry]:
                 x0, y0, x1, y1 = np.array(order[rank]) + source.normal(0, 3, 4)
                 boxes.append((x0, y0, x1 - x0, y1 - y0))
                 spans.append(span(phrase))
-        entries.append(replace(
-            sentence, boxes=tuple(boxes), spans=tuple(spans), evaluated=tuple(map(span, named)),
-            phrase_types=tuple((PHRASES[phrase],) for phrase in named),
-        ))  # fmt: skip
+        entries.append(
+            replace(
+                sentence,
+                boxes=tuple(boxes),
+                spans=tuple(spans),
+                evaluated=tuple(map(span, named)),
+                phrase_types=tuple((PHRASES[phrase],) for phrase in named),
+            )
+        )
     return entries
 
 
@@ -125,8 +130,9 @@ def slow_recall(model: MDETR, entries: list[Entry], merged: bool) -> dict[str, l
             own = [b for b, s in zip(sentence.boxes, sentence.spans, strict=True) if s == span(phrase)]
             true = [[x, y, x + w, y + h] for x, y, w, h in own]
             if merged:
-                true = [[min(b[0] for b in true), min(b[1] for b in true),
-                         max(b[2] for b in true), max(b[3] for b in true)]]  # fmt: skip
+                true = [
+                    [min(b[0] for b in true), min(b[1] for b in true), max(b[2] for b in true), max(b[3] for b in true)]
+                ]
             hits = [any(iou(box, b) >= 0.5 for b in true) for box in ranked(model, sentence, phrase)]
             for kind in ("", PHRASES[phrase]):
                 rows.setdefault(kind, []).append([any(hits[:k]) for k in (1, 5, 10, len(hits))])
@@ -192,16 +198,23 @@ def instances(model: GLIP) -> COCO:
     """Objects where the model sees one, at every tenth of its detections, so that it is right now and then."""
     truth = COCO()
     truth.dataset = {
-        "images": [{"id": 10 + i, "width": WIDTH, "height": HEIGHT} for i in range(4)], "annotations": [],
+        "images": [{"id": 10 + i, "width": WIDTH, "height": HEIGHT} for i in range(4)],
+        "annotations": [],
         "categories": [{"id": c, "name": name} for c, name in zip(CATEGORIES, NAMES, strict=True)],
-    }  # fmt: skip
+    }
     for picture in range(4):
         for _, (x0, y0, x1, y1), category in slow_detections(model, picture)[picture::10]:
             box = [x0 * WIDTH, y0 * HEIGHT, (x1 - x0) * WIDTH, (y1 - y0) * HEIGHT]
-            truth.dataset["annotations"].append({
-                "id": len(truth.dataset["annotations"]) + 1, "image_id": 10 + picture, "category_id": category,
-                "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
-            })  # fmt: skip
+            truth.dataset["annotations"].append(
+                {
+                    "id": len(truth.dataset["annotations"]) + 1,
+                    "image_id": 10 + picture,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
     truth.createIndex()
     return truth
 
@@ -222,8 +235,10 @@ def test_detections_of_a_model_equal_one_prompt_at_a_time(pictures: int, monkeyp
         assert scores.tolist() == pytest.approx([score for score, _, _ in slow], abs=1e-5) and len(slow) == 100
         corners = np.array([box for _, box, _ in slow]) * [WIDTH, HEIGHT, WIDTH, HEIGHT]
         expected = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
-        order, slow_order = (np.lexsort((np.round(b, 2)[:, 0], c)) for b, c in (
-            (boxes, categories), (expected, np.array([c for _, _, c in slow]))))  # fmt: skip
+        order, slow_order = (
+            np.lexsort((np.round(b, 2)[:, 0], c))
+            for b, c in ((boxes, categories), (expected, np.array([c for _, _, c in slow])))
+        )
         assert categories[order].tolist() == np.array([c for _, _, c in slow])[slow_order].tolist()
         assert boxes[order] == pytest.approx(expected[slow_order], abs=1e-2)
         by_hand[image] = expected, np.array([s for s, _, _ in slow]), np.array([c for _, _, c in slow])

@@ -33,17 +33,20 @@ def said(caption: str) -> list[str]:
     return [caption[begin:end] for begin, end in encode(caption)[1]]
 
 
-@pytest.mark.parametrize(("caption", "words"), [
-    ("the man’s hat", ["the", "man", "’s", "hat"]),
-    ("salt &amp; pepper", ["salt", "&amp;", "pepper"]),
-    ("“red” star", ["“", "red", "”", "star"]),
-    ("İ dog", ["İ", "İ", "dog"]),
-    ("an İ and a dog", ["an", "İ", "İ", "and", "a", "dog"]),
-    ("ﬁsh &lt;3 dogs", ["ﬁsh", "&lt;", "3", "dogs"]),
-    ("  a \t b  ", ["a", "b"]),
-    ("e\u0301clair", ["e\u0301clair", "e\u0301clair"]),
-    ("&amp;amp; x", ["&amp;amp;", "x"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("the man’s hat", ["the", "man", "’s", "hat"]),
+        ("salt &amp; pepper", ["salt", "&amp;", "pepper"]),
+        ("“red” star", ["“", "red", "”", "star"]),
+        ("İ dog", ["İ", "İ", "dog"]),
+        ("an İ and a dog", ["an", "İ", "İ", "and", "a", "dog"]),
+        ("ﬁsh &lt;3 dogs", ["ﬁsh", "&lt;", "3", "dogs"]),
+        ("  a \t b  ", ["a", "b"]),
+        ("e\u0301clair", ["e\u0301clair", "e\u0301clair"]),
+        ("&amp;amp; x", ["&amp;amp;", "x"]),
+    ],
+)
 def test_tokens_stand_for_the_characters_of_the_caption_as_it_was_given(caption: str, words: list[str]) -> None:
     assert said(caption) == words
 
@@ -116,5 +119,13 @@ def test_a_caption_without_end_does_not_take_for_ever(piece: str) -> None:
 
 def test_the_spans_of_drawn_captions_are_what_they_were() -> None:
     assert tokens.encode("the small blue heart left of a red star")[1] == [
-        (0, 3), (4, 9), (10, 14), (15, 20), (21, 25), (26, 28), (29, 30), (31, 34), (35, 39),
-    ]  # fmt: skip
+        (0, 3),
+        (4, 9),
+        (10, 14),
+        (15, 20),
+        (21, 25),
+        (26, 28),
+        (29, 30),
+        (31, 34),
+        (35, 39),
+    ]

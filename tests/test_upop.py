@@ -58,9 +58,10 @@ def test_a_search_by_hand():
     assert session.plan().cost()["removed"] == 38 + 9 + 38 + 9 + 9
 
 
-@pytest.mark.parametrize("share, mode", [
-    (0.5, "corrected"), (0.63, "corrected"), (0.75, "corrected"), (0.9, "corrected"), (0.63, "official"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "share, mode",
+    [(0.5, "corrected"), (0.63, "corrected"), (0.75, "corrected"), (0.9, "corrected"), (0.63, "official")],
+)
 def test_the_plan_is_that_of_a_slow_reference(share, mode):
     """`share` of what masks can remove; four steps, the ranking made anew after every second."""
     for seed in range(10):
@@ -69,9 +70,14 @@ def test_the_plan_is_that_of_a_slow_reference(share, mode):
         keep = 1 - share * prunable / sum(p.numel() for p in model.parameters())
         session = session_of(model, keep, steps=8, interval=2, mode=mode)
         expected = reference_upop.upop(
-            model, lambda masked, step: loss_of(masked, wide(example(seed=step))), session.apply_at,
-            session.problem.removals, 1e-3, 2, mode == "official",
-        )  # fmt: skip
+            model,
+            lambda masked, step: loss_of(masked, wide(example(seed=step))),
+            session.apply_at,
+            session.problem.removals,
+            1e-3,
+            2,
+            mode == "official",
+        )
         search(session)
         plan = session.plan()
         for (tower, layer, part), kept in expected.items():
@@ -204,9 +210,12 @@ def test_official_searches_rank_after_steps_zero_and_every_interval_and_the_last
             else:
                 share = session.share * math.sin(math.pi * (t + 1) / (2 * session.apply_at))
                 gone = publicly_lowered(
-                    session.mask_E.grad.tolist(), [session.attention_E.nonzero()[:, 0].tolist(),
-                    (~session.attention_E).nonzero()[:, 0].tolist()], [36, 1], list(session.spans.values()), share,
-                )  # fmt: skip
+                    session.mask_E.grad.tolist(),
+                    [session.attention_E.nonzero()[:, 0].tolist(), (~session.attention_E).nonzero()[:, 0].tolist()],
+                    [36, 1],
+                    list(session.spans.values()),
+                    share,
+                )
                 expected = [1 - share / session.share if e in gone else 1.0 for e in range(len(before))]
                 torch.testing.assert_close(session.mask_E.detach(), torch.tensor(expected), atol=1e-6, rtol=0)
 

@@ -58,10 +58,17 @@ def folder(tmp_path_factory) -> Path:
 
 def data(folder: Path, fit: Fit | None = FIT, sizes: bool = True) -> GroundingSet:
     entries = [
-        Entry(i, name, *(size if sizes else (0, 0)), "a bright thing", "toy", (box,) if sizes else (),
-              (((0, 14),),) if sizes else ())
+        Entry(
+            i,
+            name,
+            *(size if sizes else (0, 0)),
+            "a bright thing",
+            "toy",
+            (box,) if sizes else (),
+            (((0, 14),),) if sizes else (),
+        )
         for i, (name, (size, box)) in enumerate(THINGS.items())
-    ]  # fmt: skip
+    ]
     words = Vocabulary.of(["a bright thing"])
     return GroundingSet(entries, Pictures((folder,), False, 32, fit), words, 10)
 

@@ -35,9 +35,18 @@ WORDS = Vocabulary.of(caption for captions in CAPTIONS.values() for caption in c
 def question(number: int, kind: str, caption: str, answer: str) -> Entry:
     boxes = ((4.0, 8.0, 16.0, 16.0),) * (number % 2)
     return Entry(
-        number, f"{number % 3}.png", 64, 64, caption, "toy", boxes, (((0, 4),),) * len(boxes),
-        question_id=str(number), question_type=kind, answer=answer,
-    )  # fmt: skip
+        number,
+        f"{number % 3}.png",
+        64,
+        64,
+        caption,
+        "toy",
+        boxes,
+        (((0, 4),),) * len(boxes),
+        question_id=str(number),
+        question_type=kind,
+        answer=answer,
+    )
 
 
 def questions() -> list[Entry]:
@@ -333,8 +342,10 @@ def accuracy(answers: np.ndarray, entries: list[Entry]) -> float:
 
 def test_words_alone_find_the_answers_that_words_tell_even_by_their_order() -> None:
     train, test = told(300, 0), told(200, 1)
-    kinds, answers, asked = (np.array([getattr(e, name) for e in part]) for part, name in (
-        (train, "question_type"), (train, "answer"), (test, "question_type")))  # fmt: skip
+    kinds, answers, asked = (
+        np.array([getattr(e, name) for e in part])
+        for part, name in ((train, "question_type"), (train, "answer"), (test, "question_type"))
+    )
     assert accuracy(vqa.text_only(train, test), test) == 1
     assert accuracy(vqa.majority(kinds, answers, asked), test) < 0.7
 

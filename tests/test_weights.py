@@ -49,8 +49,10 @@ def says(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_random_towers_and_those_of_a_name_and_of_a_file_are_runs_of_their_own(file: Path) -> None:
-    rows = [find("real/snp@60", "paper").starting(weights)
-            for weights in (Weights(), NAMED, Setup(vision_weights=str(file)).weights)]  # fmt: skip
+    rows = [
+        find("real/snp@60", "paper").starting(weights)
+        for weights in (Weights(), NAMED, Setup(vision_weights=str(file)).weights)
+    ]
     for kind in range(3):  # dense, compressed, fine-tuned
         assert len({row.runs(0)[kind].slug for row in rows}) == 3
     run = rows[1].runs(0)[-1]
@@ -92,19 +94,27 @@ def test_paper_scale_asks_for_weights_or_for_a_word_that_there_are_none(
 
 def test_what_is_named_is_what_is_run(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ("--out", str(tmp_path / "runs"))
-    of = {option: says(capsys, *RUN, *options, *option)
-          for option in (BOTH, ("--random-towers",), ("--random-towers", "--vision-weights", str(file)))}  # fmt: skip
+    of = {
+        option: says(capsys, *RUN, *options, *option)
+        for option in (BOTH, ("--random-towers",), ("--random-towers", "--vision-weights", str(file)))
+    }
     assert len({*of.values()}) == 3
     assert dense("paper", "real", weights=NAMED).slug in of[BOTH]
     assert dense("paper", "real").slug in of["--random-towers",]
 
 
-@pytest.mark.parametrize(("arguments", "problem"), [
-    ((*RUN, *BOTH, "--random-towers"), "--random-towers: both towers have weights (leave it out)"),
-    (("run", "scenes/snp@60", "--random-towers"), "--random-towers: says nothing at scale desk (leave it out)"),
-    ((*RUN, "--vision-weights", "none.pth", "--random-towers"), "none.pth: file not found (give a file (--vision-wei"),
-    ((*RUN, "--vision-weights", "", "--random-towers"), "--vision-weights: is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((*RUN, *BOTH, "--random-towers"), "--random-towers: both towers have weights (leave it out)"),
+        (("run", "scenes/snp@60", "--random-towers"), "--random-towers: says nothing at scale desk (leave it out)"),
+        (
+            (*RUN, "--vision-weights", "none.pth", "--random-towers"),
+            "none.pth: file not found (give a file (--vision-wei",
+        ),
+        ((*RUN, "--vision-weights", "", "--random-towers"), "--vision-weights: is empty"),
+    ],
+)
 def test_what_cannot_be_meant_is_one_line(
     arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,10 +106,15 @@ def test_a_chain_goes_on_behind_a_run_that_fails_but_for_what_starts_from_it(
     assert len(trained) == 3
 
 
-@pytest.mark.parametrize(("restarts", "steps", "signum", "code"), [
-    ("0", 0, signal.SIGUSR1, 75), ("1", 1, signal.SIGUSR1, 75), ("1", 0, signal.SIGTERM, 143),
-    ("1", 0, signal.SIGUSR1, "its time limit is too short"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("restarts", "steps", "signum", "code"),
+    [
+        ("0", 0, signal.SIGUSR1, 75),
+        ("1", 1, signal.SIGUSR1, 75),
+        ("1", 0, signal.SIGTERM, 143),
+        ("1", 0, signal.SIGUSR1, "its time limit is too short"),
+    ],
+)
 def test_a_job_that_came_no_step_further_between_two_requeues_has_failed(
     restarts: str, steps: int, signum: int, code: object, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

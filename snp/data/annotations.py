@@ -88,22 +88,41 @@ def write(path: str | Path, entries: Iterable[Entry], categories: Sequence[str])
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for entry in entries:
-        images.append({
-            "file_name": entry.file_name, "height": entry.height, "width": entry.width, "id": entry.id,
-            "caption": entry.caption, "dataset_name": entry.dataset_name, "expression_type": entry.type,
-            "tokens_negative": [[0, len(entry.caption)]], "original_id": entry.original_id, **_of_task(entry),
-        })  # fmt: skip
+        images.append(
+            {
+                "file_name": entry.file_name,
+                "height": entry.height,
+                "width": entry.width,
+                "id": entry.id,
+                "caption": entry.caption,
+                "dataset_name": entry.dataset_name,
+                "expression_type": entry.type,
+                "tokens_negative": [[0, len(entry.caption)]],
+                "original_id": entry.original_id,
+                **_of_task(entry),
+            }
+        )
         ids = entry.categories or (0,) * len(entry.boxes)
         for box, spans, category in zip(entry.boxes, entry.spans, ids, strict=True):
-            annotations.append({
-                "id": len(annotations), "image_id": entry.id, "category_id": category, "bbox": box,
-                "area": box[2] * box[3], "iscrowd": 0, "tokens_positive": spans,
-                "original_id": entry.original_id,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": entry.id,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    "tokens_positive": spans,
+                    "original_id": entry.original_id,
+                }
+            )
     document = {
-        "info": {}, "licenses": [], "images": images, "annotations": annotations,
+        "info": {},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
         "categories": [{"id": index, "name": name} for index, name in enumerate(categories)],
-    }  # fmt: skip
+    }
     return write_atomic(path, json.dumps(document, separators=(",", ":")) + "\n")
 
 
@@ -215,11 +234,17 @@ def listed(path: str | Path, document: Any, key: str) -> list[Any]:
 
 _NEEDED = {"id": int, "file_name": str, "caption": str, "height": int, "width": int}
 _OPTIONAL: dict[str, tuple[type, ...]] = {
-    "dataset_name": (str,), "expression_type": (str,), "original_id": (int, str),
-    "original_img_id": (int, str), "sentence_id": (int, str),
-    "questionId": (int, str), "question_type": (str,), "answer": (str,), "tokens_positive_eval": (list,),
+    "dataset_name": (str,),
+    "expression_type": (str,),
+    "original_id": (int, str),
+    "original_img_id": (int, str),
+    "sentence_id": (int, str),
+    "questionId": (int, str),
+    "question_type": (str,),
+    "answer": (str,),
+    "tokens_positive_eval": (list,),
     "phrase_types": (list,),
-}  # fmt: skip
+}
 """The keys of an image that are read, and their kinds."""
 
 
@@ -229,11 +254,16 @@ def _check_image(image: Any) -> None:
         raise InputError("", "not an object")
     number, name, caption, height, width = map(image.get, _NEEDED)
     sound = (
-        type(number) is type(height) is type(width) is int and type(name) is type(caption) is str
-        and -fields.MOST <= number <= fields.MOST and 1 <= height <= fields.SIDE and 1 <= width <= fields.SIDE
-        and (name.isascii() or whole(name)) and (caption.isascii() or whole(caption))
-        and caption and not caption.isspace()
-    )  # fmt: skip
+        type(number) is type(height) is type(width) is int
+        and type(name) is type(caption) is str
+        and -fields.MOST <= number <= fields.MOST
+        and 1 <= height <= fields.SIDE
+        and 1 <= width <= fields.SIDE
+        and (name.isascii() or whole(name))
+        and (caption.isascii() or whole(caption))
+        and caption
+        and not caption.isspace()
+    )
     if not sound:
         for key, kind in _NEEDED.items():
             need(image, key, kind, "")
@@ -252,7 +282,7 @@ def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
     fields.checked(value, type(value), f".{key}")
     if key == "tokens_positive_eval":
         for place, spans in enumerate(value):
-            check_spans(spans, len(image["caption"]), f".{key}[{place}]")
+            check_spans(spans, image["caption"], f".{key}[{place}]")
     if key == "phrase_types":
         for place, types in enumerate(value):
             for kind in fields.checked(types, list, f".{key}[{place}]"):
@@ -265,7 +295,7 @@ def _check_optional(image: dict[str, Any], key: str, value: Any) -> None:
 def _check_annotation(annotation: dict[str, Any], width: int, height: int, caption: str) -> None:
     """InputError, placed in the annotation, unless it is as it must be."""
     check_box(annotation.get("bbox"), width, height, ".bbox")
-    check_spans(annotation.get("tokens_positive"), len(caption), ".tokens_positive")
+    check_spans(annotation.get("tokens_positive"), caption, ".tokens_positive")
     category = annotation.get("category_id")
     if category is not None and (type(category) is not int or abs(category) > fields.MOST):
         fields.checked(category, int, ".category_id")

@@ -108,19 +108,22 @@ def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, wo
     files = dict(_files(pictures, test))
     for name, entries in files.items():
         annotations.write(root / "annotations" / f"{name}.json", entries, generator.categories)
-    write_json(root / folder.ABOUT, about | {
-        "captions": {name: len(entries) for name, entries in files.items()},
-        "tasks_version": taskfiles.VERSION,
-        "tasks_sha256": taskfiles.write(root, pictures, generator.nouns),
-        "annotations_sha256": {
-            name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest()
-            for name in files
+    write_json(
+        root / folder.ABOUT,
+        about
+        | {
+            "captions": {name: len(entries) for name, entries in files.items()},
+            "tasks_version": taskfiles.VERSION,
+            "tasks_sha256": taskfiles.write(root, pictures, generator.nouns),
+            "annotations_sha256": {
+                name: hashlib.sha256((root / "annotations" / f"{name}.json").read_bytes()).hexdigest() for name in files
+            },
+            "pixels_sha256": {
+                split: hashlib.sha256("".join(p.pixels for p in made).encode()).hexdigest()
+                for split, made in pictures.items()
+            },
         },
-        "pixels_sha256": {
-            split: hashlib.sha256("".join(p.pixels for p in made).encode()).hexdigest()
-            for split, made in pictures.items()
-        },
-    })  # fmt: skip
+    )
 
 
 def is_made(root: Path) -> bool:
@@ -267,10 +270,17 @@ def _regions(number: int, picture: Picture) -> Entry:
     ends = list(accumulate(len(phrase) + 2 for phrase in phrases))
     spans = tuple(((end - 2 - len(phrase), end - 2),) for phrase, end in zip(phrases, ends, strict=True))
     return Entry(
-        number, picture.file_name, *picture.size, ", ".join(phrases), "regions",
-        tuple(item.box for item in picture.items), spans, "", number,
+        number,
+        picture.file_name,
+        *picture.size,
+        ", ".join(phrases),
+        "regions",
+        tuple(item.box for item in picture.items),
+        spans,
+        "",
+        number,
         tuple(item.category for item in picture.items),
-    )  # fmt: skip
+    )
 
 
 def _entries(said: list[tuple[int, Picture, Any, str]]) -> list[Entry]:
@@ -281,9 +291,18 @@ def _entries(said: list[tuple[int, Picture, Any, str]]) -> list[Entry]:
         for index, span in expression.named[:1] if expression.kind else expression.named:
             spans[index].append(span)
         items = [picture.items[index] for index in spans]
-        entries.append(Entry(
-            number, picture.file_name, *picture.size, expression.caption, dataset,
-            tuple(item.box for item in items), tuple(map(tuple, spans.values())),
-            expression.kind, original, tuple(item.category for item in items),
-        ))  # fmt: skip
+        entries.append(
+            Entry(
+                number,
+                picture.file_name,
+                *picture.size,
+                expression.caption,
+                dataset,
+                tuple(item.box for item in items),
+                tuple(map(tuple, spans.values())),
+                expression.kind,
+                original,
+                tuple(item.category for item in items),
+            )
+        )
     return entries

@@ -203,9 +203,11 @@ class Scene:
         step_ATX = centre[None] - centre[:, None]
         found = []
         for word, tail, axis, sign in (
-            ("left of", "to the left of", 0, -1), ("right of", "to the right of", 0, 1),
-            ("above", "above", 1, -1), ("below", "below", 1, 1),
-        ):  # fmt: skip
+            ("left of", "to the left of", 0, -1),
+            ("right of", "to the right of", 0, 1),
+            ("above", "above", 1, -1),
+            ("below", "below", 1, 1),
+        ):
             along, across = sign * step_ATX[..., axis], np.abs(step_ATX[..., 1 - axis])
             holds, may = along >= np.maximum(SIDE, across), along > -SIDE_SLACK
             found.append(Relation(word, tail, True, (), self._table(holds), self._table(may)))
@@ -229,9 +231,11 @@ class Scene:
         boxes = np.array([item.box for item in self.items], float)
         found = []
         for word, side, place, axis, sign in (
-            ("leftmost", "left", "on the left", 0, 1), ("rightmost", "right", "on the right", 0, -1),
-            ("top", "top", "at the top", 1, 1), ("bottom", "bottom", "at the bottom", 1, -1),
-        ):  # fmt: skip
+            ("leftmost", "left", "on the left", 0, 1),
+            ("rightmost", "right", "on the right", 0, -1),
+            ("top", "top", "at the top", 1, 1),
+            ("bottom", "bottom", "at the bottom", 1, -1),
+        ):
             centre = boxes[:, axis] + boxes[:, axis + 2] / 2
             edge = boxes[:, axis] + (boxes[:, axis + 2] if sign < 0 else 0)
             after = (sign * (centre[None] - centre[:, None]) >= STEP) & (
@@ -275,10 +279,12 @@ class Scene:
                 yield from self._two_relations(target, options, rng)
             for relation, landmark in options:
                 rivals = [
-                    p for p in self.phrases[target]
-                    if not p.uses(relation.silent) and (p.fits & ~(1 << landmark)).bit_count() >= 2
+                    p
+                    for p in self.phrases[target]
+                    if not p.uses(relation.silent)
+                    and (p.fits & ~(1 << landmark)).bit_count() >= 2
                     and p.fits & relation.may[landmark] == 1 << target
-                ]  # fmt: skip
+                ]
                 unique = self.unique(landmark, relation.silent)
                 if rivals and unique:
                     root = f"the {_pick(rivals, rng, length).text()}"
@@ -299,10 +305,10 @@ class Scene:
                 continue
             both = one.may[first] & two.may[second]
             rivals = [
-                p for p in self.phrases[target]
-                if p.fits & both == 1 << target
-                and p.fits & one.may[first] != 1 << target != p.fits & two.may[second]
-            ]  # fmt: skip
+                p
+                for p in self.phrases[target]
+                if p.fits & both == 1 << target and p.fits & one.may[first] != 1 << target != p.fits & two.may[second]
+            ]
             landmarks = self.unique(first, one.silent), self.unique(second, two.silent)
             if rivals and all(landmarks):
                 root = f"the {_pick(rivals, rng, 'long').text()}"

@@ -1,6 +1,7 @@
 """Fields of files that others made: of their kind, whole and in range, or one clear line that names them."""
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,9 +92,13 @@ def check_box(box: Any, width: int, height: int, where: object, empty: bool = Fa
     if type(x) in _NUMBER and type(y) in _NUMBER and type(w) in _NUMBER and type(h) in _NUMBER:
         # what is not a number fails every comparison, and what is too large for a sum fails the first ones
         if (
-            -EDGE <= x <= width and -EDGE <= y <= height and 0 < w <= width + 2 * EDGE and 0 < h <= height + 2 * EDGE
-            and x + w <= width + EDGE and y + h <= height + EDGE
-        ):  # fmt: skip
+            -EDGE <= x <= width
+            and -EDGE <= y <= height
+            and 0 < w <= width + 2 * EDGE
+            and 0 < h <= height + 2 * EDGE
+            and x + w <= width + EDGE
+            and y + h <= height + EDGE
+        ):
             return
         if all(map(finite, box)):
             if min(w, h) < 0:
@@ -106,15 +111,37 @@ def check_box(box: Any, width: int, height: int, where: object, empty: bool = Fa
     raise InputError(where, f"{shown(box)} is not [x, y, width, height]")
 
 
-def check_spans(spans: Any, length: int, where: object) -> None:
-    """InputError unless these are one or more [begin, end) spans of a caption of `length` characters."""
+SPANS = "spans are [begin, end) and count characters of the caption from 0, as [[4, 7]] for 'red' in 'the red star'"
+"""What they must be, for who reads that they are not."""
+_WORD = re.compile(r"\w(?:\S*\w)?")
+
+
+def check_spans(spans: Any, caption: str, where: object) -> None:
+    """InputError unless these are one or more [begin, end) spans of characters of the caption."""
     if not isinstance(spans, list) or not spans:
-        raise InputError(where, "missing or empty", "list the [begin, end) spans of its phrase")
+        raise InputError(where, "missing or empty", f"list those of its phrase: {SPANS}")
     for span in spans:
         if not isinstance(span, list) or len(span) != 2 or not type(span[0]) is type(span[1]) is int:
-            raise InputError(where, f"{shown(span)} is not [begin, end)")
-        if not 0 <= span[0] < span[1] <= length:
-            raise InputError(where, f"span {shown(span)} lies outside the caption of {length} characters")
+            raise InputError(where, f"{shown(span)} is not [begin, end)", SPANS)
+        if not 0 <= span[0] < span[1] <= len(caption):
+            outside = f"span {shown(span)} lies outside the caption of {len(caption)} characters"
+            raise InputError(where, f"{outside}: {hit(caption, *span)}", SPANS)
+
+
+def hit(caption: str, begin: int, end: int) -> str:
+    """What a span holds of a caption, and the whole words that are nearest to it."""
+    first, last = whole_words(caption, begin, end)
+    held = shown(caption[max(begin, 0) : max(end, 0)])
+    return f"it hits {held} of {shown(caption)}, nearest are the words {shown(caption[first:last])}, [{first}, {last}]"
+
+
+def whole_words(caption: str, begin: int, end: int) -> tuple[int, int]:
+    """The span of all words that a span touches, punctuation around them left out; of none, that of the nearest one."""
+    words = [found.span() for found in _WORD.finditer(caption)] or [(0, len(caption))]
+    touched = [word for word in words if word[0] < end and word[1] > begin]
+    if not touched:
+        touched = [min(words, key=lambda word: max(word[0] - end, begin - word[1]))]
+    return touched[0][0], touched[-1][1]
 
 
 def whole(text: str) -> bool:

@@ -122,20 +122,22 @@ class Flat:
         spans = self.span_S2[self.span_at[boxes.start] : self.span_at[boxes.stop]].tolist()
         ends = (self.span_at[boxes.start : boxes.stop + 1] - self.span_at[boxes.start]).tolist()
         rest = json.loads(_text(self.rest, self.rest_at, i) or "{}")
-        return Entry(**{
-            "id": int(self.id_N[i]),
-            "height": int(self.size_N2[i, 0]),
-            "width": int(self.size_N2[i, 1]),
-            "caption": self.text(i),
-            "boxes": _pairs(self.box_M4[boxes].tolist()),
-            "spans": tuple(_pairs(spans[first:last]) for first, last in pairwise(ends)),
-            "categories": tuple(self.category_M[boxes].tolist()),
-            **{field: _text(self.name, self.name_at, getattr(self, column)[i]) for field, column in _NAMED.items()},
-            **{field: int(getattr(self, column)[i]) for field, column in _NUMBERS.items()},
-            **rest,
-            "evaluated": tuple(map(_pairs, rest.get("evaluated", ()))),
-            "phrase_types": _pairs(rest.get("phrase_types", ())),
-        })  # fmt: skip
+        return Entry(
+            **{
+                "id": int(self.id_N[i]),
+                "height": int(self.size_N2[i, 0]),
+                "width": int(self.size_N2[i, 1]),
+                "caption": self.text(i),
+                "boxes": _pairs(self.box_M4[boxes].tolist()),
+                "spans": tuple(_pairs(spans[first:last]) for first, last in pairwise(ends)),
+                "categories": tuple(self.category_M[boxes].tolist()),
+                **{field: _text(self.name, self.name_at, getattr(self, column)[i]) for field, column in _NAMED.items()},
+                **{field: int(getattr(self, column)[i]) for field, column in _NUMBERS.items()},
+                **rest,
+                "evaluated": tuple(map(_pairs, rest.get("evaluated", ()))),
+                "phrase_types": _pairs(rest.get("phrase_types", ())),
+            }
+        )
 
     @classmethod
     def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries") -> "Flat":
@@ -265,9 +267,12 @@ class Flat:
         for name, (owners, values) in _AT.items():
             at, end = getattr(self, name), len(getattr(self, values))
             if (
-                not len(at) or len(at) != sizes.get(owners, len(at) - 1) + 1 or at[0] != 0 or at[-1] != end
+                not len(at)
+                or len(at) != sizes.get(owners, len(at) - 1) + 1
+                or at[0] != 0
+                or at[-1] != end
                 or (np.diff(at) < 0).any()
-            ):  # fmt: skip
+            ):
                 yield name
         for column in _NAMED.values():
             row = getattr(self, column)
@@ -276,14 +281,21 @@ class Flat:
 
 
 _AT = {
-    "caption_at": ("N", "caption"), "token_at": ("N", "token_T"), "rest_at": ("N", "rest"), "box_at": ("N", "box_M4"),
-    "span_at": ("M", "span_S2"), "name_at": ("", "name"),
-}  # fmt: skip
+    "caption_at": ("N", "caption"),
+    "token_at": ("N", "token_T"),
+    "rest_at": ("N", "rest"),
+    "box_at": ("N", "box_M4"),
+    "span_at": ("M", "span_S2"),
+    "name_at": ("", "name"),
+}
 """Offsets -> whose they are, and the array that they cut."""
 _NAMED = {
-    "file_name": "file_N", "dataset_name": "dataset_N", "type": "type_N", "question_type": "question_type_N",
+    "file_name": "file_N",
+    "dataset_name": "dataset_N",
+    "type": "type_N",
+    "question_type": "question_type_N",
     "answer": "answer_N",
-}  # fmt: skip
+}
 """Field of an Entry -> the column that holds its row in the table of names."""
 _NUMBERS = {"original_id": "original_N", "sentence_id": "sentence_N"}
 _RARE = ("evaluated", "phrase_types", "question_id")

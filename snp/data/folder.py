@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,25 @@ def clear(root: Path) -> None:
         for path in (root / name).glob("*"):
             if re.fullmatch(files, path.name) and not path.is_dir():
                 path.unlink()
+
+
+def remove(root: Path) -> bool:
+    """Remove a data set of ours, and the folders that are empty then; False where a process makes it now.
+
+    Raises:
+        InputError: one of its folders is a link, or none.
+    """
+    _no_users_file(root / LOCK)
+    with alone(root / LOCK, {"host": socket.gethostname(), "process": os.getpid()}) as other:
+        if other is not None:
+            return False
+        clear(root)
+        (root / MARK).unlink(missing_ok=True)
+    inner = {root / name for name in NAMES} | {(root / name).parent for name in NAMES}
+    for folder in sorted(inner, key=lambda folder: len(folder.parts), reverse=True):
+        with suppress(OSError):  # it holds something else, or was never made
+            folder.rmdir()
+    return True
 
 
 def _own(root: Path) -> None:

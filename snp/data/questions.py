@@ -70,9 +70,12 @@ class _Asker:
     def ask(self, kind: str) -> Question | None:
         """A question of this type, or None if chance met nothing that can be asked."""
         asks: dict[str, Callable[[], Question | None]] = {
-            "exist": self._exist, "count": self._count, "query": self._query, "compare": self._compare,
+            "exist": self._exist,
+            "count": self._count,
+            "query": self._query,
+            "compare": self._compare,
             "logical": self._logical,
-        }  # fmt: skip
+        }
         return asks[kind]()
 
     def _exist(self) -> Question | None:

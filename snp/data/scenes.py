@@ -14,9 +14,15 @@ from snp.data.expressions import Item
 SIDE = 64
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring", "moon", "arrow")
 COLORS = {
-    "red": (225, 40, 40), "green": (40, 185, 60), "blue": (50, 90, 240), "yellow": (245, 225, 50),
-    "orange": (250, 140, 25), "purple": (165, 60, 205), "cyan": (60, 215, 225), "white": (248, 248, 248),
-}  # fmt: skip
+    "red": (225, 40, 40),
+    "green": (40, 185, 60),
+    "blue": (50, 90, 240),
+    "yellow": (245, 225, 50),
+    "orange": (250, 140, 25),
+    "purple": (165, 60, 205),
+    "cyan": (60, 215, 225),
+    "white": (248, 248, 248),
+}
 # The second colour of a texture is this part of the first; the dark colours get a light one instead.
 SHADE = {"yellow": 0.45, "orange": 0.45, "cyan": 0.45, "green": 0.45, "white": 0.15}
 TEXTURES = ("plain", "striped", "dotted", "checked")
@@ -52,10 +58,16 @@ class Scenes:
             height, width = mask.shape
             _paint(canvas[y : y + height, x : x + width], mask, color, texture, rng)
             attributes = {"size": size, "texture": texture, "color": color}
-            items.append(Item(
-                shape, attributes, list(SIZES).index(size), (x, y, width, height),
-                PAIRS.index((color, shape)), split != "testB" or (color, shape) in HELD_OUT,
-            ))  # fmt: skip
+            items.append(
+                Item(
+                    shape,
+                    attributes,
+                    list(SIZES).index(size),
+                    (x, y, width, height),
+                    PAIRS.index((color, shape)),
+                    split != "testB" or (color, shape) in HELD_OUT,
+                )
+            )
         return canvas.astype(np.uint8), items
 
 
@@ -124,10 +136,7 @@ def _mask(shape: str, side: int, degrees: int) -> np.ndarray:
     """Coverage in [0, 1] of each pixel (height, width), turned by `degrees`; no empty row at the rim."""
     turn = math.radians(degrees)
     cosine, sine = math.cos(turn), math.sin(turn)
-    rings = [
-        [(x * cosine - y * sine, x * sine + y * cosine) for x, y in ring]
-        for ring in _outline(shape)
-    ]  # fmt: skip
+    rings = [[(x * cosine - y * sine, x * sine + y * cosine) for x, y in ring] for ring in _outline(shape)]
     points = np.array(rings[0])
     lowest, extent = points.min(0), np.ptp(points, 0).max()
     fine = Image.new("L", (side * FINE, side * FINE))
@@ -161,10 +170,12 @@ def _outline(shape: str) -> list[list[tuple[float, float]]]:
             spokes = [(1 if k % 2 == 0 else 0.45, math.pi * k / 5 - math.pi / 2) for k in range(10)]
             return [[(r * math.cos(t), r * math.sin(t)) for r, t in spokes]]
         case "heart":
-            return [[
-                (math.sin(t) ** 3, sum(w * math.cos(k * t) for k, w in enumerate((-13, 5, 2, 1), 1)) / 16)
-                for t in around
-            ]]  # fmt: skip
+            return [
+                [
+                    (math.sin(t) ** 3, sum(w * math.cos(k * t) for k, w in enumerate((-13, 5, 2, 1), 1)) / 16)
+                    for t in around
+                ]
+            ]
         case "cross":
             arm = [(-third, -1), (third, -1), (third, -third), (1, -third), (1, third), (third, third)]
             return [arm + [(-x, -y) for x, y in arm]]

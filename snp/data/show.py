@@ -66,7 +66,14 @@ def _caption(axes, caption: str, colors: dict[tuple[int, int], str]) -> None:  #
             line, column = line + 1, 0
         color = next((c for (b, e), c in colors.items() if b <= begin and end <= e + 1), "#dfe3ea")
         axes.text(
-            column / width, -0.07 - 0.062 * line, caption[begin:end], transform=axes.transAxes, color=color,
-            fontsize=font, family="DejaVu Sans Mono", va="baseline", clip_on=False,
-        )  # fmt: skip
+            column / width,
+            -0.07 - 0.062 * line,
+            caption[begin:end],
+            transform=axes.transAxes,
+            color=color,
+            fontsize=font,
+            family="DejaVu Sans Mono",
+            va="baseline",
+            clip_on=False,
+        )
         column += end - begin + 1

@@ -105,10 +105,16 @@ class Stamps:
             height, width = mask.shape
             patch = canvas[y : y + height, x : x + width]
             patch += mask[..., None] * (paint - patch)
-            items.append(Item(
-                noun, {"size": size}, list(SIZES).index(size), (x, y, width, height),
-                self.categories.index(noun), split != "testB" or not cutout.train,
-            ))  # fmt: skip
+            items.append(
+                Item(
+                    noun,
+                    {"size": size},
+                    list(SIZES).index(size),
+                    (x, y, width, height),
+                    self.categories.index(noun),
+                    split != "testB" or not cutout.train,
+                )
+            )
         return canvas.astype(np.uint8), items
 
 

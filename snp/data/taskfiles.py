@@ -50,15 +50,20 @@ def write(root: Path, pictures: Mapping[str, Sequence[Picture]], nouns: Sequence
         nouns: the categories of detection.
     """
     makers: dict[str, Callable[[_Splits], _Files]] = {
-        "gqa": _gqa, "flickr30k": _flickr, "coco": lambda splits: _coco(splits, nouns),
-    }  # fmt: skip
+        "gqa": _gqa,
+        "flickr30k": _flickr,
+        "coco": lambda splits: _coco(splits, nouns),
+    }
     hashes = {}
     for benchmark, make in makers.items():
         splits = {
-            name: [(identity(split, number), picture) for number, picture in enumerate(pictures[split])
-                   if used(benchmark, split, number)]
+            name: [
+                (identity(split, number), picture)
+                for number, picture in enumerate(pictures[split])
+                if used(benchmark, split, number)
+            ]
             for name, split in SPLITS[benchmark].items()
-        }  # fmt: skip
+        }
         digest = hashlib.sha256()
         for name, text in make(splits):
             path = root / benchmark / name
@@ -86,17 +91,25 @@ def _gqa(splits: _Splits) -> _Files:
             for place, question in enumerate(picture.questions):
                 answers[question.type].add(question.answer)
                 questions[f"{number * QUESTIONS + place:08d}"] = {
-                    "question": question.text, "imageId": str(number), "answer": question.answer,
-                    "fullAnswer": f"The answer is {question.answer}.", "isBalanced": True,
+                    "question": question.text,
+                    "imageId": str(number),
+                    "answer": question.answer,
+                    "fullAnswer": f"The answer is {question.answer}.",
+                    "isBalanced": True,
                     "groups": {"global": None, "local": question.template},
-                    "types": {"structural": STRUCTURE[question.type], "semantic": question.type,
-                              "detailed": question.template},
-                    "annotations": {
-                        "question": {_words(question.text, span): _object(number, index)
-                                     for index, span in question.named},
-                        "answer": {}, "fullAnswer": {},
+                    "types": {
+                        "structural": STRUCTURE[question.type],
+                        "semantic": question.type,
+                        "detailed": question.template,
                     },
-                }  # fmt: skip
+                    "annotations": {
+                        "question": {
+                            _words(question.text, span): _object(number, index) for index, span in question.named
+                        },
+                        "answer": {},
+                        "fullAnswer": {},
+                    },
+                }
         yield f"{split}_balanced_questions.json", _json(questions)
         yield f"{split}_sceneGraphs.json", _json({str(number): _graph(number, picture) for number, picture in numbered})
     # Of every split: the few training questions of a tiny set may miss answers of the others.
@@ -123,11 +136,13 @@ def _graph(number: int, picture: Picture) -> dict[str, Any]:
     height, width = picture.size
     objects = {
         _object(number, index): {
-            "name": item.noun, **dict(zip("xywh", item.box, strict=True)),
-            "attributes": list(item.attributes.values()), "relations": [],
+            "name": item.noun,
+            **dict(zip("xywh", item.box, strict=True)),
+            "attributes": list(item.attributes.values()),
+            "relations": [],
         }
         for index, item in enumerate(picture.items)
-    }  # fmt: skip
+    }
     return {"width": width, "height": height, "objects": objects}
 
 
@@ -192,12 +207,28 @@ def _coco(splits: _Splits, nouns: Sequence[str]) -> _Files:
                 {"id": number, "file_name": picture.file_name, "height": height, "width": width, "license": 0}
             )
             for item in picture.items:
-                annotations.append({
-                    "id": len(annotations) + 1, "image_id": number, "category_id": categories[item.noun],
-                    "bbox": item.box, "area": item.box[2] * item.box[3], "iscrowd": 0, "segmentation": [],
-                })  # fmt: skip
-        yield f"annotations/instances_{split}.json", _json({
-            "info": {}, "licenses": [], "images": images, "annotations": annotations,
-            "categories": [{"id": number, "name": noun, "supercategory": "thing"}
-                           for noun, number in categories.items()],
-        })  # fmt: skip
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": categories[item.noun],
+                        "bbox": item.box,
+                        "area": item.box[2] * item.box[3],
+                        "iscrowd": 0,
+                        "segmentation": [],
+                    }
+                )
+        yield (
+            f"annotations/instances_{split}.json",
+            _json(
+                {
+                    "info": {},
+                    "licenses": [],
+                    "images": images,
+                    "annotations": annotations,
+                    "categories": [
+                        {"id": number, "name": noun, "supercategory": "thing"} for noun, number in categories.items()
+                    ],
+                }
+            ),
+        )

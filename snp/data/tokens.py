@@ -151,6 +151,7 @@ class Vocabulary:
         return cls(_occurring(captions))
 
     @classmethod
+    @cache
     def full(cls) -> "Vocabulary":
         """All of CLIP's byte pairs, which its own start and end token, the last two, are not."""
         return cls(range(len(_clip().encoder) - 2))
@@ -199,9 +200,12 @@ class Vocabulary:
         return np.concatenate(ids), np.concatenate(characters), np.concatenate(lengths)
 
     def _laid_out(
-        self, words: list[tuple[np.ndarray, list[tuple[int, int]]]], word_W: np.ndarray, place_W: np.ndarray,
+        self,
+        words: list[tuple[np.ndarray, list[tuple[int, int]]]],
+        word_W: np.ndarray,
+        place_W: np.ndarray,
         count_N: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`encode_all` of captions from their words: which they are, where in their caption, how many in each."""
         start, end = self.encode("")[0]
         inner = [ids[1:-1] for ids, _ in words]

@@ -87,9 +87,14 @@ class Draws:
 
 
 def views_of(
-    fit: Fit, draws: Draws | None, step: int, size_I2: np.ndarray, image_index_B: np.ndarray, boxes_BM4: np.ndarray,
+    fit: Fit,
+    draws: Draws | None,
+    step: int,
+    size_I2: np.ndarray,
+    image_index_B: np.ndarray,
+    boxes_BM4: np.ndarray,
     valid_BM: np.ndarray,
-) -> list[View]:  # fmt: skip
+) -> list[View]:
     """What is shown of I pictures of B captions; without `draws` all of each. Boxes are moved to where they are then.
 
     Args:

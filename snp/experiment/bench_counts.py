@@ -68,9 +68,16 @@ def _sample(name: str, sizes: list[tuple[int, int]]) -> Batch:
     words = torch.ones(B, L, dtype=torch.int64)
     every = torch.ones(B, M, dtype=torch.bool)
     return Batch(
-        torch.zeros(B, 3, height, width, dtype=torch.uint8), torch.arange(B), words, words > 0, box, every,
-        every[..., None].expand(B, M, L), torch.zeros(B, M, dtype=torch.int64), sizes_I2=torch.tensor(sizes),
-    )  # fmt: skip
+        torch.zeros(B, 3, height, width, dtype=torch.uint8),
+        torch.arange(B),
+        words,
+        words > 0,
+        box,
+        every,
+        every[..., None].expand(B, M, L),
+        torch.zeros(B, M, dtype=torch.int64),
+        sizes_I2=torch.tensor(sizes),
+    )
 
 
 def _bytes(model: torch.nn.Module, batch: Batch) -> int:

@@ -67,11 +67,22 @@ def _phrases() -> tuple:
         spans = tuple(((place, place + 1),) for place in range(count))
         named = [span for span in spans for _ in range(int(rng.integers(1, 3)))]
         boxes = np.concatenate([rng.integers(0, 200, (len(named), 2)), rng.integers(50, 200, (len(named), 2))], 1)
-        entries.append(Entry(
-            id=i, file_name="a.jpg", height=500, width=500, caption="x" * count, dataset_name="flickr",
-            boxes=tuple(map(tuple, boxes.astype(float).tolist())), spans=tuple(named), evaluated=spans,
-            phrase_types=(("people",),) * count, original_id=i // 5, sentence_id=i % 5,
-        ))  # fmt: skip
+        entries.append(
+            Entry(
+                id=i,
+                file_name="a.jpg",
+                height=500,
+                width=500,
+                caption="x" * count,
+                dataset_name="flickr",
+                boxes=tuple(map(tuple, boxes.astype(float).tolist())),
+                spans=tuple(named),
+                evaluated=spans,
+                phrase_types=(("people",),) * count,
+                original_id=i // 5,
+                sentence_id=i % 5,
+            )
+        )
         corner = rng.random((QUERIES, 2)) * 200
         said = np.concatenate([corner, corner + 50 + rng.random((QUERIES, 2)) * 150], 1)
         predictions[i // 5, i % 5] = (said, rng.random((count, QUERIES)))

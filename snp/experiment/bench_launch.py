@@ -57,8 +57,9 @@ def _line(rows: list[Row], store: Store, chained: bool) -> str:
 def _held(jobs: list[str]) -> int:
     """Seconds that these jobs ran, as accounted for; SLURM may take some to know that the last one has ended."""
     while True:
-        said = slurm_command("sacct", "-X", "--noheader", "--parsable2", f"--jobs={','.join(jobs)}",
-                             "--format=State,ElapsedRaw")  # fmt: skip
+        said = slurm_command(
+            "sacct", "-X", "--noheader", "--parsable2", f"--jobs={','.join(jobs)}", "--format=State,ElapsedRaw"
+        )
         lines = [line.split("|") for line in said.splitlines()]
         if lines and all(state == "COMPLETED" for state, _ in lines):
             return sum(int(seconds) for _, seconds in lines)

@@ -33,12 +33,14 @@ def planning() -> str:
         runs = [run for row in rows for run in row.runs(0)[1:]][:RUNS]
         found, watching = _timed(lambda: statuses(runs, store, lambda jobs: known))
     states = {state: sum(one.state == state for one in found) for state in ("done", "running", "queued", "failed")}
-    return "\n".join([
-        f"{len(rows)} rows, {len(todo)} runs: planned and hashed {planning:.2f} s, put into {len(groups)} arrays "
-        f"{grouping:.2f} s, listed with {len(text.splitlines())} lines of sbatch {rendering:.2f} s",
-        f"status of {len(found)} runs ({', '.join(f'{n} {s}' for s, n in states.items())}): {watching:.2f} s",
-        f"torch imported: {'YES' if 'torch' in sys.modules else 'no'}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{len(rows)} rows, {len(todo)} runs: planned and hashed {planning:.2f} s, put into {len(groups)} arrays "
+            f"{grouping:.2f} s, listed with {len(text.splitlines())} lines of sbatch {rendering:.2f} s",
+            f"status of {len(found)} runs ({', '.join(f'{n} {s}' for s, n in states.items())}): {watching:.2f} s",
+            f"torch imported: {'YES' if 'torch' in sys.modules else 'no'}",
+        ]
+    )
 
 
 def made_rows(count: int) -> list[Row]:

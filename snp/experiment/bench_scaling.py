@@ -39,8 +39,12 @@ def measure(path: Path = scaling.MEASURED, keep: bool = False) -> str:
     Args:
         keep: step times stay as they were measured, with the manifest that tells where; all else is counted anew.
     """
-    about = {**code_state(), "cpu": cpu_name(), "torch": torch.__version__,
-             "time": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+    about = {
+        **code_state(),
+        "cpu": cpu_name(),
+        "torch": torch.__version__,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     counted = {"counted": {name: counts(name) for name in WORDS}, "decoding": {name: decoding(name) for name in WORDS}}
     if keep:
         before = read_json(path)

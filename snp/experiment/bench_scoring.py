@@ -51,14 +51,16 @@ def scoring() -> str:
     ours, plain = ([_apart(work, DESK) for _ in range(ROUNDS)] for work in (streamed, stored))
     seconds, peak = ([median(run[i] for run in runs) for runs in (ours, plain)] for i in (0, 1))
     large_seconds, large_peak, large = _apart(score_only, LARGE)
-    return "\n".join([
-        f"{ours[0][2] / 1e6:.1f}M weights, {BATCHES} batches of {BATCH}, sparsities {SPARSITIES}, one thread:",
-        f"streamed, one pass for all   {seconds[0]:7.2f} s CPU   {peak[0] / 2**20:8.1f} MiB extra",
-        f"stored, one pass for each    {seconds[1]:7.2f} s CPU   {peak[1] / 2**20:8.1f} MiB extra",
-        f"ratio                        {seconds[0] / seconds[1]:7.2f} x       {peak[0] / peak[1]:8.2f} x",
-        f"{large / 1e6:.1f}M weights, scores and masks of one sparsity, without calibration:",
-        f"                             {large_seconds:7.2f} s CPU   {large_peak / (4 * large):8.2f} x the weights",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{ours[0][2] / 1e6:.1f}M weights, {BATCHES} batches of {BATCH}, sparsities {SPARSITIES}, one thread:",
+            f"streamed, one pass for all   {seconds[0]:7.2f} s CPU   {peak[0] / 2**20:8.1f} MiB extra",
+            f"stored, one pass for each    {seconds[1]:7.2f} s CPU   {peak[1] / 2**20:8.1f} MiB extra",
+            f"ratio                        {seconds[0] / seconds[1]:7.2f} x       {peak[0] / peak[1]:8.2f} x",
+            f"{large / 1e6:.1f}M weights, scores and masks of one sparsity, without calibration:",
+            f"                             {large_seconds:7.2f} s CPU   {large_peak / (4 * large):8.2f} x the weights",
+        ]
+    )
 
 
 def streamed(problem: Problem) -> None:
@@ -128,9 +130,15 @@ def _measure(work: Callable[[Problem], None], sizes: dict[str, int]) -> tuple[fl
         for _ in range(BATCHES)
     ]
     problem = Problem(
-        model, towers, Budget.of(model, towers, 1.0), 0, lambda b, o: b, lambda: batches[0],
-        forward=lambda model, batch: model(batch), calibration=batches,
-    )  # fmt: skip
+        model,
+        towers,
+        Budget.of(model, towers, 1.0),
+        0,
+        lambda b, o: b,
+        lambda: batches[0],
+        forward=lambda model, batch: model(batch),
+        calibration=batches,
+    )
     with torch.no_grad():
         model((batches[0][0][:1], batches[0][1][:1]))  # what the libraries allocate once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

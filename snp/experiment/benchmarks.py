@@ -1,8 +1,8 @@
 """What every benchmark asks for and how it is judged: its task, its splits, and the figures that its tables show."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from snp.experiment.spec import Benchmark
+from snp.experiment.spec import Benchmark, Expressions
 
 Task = Literal["expressions", "questions", "phrases", "detection"]
 
@@ -30,17 +30,27 @@ ABOUT: dict[Benchmark, About] = {
     "gqa": About("GQA", "questions", ("val", "testdev"), ("accuracy",)),
     "flickr30k": About("Flickr30k", "phrases", ("val", "test"), ("recall@1", "merged_recall@1")),
     "coco": About("COCO", "detection", ("val2017",), ("AP", "AP50")),
+    "own": About("own", "expressions", ("val", "test"), ("precision@1",)),
 }
-EXPRESSIONS: tuple[Benchmark, ...] = tuple(name for name, about in ABOUT.items() if about.task == "expressions")
+EXPRESSIONS: tuple[Benchmark, ...] = get_args(Expressions)
+"""RefCOCO and its kin."""
+OWN: tuple[Benchmark, ...] = ("own",)
+"""What data of a user's own are judged on: their expressions."""
 MEASURED: dict[Task, tuple[str, ...]] = {
     "expressions": ("precision@1", "precision@5", "mean_iou"),
     "questions": ("accuracy", "type_accuracy"),
     "phrases": (
-        "recall@1", "recall@5", "recall@10", "upper_bound",
-        "merged_recall@1", "merged_recall@5", "merged_recall@10", "merged_upper_bound",
+        "recall@1",
+        "recall@5",
+        "recall@10",
+        "upper_bound",
+        "merged_recall@1",
+        "merged_recall@5",
+        "merged_recall@10",
+        "merged_upper_bound",
     ),
     "detection": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100"),
-}  # fmt: skip
+}
 """The figures of a task in the CSV, in reading order."""
 TYPES: dict[Task, tuple[str, ...]] = {
     "expressions": ("attribute", "relation", "order"),

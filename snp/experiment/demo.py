@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, nms
+from torchvision.ops import box_convert, box_iou, nms
 
 from snp import drawing
 from snp.data import annotations
@@ -20,10 +20,10 @@ from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.data.views import View
 from snp.errors import InputError
 from snp.experiment import saved
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.prepare import Source, fit_of
-from snp.experiment.spec import Benchmark, Data, Scale
-from snp.experiment.store import Store
+from snp.experiment.spec import DRAWN, Benchmark, Data, Scale
+from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import DENSE, TABLES, Row, rows
 from snp.experiment.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
@@ -33,6 +33,9 @@ from snp.models.mdetr import MDETR
 from snp.tasks import detect
 from snp.tasks.outputs import check_finite
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SURE = 0.5
 """Boxes of MDETR that are as probable as this are drawn, and the best one in any case; for GLIP's half is enough."""
 OVERLAP = 0.5
@@ -40,8 +43,13 @@ OVERLAP = 0.5
 WORDS = 0.2
 """Words that carry this share of the largest one's probability belong to a box."""
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
+RIGHT = 0.5
+"""A box with this IoU with a true one is right."""
+MARKS = {True: "✓", False: "✗"}
 SHOWN: tuple[Benchmark, ...] = ("refcoco", "gqa", "flickr30k", "coco")
 """One benchmark of every task."""
+UNTUNED: tuple[Benchmark, ...] = (*EXPRESSIONS, "flickr30k")
+"""Those that models can be asked before they are fine-tuned."""
 WIDE = 42
 """Characters in a line below a picture."""
 
@@ -61,6 +69,69 @@ class Prediction:
 
     seen: list[Seen]
     answer: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is right: boxes, as those of `Seen`, each with the words that it belongs to, "" for any; and the answer."""
+
+    boxes: list[tuple[tuple[float, ...], str]]
+    answer: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Truth":
+        """Of an entry: phrases and classes have boxes of their own; of expressions and questions words are free."""
+        free = bool(entry.type or entry.answer)
+        sides = (entry.width, entry.height) * 2
+        words = [" ".join(entry.caption[begin:end] for begin, end in spans) for spans in entry.spans]
+        boxes = [
+            (tuple(v / side for v, side in zip((x, y, x + w, y + h), sides, strict=True)), "" if free else said)
+            for (x, y, w, h), said in zip(entry.boxes, words, strict=True)
+        ]
+        return cls(boxes, entry.answer)
+
+    def judge(self, seen: Seen) -> bool | None:
+        """Whether a box is one of those that its words belong to; None where nothing is known of boxes."""
+        known = [box for box, words in self.boxes if words in ("", seen.words)]
+        if not self.boxes:
+            return None
+        return bool(known) and bool((box_iou(torch.tensor([seen.box]), torch.tensor(known)) >= RIGHT).any())
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with a text and what a model says of them; what is right, where that is known."""
+
+    title: str
+    picture: Path
+    text: str
+    said: Prediction
+    truth: Truth | None = None
+
+    @property
+    def verdicts(self) -> list[bool | None]:
+        """Of every box."""
+        return [None if self.truth is None else self.truth.judge(seen) for seen in self.said.seen]
+
+    @property
+    def heading(self) -> str:
+        """The title, and what is right: the answer, the box of an expression, or so many of the boxes."""
+        if self.truth is None:
+            return self.title
+        if self.truth.answer:
+            right = self.said.answer == self.truth.answer
+            return f"{self.title}: {MARKS[right]} {'right' if right else f'wrong, it is {self.truth.answer}'}"
+        verdicts = self.verdicts
+        if all(words == "" for _, words in self.truth.boxes):  # the first box is what counts
+            return f"{self.title}: {MARKS[bool(verdicts[0])]} {'right' if verdicts[0] else 'wrong'}"
+        return f"{self.title}: {verdicts.count(True)} of {len(verdicts)} right"
+
+    @property
+    def below(self) -> list[str]:
+        """What stands below the picture: the text, the answer, and what the numbers in the picture mean."""
+        boxes = (f"{number} {seen.words} {seen.score:.2f}" for number, seen in enumerate(self.said.seen, 1))
+        answer = [f"→ {self.said.answer}"] if self.said.answer else []
+        return [*wrap(self.text, WIDE), *answer, *wrap(" · ".join(boxes), WIDE)]
 
 
 @dataclass(frozen=True)
@@ -180,67 +251,84 @@ def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
     return model.config.answers if isinstance(model, MDETR) else ()
 
 
-def draw(pages: Sequence[tuple[str, Path, str, Prediction]], png: Path) -> Path:
-    """Panels side by side: title, picture, text, and what a model says of them; written as one PNG."""
-    columns = min(len(pages), 4)
-    rows = -(-len(pages) // columns)
-    below = [_below(text, said) for _, _, text, said in pages]
-    inches = 3.6 * rows + sum(0.17 * max(map(len, below[i : i + columns])) for i in range(0, len(below), columns))
-    with drawing.picture(png, (3.3 * columns, inches), changes={"text.parse_math": False}) as figure:
-        from matplotlib.patches import Rectangle
-
-        figure.set_facecolor("#16181d")
-        panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (title, photo, _, said), lines in zip(panels, pages, below, strict=False):
-            image = load(photo)
-            width, height = image.size
-            axes.imshow(image, interpolation="nearest", extent=(0, width, height, 0))
-            for number, seen in enumerate(said.seen):
-                color = COLORS[number % len(COLORS)]
-                x0, y0, x1, y1 = (v * side for v, side in zip(seen.box, (width, height) * 2, strict=True))
-                for edge, line in (("#16181d", 4), (color, 2)):
-                    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line))
-                axes.annotate(str(number + 1), (x0, y0), (2, -2), textcoords="offset points", color="#16181d",
-                              fontsize=7, va="top", bbox={"facecolor": color, "linewidth": 0, "pad": 1})  # fmt: skip
-            axes.set_title(title, fontsize=8, color="#8b93a3", loc="left")
-            axes.set_xlabel("\n".join(lines), fontsize=9, color="#dfe3ea", loc="left")
+def draw(panels: Sequence[Panel], png: Path) -> Path:
+    """Panels side by side, written as one PNG: predicted boxes in colours, true ones dashed, and marks of both."""
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    lines = [len(panel.below) for panel in panels]
+    judged = any(panel.truth for panel in panels)
+    inches = 3.6 * rows + sum(0.17 * max(lines[i : i + columns]) for i in range(0, len(lines), columns)) + 0.3 * judged
+    changes = {"text.parse_math": False, "axes.grid": False, "axes.titleweight": "normal", "axes.titlesize": 9}
+    with drawing.picture(png, (3.3 * columns, inches), dpi=150, changes=changes) as figure:
+        for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
+            _draw(axes, panel)
         for axes in figure.axes:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_frame_on(False)
+        if judged:
+            told = f"dashed: true    {MARKS[True]} right: IoU with it at least {RIGHT:g}    {MARKS[False]} wrong"
+            figure.supxlabel(told, fontsize=9, x=0.01, ha="left")
     return png
 
 
-def _below(text: str, said: Prediction) -> list[str]:
-    """What stands below a picture: the text, the answer, and what the numbers in the picture mean."""
-    boxes = (f"{number} {seen.words} {seen.score:.2f}" for number, seen in enumerate(said.seen, 1))
-    answer = [f"→ {said.answer}"] if said.answer else []
-    return [*wrap(text, WIDE), *answer, *wrap(" · ".join(boxes), WIDE)]
+def _draw(axes: "Axes", panel: Panel) -> None:
+    from matplotlib.patches import Rectangle
+
+    image = load(panel.picture)
+    width, height = image.size
+
+    def outlined(box: Sequence[float], color: str, line: float, edge: float, **form: Any) -> tuple[float, float]:
+        x0, y0, x1, y1 = (v * side for v, side in zip(box, (width, height) * 2, strict=True))
+        for shade, wide in ((drawing.BLACK, edge), (color, line)):
+            form |= {"fill": False, "edgecolor": shade, "linewidth": wide, "clip_on": False}
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **form))
+        return x0, y0
+
+    axes.imshow(image, interpolation="nearest", extent=(0, width, height, 0))
+    for number, (seen, right) in enumerate(zip(panel.said.seen, panel.verdicts, strict=True), 1):
+        color = COLORS[(number - 1) % len(COLORS)]
+        corner = outlined(seen.box, color, 2, 4)
+        others = sum(np.allclose(seen.box, other.box, atol=0.05) for other in panel.said.seen[: number - 1])
+        badge = {"facecolor": color, "linewidth": 0, "pad": 1}
+        place = {"xytext": (2 + 18 * others, -2), "textcoords": "offset points", "va": "top", "bbox": badge}
+        axes.annotate(f"{number}{MARKS.get(right, '')}", corner, size=8, color=drawing.BLACK, **place)
+    for box, _ in panel.truth.boxes if panel.truth else ():
+        outlined(box, "white", 1.2, 2.4, linestyle=(0, (4, 3)))
+    axes.set_title(panel.heading)
+    axes.set_xlabel("\n".join(panel.below), loc="left")
 
 
-def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0) -> Path:
-    """One sample of every task, as the dense and as the compressed model see it, side by side. [ours]
+def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0, tuned: bool = True) -> Path:
+    """Samples as the dense and as the compressed model see them, side by side, and what is right. [ours]
 
     Args:
         number: which sample of the first split of each benchmark.
+        tuned: a benchmark of every task, by the models that are fine-tuned on it; else those that need no tuning, by
+            the pre-trained model and the compressed one.
 
     Raises:
         InputError: a run whose model is not there, with the command that makes it, before any data are made; no such
             sample.
     """
-    if data == "real":
+    if data not in DRAWN:
         mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
-        raise InputError("--data real", "this page is of data that are made here", mend)
-    shown = {(benchmark, name): _row(scale, data, name, benchmark).finetune(0, benchmark)
-             for benchmark in SHOWN for name in (DENSE, "snp")}  # fmt: skip
+        raise InputError(f"--data {data}", "this page is of data that are made here", mend)
+    shown: dict[tuple[Benchmark, str], AnyRun] = {}
+    for benchmark in SHOWN if tuned else UNTUNED:
+        for name in (DENSE, "snp"):
+            row = _row(scale, data, name, benchmark)
+            untuned = row.pretrain if name == DENSE else row.compress(0)
+            shown[benchmark, name] = row.finetune(0, benchmark) if tuned else untuned
     check_models(store, list(shown.values()), "this again with --out FOLDER")
     source = Source.of(scale, data)
-    samples = {benchmark: _sample(source, benchmark, number) for benchmark in SHOWN}
+    samples = {benchmark: _sample(source, benchmark, number) for benchmark, _ in shown}
+    checkpoints = {run: Checkpoint.of(store.folder(run)) for run in shown.values()}
     panels = []
     for (benchmark, name), run in shown.items():
         entry, picture = samples[benchmark], source.root / "images" / samples[benchmark].file_name
-        said = predict(Checkpoint.of(store.folder(run)), picture, entry.caption, entry.evaluated)
-        panels.append((f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said))
+        said = predict(checkpoints[run], picture, entry.caption, entry.evaluated)
+        panels.append(Panel(f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said, Truth.of(entry)))
     return draw(panels, png)
 
 

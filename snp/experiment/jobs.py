@@ -145,9 +145,13 @@ def launching(store: Store) -> Iterator[None]:
 
 
 def keep(
-    store: Store, cluster: Literal["slurm", "local"], job: str, code: Path, runs: dict[str, str],
+    store: Store,
+    cluster: Literal["slurm", "local"],
+    job: str,
+    code: Path,
+    runs: dict[str, str],
     weights: Weights | None = None,
-) -> Record:  # fmt: skip
+) -> Record:
     """Note a submission; it is the last one."""
     record = Record(
         number=1 + max((known.number for known in records(store)), default=0),
@@ -194,12 +198,19 @@ def statuses(
         for slug, job in record.runs.items():
             submitted.setdefault(slug, []).append(Submission(record, job))
     # a job may make the weights of a result again
-    known = {slug: Status(run, "done") for slug, run in todo.items()
-             if store.find(run) and (slug not in submitted or store.has_weights(run))}  # fmt: skip
+    known = {
+        slug: Status(run, "done")
+        for slug, run in todo.items()
+        if store.find(run) and (slug not in submitted or store.has_weights(run))
+    }
     left = {slug: run for slug, run in todo.items() if slug not in known}
     owners = {slug: store.owner(run) for slug, run in left.items()}
-    asked = {one.job for slug in {*left, *map(drawing, left.values())} for one in submitted.get(slug, ())
-             if one.record.cluster == "slurm"}  # fmt: skip
+    asked = {
+        one.job
+        for slug in {*left, *map(drawing, left.values())}
+        for one in submitted.get(slug, ())
+        if one.record.cluster == "slurm"
+    }
     scripts = {owner.job for owner in owners.values() if owner and owner.job}
     seen = (ask or slurm_jobs)(asked | scripts)
 
@@ -245,8 +256,11 @@ def _status(
         return Status(run, "done")
     failure = store.failure(run)
     if job is not None and job.state not in ("FAILED", "COMPLETED"):
-        lost = [parent.name for parent in run.parents()
-                if (of := parents.get(parent.slug)) and of.state in ("failed", "incomplete")]  # fmt: skip
+        lost = [
+            parent.name
+            for parent in run.parents()
+            if (of := parents.get(parent.slug)) and of.state in ("failed", "incomplete")
+        ]
         reason = REASONS.get(job.state, job.state.lower().replace("_", " "))
         if job.state == "CANCELLED" and not progress:
             if lost:
@@ -290,8 +304,10 @@ def cancel(found: Sequence[Status], store: Store) -> list[Status]:
         Of whom a job was ended.
     """
     wanted = live(found)
-    every = {slug: [Submission(record, record.runs[slug]) for record in records(store) if slug in record.runs]
-             for slug in wanted}  # fmt: skip
+    every = {
+        slug: [Submission(record, record.runs[slug]) for record in records(store) if slug in record.runs]
+        for slug in wanted
+    }
     seen = slurm_jobs({one.job for some in every.values() for one in some if one.record.cluster == "slurm"})
     alive = {slug: [one for one in some if one.lives(seen)] for slug, some in every.items()}
     ending = {(one.record.cluster, one.job) for some in alive.values() for one in some}
@@ -322,8 +338,15 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
         return found
     names = ",".join(sorted({number.split("_")[0] for number in numbers}))
     # others may have launched into the same folder
-    text = slurm_command("sacct", "--noheader", "--parsable2", "--allusers", f"--jobs={names}",
-                         "--format=JobID,State,ExitCode", unless="accounting storage is disabled")  # fmt: skip
+    text = slurm_command(
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allusers",
+        f"--jobs={names}",
+        "--format=JobID,State,ExitCode",
+        unless="accounting storage is disabled",
+    )
     for name, state, code in (line.split("|") for line in text.splitlines()):
         job, _, step = name.partition("[")[0].partition(".")  # 7_[3-5], 7_2.batch
         state = state.split()[0]  # CANCELLED by 1000
@@ -333,8 +356,15 @@ def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
         arrays.setdefault(number, "CANCELLED")
         if not element and state not in QUEUED + RUNNING:
             arrays[number] = state
-    text = slurm_command("squeue", "--noheader", "--array", "--states=all", f"--jobs={names}", "--format=%i|%T|%r",
-                         unless="Invalid job id")  # fmt: skip
+    text = slurm_command(
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--jobs={names}",
+        "--format=%i|%T|%r",
+        unless="Invalid job id",
+    )
     for name, state, reason in (line.split("|") for line in text.splitlines()):
         ended = state not in QUEUED + RUNNING
         if name in numbers:

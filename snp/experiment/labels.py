@@ -4,19 +4,34 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import get_args
 
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.spec import Benchmark, Compress, Data, Finetune, Model, Scale
-from snp.experiment.store import Store
+from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Model, Pretrain, Scale, is_own
+from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make
 
 LABEL = re.compile(
-    r"(?P<data>\w+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?))?(?::(?P<task>\w+))?"
+    r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?))?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
+
+
+def find_own(label: str, data: Data, scale: Scale, keep: float | None = None, options: Sequence[str] = ()) -> Row:
+    """The row that a label names, on a user's own data, whose name it may have before METHOD@SIZE; errors as `find`."""
+    named, slash, rest = label.partition("/")
+    if slash and named != data:
+        raise InputError(
+            label, f"is of {named}, where --data names {data}", f"write {data}/{rest}, or leave --data out"
+        )
+    home = home_of(scale)
+    try:
+        return find(f"{home}/{rest if slash else label}", scale, keep, options).on(data)
+    except InputError as error:
+        raise InputError(
+            label, *(part.replace(f"{home}/", f"{data}/") for part in (error.problem, error.mend))
+        ) from None
 
 
 def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[str] = ()) -> Row:
@@ -51,8 +66,14 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
     mend = f"near: {', '.join(near)}" if near else _FORM
     unknown = InputError(label, f"no such row at scale {scale}", mend)
     parts = LABEL.fullmatch(label)
-    allowed = ("real",) if scale == "paper" else [name for name in get_args(Data) if name != "real"]
-    if parts is None or parts["data"] not in allowed or (keep is None and parts["size"] is None):
+    if parts and is_own(parts["data"]) and parts["data"] not in {other.partition("/")[0] for other in near}:
+        mend = f"{mend}; of data of your own name the folder: --data DIR"
+        unknown = InputError(label, f"no such row at scale {scale}", mend)
+    if (
+        parts is None
+        or parts["data"] not in ((REAL,) if scale == "paper" else DRAWN)
+        or (keep is None and parts["size"] is None)
+    ):
         raise unknown
     if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
         raise unknown
@@ -113,7 +134,23 @@ def present(store: Store) -> list[Row]:
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    return [_row_of(members, judged) for members in _alike(compressions)]
+    rows = [_row_of(members, judged) for members in _alike(compressions)]
+    return [_among(row, rows) if row.method == DENSE else row for row in rows]
+
+
+def _among(dense: Row, rows: Sequence[Row]) -> Row:
+    """The dense row in the first group that it goes with, as in tables."""
+    alike = lambda row: (row.data, row.model, row.recovery) == (dense.data, dense.model, dense.recovery)  # noqa: E731
+    first = next((row for row in rows if row.method != DENSE and alike(row)), dense)
+    return dense.model_copy(update={"group": first.group, "of": first.of})
+
+
+def label_of(run: AnyRun) -> str:
+    """The label of the row that a run is of; of a dense model, which all rows start from, its data and model."""
+    if isinstance(run, Pretrain):
+        return f"{run.data}/{run.model}"
+    compression = run.parent if isinstance(run, Finetune) else run
+    return _row_of([compression], {compression: {run.benchmark}} if isinstance(run, Finetune) else {}).label
 
 
 def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
@@ -131,9 +168,16 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
     size = {"keep": first.keep} if first.sparsity is None else {"sparsity": first.sparsity}
     name = _name(first.method, first.options)
     row = make(
-        first.scale, first.data, name.split(",")[0], model=first.model, benchmarks=benchmarks,
-        seeds=tuple(run.seed for run in members), recovery=first.recovery, task=first.task, **size,
-    )  # fmt: skip
+        first.scale,
+        first.data,
+        name.split(",")[0],
+        model=first.model,
+        benchmarks=benchmarks,
+        seeds=tuple(run.seed for run in members),
+        recovery=first.recovery,
+        task=first.task,
+        **size,
+    )
     own = {"name": name, "method": first.method, "options": first.options, "keep": first.keep}
     return row.model_copy(update=own).starting(first.parents()[0].weights)
 

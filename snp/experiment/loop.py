@@ -23,7 +23,7 @@ from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.recipes import Phase
-from snp.experiment.store import STATE
+from snp.experiment.store import STATES
 from snp.files import replacing
 from snp.models.checkpointing import checkpointing
 
@@ -274,7 +274,8 @@ class Loop:
     @property
     def _states(self) -> tuple[Path, Path]:
         """The last saved state, and the one before it."""
-        return self.folder / STATE, self.folder / "state.previous.pt"
+        last, previous = STATES
+        return self.folder / last, self.folder / previous
 
     def _save(self, step: int) -> None:
         state = {

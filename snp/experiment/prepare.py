@@ -1,5 +1,6 @@
 """Where the data of a scale lie: desk data, made when they are missing, and the user's real benchmarks."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,12 +23,17 @@ from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
-from snp.experiment.setup import data_folder
-from snp.experiment.spec import Data, Scale
+from snp.experiment.setup import data_folder, own_name
+from snp.experiment.spec import DRAWN, Data, Scale, is_own
 from snp.files import read_json, write_json
+from snp.models import config as configs
 from snp.models.config import GLIPConfig, TowerConfig
 from snp.tasks import detect
 
+HELD_OUT = 20
+"""One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
+CATEGORIES = 10_000
+"""Of a user's own data, at most."""
 SEED = 0
 """Of the desk data: one fixed set that every row shares."""
 
@@ -53,11 +59,19 @@ def ready(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any
 
 def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
     """Make a desk data set at the size of a scale; `options` are the data set's own (`source` of stamps)."""
-    if data == "real":
-        raise InputError("--scale paper", "real benchmarks are not made", "give their folder with --data-root")
+    if data not in DRAWN:
+        raise InputError(f"data set {data}", "is not made here", "give its folder with --data-root")
     train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
     maker = import_module(f"snp.data.{data}").make
     return maker(root, SEED, train=train, test=test, pretrain_val=max(40, train // 64), workers=workers, **options)
+
+
+def limits(scale: Scale) -> dict[str, int]:
+    """What a run at this scale asks of a user's own data, for `snp data check`: `context` and `least`."""
+    training = RECIPES[scale].mdetr
+    batch = max(phase.batch for phase in (training.pretrain, training.compress, training.finetune))
+    held = training.compress.batch // training.compress.per_image
+    return {"context": getattr(configs, training.model).context, "least": max(HELD_OUT * held, batch + held)}
 
 
 def vocabulary(root: Path) -> Vocabulary:
@@ -84,27 +98,38 @@ class Source:
 
     Args:
         root: a made data set, or the user's folder with the published benchmarks.
-        real: it is the user's: words are all of CLIP's, and nothing is counted on but what was published.
+        real: it is the user's: nothing is counted on but what was published, and words are all of CLIP's.
+        own: it is the user's, and no published benchmark: words are those of its training captions.
         loaders: processes that decode real pictures ahead of time.
     """
 
     root: Path
     real: bool = False
+    own: bool = False
     loaders: int = 0
 
     @classmethod
     def of(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
-        """The data of a scale; `root` is needed for real ones."""
-        if data != "real":
+        """The data of a scale; `root` is needed for those that are the user's."""
+        if data in DRAWN:
             return cls(data_root(scale, data))
         if root is None or not root.is_dir():
             mend = "give the folder that `snp data check` finds sound with --data-root"
             raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", mend)
-        return cls(root, real=True, loaders=loaders)
+        if is_own(data) and own_name(root) != data:
+            raise InputError(
+                "--data-root", f"{root} holds {own_name(root)}, and the runs are on {data}", "name its folder"
+            )
+        return cls(root, real=True, own=is_own(data), loaders=loaders)
 
     @property
     def hash(self) -> str | None:
-        """Of pixels and captions, for the manifest; None for real data, which are not ours to hash."""
+        """Of pixels and captions, for the manifest; None for real data, which are not ours to hash.
+
+        Of a user's own data of the annotations alone: two data sets may have one name.
+        """
+        if self.own:
+            return _annotations_hash(self.root)
         return None if self.real else build.data_hash(self.root)
 
     @property
@@ -114,10 +139,26 @@ class Source:
 
     def vocabulary(self, config: TowerConfig) -> Vocabulary:
         """The words that a model starts with; GLIP's prompts have some of their own."""
+        if self.own:
+            return _words(self.root)
         if self.real:
             return Vocabulary.full()
         words = vocabulary(self.root)
         return words.extended([". ".join(self.classes().values())]) if isinstance(config, GLIPConfig) else words
+
+    def regions(self, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
+        """What towers learn categories from: drawn objects by their full descriptions, of others all captions.
+
+        Raises:
+            InputError: categories of a user's own data that a classifier cannot have.
+        """
+        if not self.own:
+            return self.captions("regions_train", vocabulary, config)
+        found = self.captions("train", vocabulary, config)
+        if found.categories > CATEGORIES:
+            where = f"{self.root / 'annotations' / 'train.json'}: category_id"
+            raise InputError(where, f"{found.categories - 1} is large", f"number categories from 0 to {CATEGORIES - 1}")
+        return found
 
     def captions(self, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
         """The entries of an annotation file, ready for this model; read once in a process, whatever runs follow."""
@@ -208,6 +249,19 @@ def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig
 
     flat = Flat.kept(store, files, convert, vocabulary, config.context)
     return GroundingSet(flat, images, vocabulary, config.context, lambda i: f"{files[0]}: ann_id {flat.original_N[i]}")
+
+
+@cache
+def _words(root: Path) -> Vocabulary:
+    return Vocabulary.of({entry.caption for entry in annotations.read(root / "annotations" / "train.json")})
+
+
+@cache
+def _annotations_hash(root: Path) -> str:
+    files = [root / "annotations" / f"{name}.json" for name in layout.OWN]
+    if missing := [path for path in files if not path.is_file()]:
+        raise InputError(missing[0], "file not found", f"needs {layout.NEEDS['own']}")
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
 @cache

@@ -183,7 +183,13 @@ RECIPES: dict[Scale, Recipe] = {
         mdetr=Training(
             model="DESK",
             pretrain=Phase(
-                steps=16000, batch=32, lr=1e-3, warm_up=200, decay=0.5, towers_only=2000, short_only=5000,
+                steps=16000,
+                batch=32,
+                lr=1e-3,
+                warm_up=200,
+                decay=0.5,
+                towers_only=2000,
+                short_only=5000,
                 judge_every=500,
             ),
             compress=_DESK,
@@ -210,10 +216,16 @@ RECIPES: dict[Scale, Recipe] = {
             finetune=_MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCO, 5, 8), "drop": (3 / 5,)}),
             tune={
                 "refcocog": _MDETR_TUNE.model_copy(update={"steps": _steps(REFCOCOG, 3, 8), "drop": (2 / 3,)}),
-                "gqa": _MDETR.model_copy(update={
-                    "steps": _steps(GQA_BALANCED, 10, 128), "batch": 128, "accumulate": 16,
-                    "lr": 1.4e-4, "vision_lr": 1.4e-5, "text_lr": 7e-5,
-                }),
+                "gqa": _MDETR.model_copy(
+                    update={
+                        "steps": _steps(GQA_BALANCED, 10, 128),
+                        "batch": 128,
+                        "accumulate": 16,
+                        "lr": 1.4e-4,
+                        "vision_lr": 1.4e-5,
+                        "text_lr": 7e-5,
+                    }
+                ),
                 "flickr30k": _MDETR_TUNE.model_copy(update={"steps": _steps(FLICKR, 1, 8)}),
             },
         ),
@@ -226,7 +238,7 @@ RECIPES: dict[Scale, Recipe] = {
             ),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def training_of(run: Pretrain | Compress | Finetune) -> Training:

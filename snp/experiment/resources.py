@@ -12,7 +12,7 @@ Memory = Annotated[str, StringConstraints(pattern=r"^\d+[KMGT]$")]
 
 
 class Resources(BaseModel):
-    """One job's share of a cluster, in sbatch's words; what is None is left to the row, or to the cluster."""
+    """One job's share of a cluster, in sbatch's words; what is not given is left to the row, or to the cluster."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
@@ -49,9 +49,15 @@ class Resources(BaseModel):
         """As submitit's SlurmExecutor takes them."""
         others = dict(option.lstrip("-").partition("=")[::2] for option in self.sbatch)
         asked = {
-            "time": self.minutes, "mem": self.mem, "cpus_per_task": self.cpus, "gpus_per_node": self.gpus or None,
-            "nodes": self.nodes, "ntasks_per_node": self.tasks, "partition": self.partition, "account": self.account,
-        }  # fmt: skip
+            "time": self.minutes,
+            "mem": self.mem,
+            "cpus_per_task": self.cpus,
+            "gpus_per_node": self.gpus or None,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks,
+            "partition": self.partition,
+            "account": self.account,
+        }
         given = {name: value for name, value in asked.items() if value is not None}
         return given | {"additional_parameters": {name: value or True for name, value in others.items()}}
 
@@ -61,8 +67,10 @@ _ONE_GPU = Resources(time="1-00:00:00", mem="64G", cpus=8, gpus=1, nodes=1)
 EIGHT_GPUS = Resources(mem="256G", gpus=8)
 """What a row of the GLIP-style model asks for at paper scale: its dense model alone takes more than 1,000 GPU hours."""
 RESOURCES: dict[Scale, dict[str, Resources]] = {
-    "smoke": {kind: _ONE_CORE.model_copy(update={"time": "00:10:00", "mem": "3G"})
-              for kind in ("pretrain", "compress", "finetune")},
+    "smoke": {
+        kind: _ONE_CORE.model_copy(update={"time": "00:10:00", "mem": "3G"})
+        for kind in ("pretrain", "compress", "finetune")
+    },
     "desk": {
         "pretrain": _ONE_CORE.model_copy(update={"time": "12:00:00", "mem": "8G"}),
         "compress": _ONE_CORE,
@@ -73,7 +81,7 @@ RESOURCES: dict[Scale, dict[str, Resources]] = {
         "compress": _ONE_GPU,
         "finetune": _ONE_GPU,
     },
-}  # fmt: skip
+}
 """By scale and kind of run. Desk results are those of one compute thread."""
 DRAWING = _ONE_CORE.model_copy(update={"time": "02:00:00", "cpus": 2})
 """Of a job that draws data."""

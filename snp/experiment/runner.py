@@ -11,6 +11,7 @@ from typing import Any
 from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.setup import Setup, data_folder
+from snp.experiment.spec import DRAWN
 from snp.experiment.store import STATE, AnyRun, Busy, Store
 from snp.experiment.tables import Row
 from snp.processes import Workers, pool
@@ -89,7 +90,7 @@ def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
 
 def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
     """See that the user's own data are there, where runs are on them."""
-    for scale, data in sorted({(run.scale, run.data) for run in runs if run.data == "real"}):
+    for scale, data in sorted({(run.scale, run.data) for run in runs if run.data not in DRAWN}):
         from snp.experiment.prepare import Source
 
         Source.of(scale, data, setup.data_root)
@@ -100,7 +101,7 @@ def undrawn(runs: Iterable[AnyRun]) -> list[AnyRun]:
     from snp.data.build import is_made
 
     first = {(run.scale, run.data): run for run in reversed([*runs])}
-    return [run for (scale, data), run in first.items() if data != "real" and not is_made(data_folder(scale, data))]
+    return [run for (scale, data), run in first.items() if data in DRAWN and not is_made(data_folder(scale, data))]
 
 
 def run_rows(

@@ -1,5 +1,6 @@
 """Models as runs leave them: weights and Plan by snp.compression.checkpoint, configuration and words beside them."""
 
+from copy import deepcopy
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,16 +22,28 @@ ABOUT = "model.json"
 Answers = dict[str, dict[str, int]]
 
 
-def save(folder: Path, model: nn.Module, plan: Plan, vocabulary: Vocabulary, answers: Answers | None = None) -> None:
+def save(
+    folder: Path,
+    model: nn.Module,
+    plan: Plan,
+    vocabulary: Vocabulary,
+    answers: Answers | None = None,
+    half: bool = False,
+) -> None:
     """Write a model, dense or compressed, so that `load` and `answers` need nothing else.
+
+    Args:
+        half: in 16 bits; it is loaded in 32 again.
 
     Raises:
         InputError: names a weight that is not finite; nothing is written.
     """
-    _check_finite(model, folder, "the model was not saved")
     about = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
     if answers:
         about["answers"] = answers
+    if half:
+        model, about["half"] = deepcopy(model).half(), True
+    _check_finite(model, folder, "the model was not saved")
     write_json(folder / ABOUT, about, indent=None)
     checkpoint.save(folder, model, plan, paths=TOWERS)
 
@@ -50,7 +63,9 @@ def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
         config = family.parse(about["config"])
     except ValidationError as error:
         raise explain(error, f"{file}: config") from None
-    model, plan = checkpoint.load(folder, lambda: family.build(config))
+    half = about.get("half", False)
+    model, plan = checkpoint.load(folder, lambda: family.build(config).half() if half else family.build(config))
+    model.float()
     _check_finite(model, folder / checkpoint.WEIGHTS, "its run went wrong: start it anew")
     return model, plan, Vocabulary(about["vocabulary"])
 

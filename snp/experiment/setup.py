@@ -18,9 +18,10 @@ from pydantic import (
 
 from snp.checkout import home
 from snp.compression import plugins
+from snp.data import folder
 from snp.errors import InputError
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Scale, Weights, explain
+from snp.experiment.spec import DRAWN, OWN_NAME, Compress, Data, Finetune, Pretrain, Scale, Weights, explain, is_own
 from snp.flags import Named
 from snp.models.config import TowerConfig
 from snp.models.named import TEXT, VISION, identity
@@ -34,6 +35,23 @@ def data_home() -> Path:
 def data_folder(scale: Scale, data: Data) -> Path:
     """Where the data of a scale are, or will be."""
     return data_home() / f"{data}-{scale}"
+
+
+def own_name(root: Path) -> Data:
+    """The name of a user's own data set: that of its dataset.json, `{"name": ...}`, or else of its folder.
+
+    Raises:
+        InputError: no folder, one that was made here, or a name that cannot stand in results.
+    """
+    if not root.is_dir():
+        raise InputError(f"--data {root}", "is no data set and no folder", f"name {', '.join(DRAWN)}, or a folder")
+    if folder.ours(root):
+        raise InputError(f"--data {root}", "was made by snp, and is no data set of your own", "leave --data out")
+    name = (folder.about(root) or {}).get("name", root.resolve().name)
+    if not isinstance(name, str) or not re.fullmatch(OWN_NAME, name) or not is_own(name):
+        problem = f"its name {name!r} cannot stand in results: letters, numbers, _ and -, and none of a known data set"
+        raise InputError(f"--data {root}", problem, f'write {{"name": "mine"}} into {root / folder.ABOUT}')
+    return name
 
 
 class Trial(BaseModel):
@@ -123,7 +141,9 @@ MOST_LOADERS = 8
 class Setup(Towers):
     """Where things are, for one command."""
 
-    data_root: Named | None = Field(None, description="folder of the published benchmarks (paper scale)")
+    data_root: Named | None = Field(
+        None, description="folder of the published benchmarks (paper scale), or as --data of your own"
+    )
     plugin: tuple[Named, ...] = Field((), description="Python files with methods of your own")
     steps: PositiveInt | None = Field(None, description="at most so many a phase: a trial, whose figures mean nothing")
     batch: PositiveInt | None = Field(
@@ -210,11 +230,11 @@ class Setup(Towers):
         if int(self.device.partition(":")[2] or 0) >= count:
             raise InputError("--device", f"{self.device} is not here: torch finds {count} GPUs", "--device cpu")
 
-    def ahead(self, scale: Scale) -> int:
+    def ahead(self, data: Data) -> int:
         """Processes that decode pictures ahead of one that trains; drawn ones are decoded once for all."""
         if self.loaders is not None:
             return self.loaders
-        if scale != "paper":
+        if data in DRAWN:
             return 0
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: all of them see all processors
         return min(max(0, len(os.sched_getaffinity(0)) // beside - 1), MOST_LOADERS)

@@ -9,13 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from snp.errors import InputError
 
 Scale = Literal["smoke", "desk", "paper"]
-Data = Literal["scenes", "stamps", "real"]
-"""Drawn scenes, pasted photographs, and the published benchmarks (paper scale only)."""
+DRAWN = ("scenes", "stamps")
+"""Data sets that are made here: drawn scenes, and pasted photographs."""
+REAL = "real"
+"""The published benchmarks (paper scale only)."""
+OWN_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+Data = Annotated[str, Field(pattern=f"^{OWN_NAME}$")]
+"""A data set by its name: drawn, published, or any other: a user's own."""
 Model = Literal["mdetr", "glip"]
 Expressions = Literal["refcoco", "refcoco+", "refcocog"]
-Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What the generators of all libraries take."""
+
+
+def is_own(data: Data) -> bool:
+    """Whether a data set is a user's own, by its name."""
+    return data not in (*DRAWN, REAL)
 
 
 class Spec(BaseModel):
@@ -77,8 +87,10 @@ class Weights(BaseModel):
         """As `sha256:0a1b2c3d4e and ViT-L-14/openai`, or `random towers`."""
         if self == Weights():
             return "random towers"
-        return " and ".join(f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
-                            for one in (self.vision, self.text))  # fmt: skip
+        return " and ".join(
+            f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
+            for one in (self.vision, self.text)
+        )
 
 
 class Pretrain(Spec):

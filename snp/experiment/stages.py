@@ -28,10 +28,10 @@ from snp.experiment import saved, stopping
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
-from snp.experiment.prepare import Source
+from snp.experiment.prepare import HELD_OUT, Source
 from snp.experiment.recipes import Phase, training_of
 from snp.experiment.setup import Setup
-from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain, Weights
+from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain, Weights, is_own
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
@@ -45,8 +45,6 @@ from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
 
-HELD_OUT = 20
-"""One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
 Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 
 
@@ -73,6 +71,8 @@ def run(
     for parent in run.parents():
         if store.state(parent) != "done":
             raise InputError(store.folder(parent), f"{run.name} needs this run, which is {store.state(parent)}")
+    if is_own(run.data):
+        _same(run, store, setup)
     code_state()  # now: the checkout may be another one when the run ends
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
     # rank 0 alone attempts it, and every process notes why it fails
@@ -97,7 +97,8 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     began = _start(model, run.weights, setup, vocabulary)
     with ranks.in_turn():
         train, _ = learning(source, vocabulary, config)
-        first = tuning("coco" if run.model == "glip" else "refcoco", source, model, vocabulary)
+        benchmark = "own" if source.own else "coco" if run.model == "glip" else "refcoco"
+        first = tuning(benchmark, source, model, vocabulary)
     learner, objective, courses = _courses(model, train, source, vocabulary, phase)
 
     def stream(start: int) -> Iterator[Batch]:
@@ -109,8 +110,18 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     def judge(learner: nn.Module) -> dict[str, Any]:
         return {f"val/{name}": value for name, value in first.glance(model).items()}
 
-    loop = Loop(learner, phase, stream, objective, store.folder(run), run.seed, judge=judge, progress=progress,
-                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
+    loop = Loop(
+        learner,
+        phase,
+        stream,
+        objective,
+        store.folder(run),
+        run.seed,
+        judge=judge,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=setup.on(run),
+    )
     loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, Plan.dense(towers_of(model, TOWERS)), vocabulary))
     counted = count.count(model, towers_of(model, TOWERS))
@@ -133,8 +144,9 @@ def _start(model: GroundingModel, weights: Weights, setup: Setup, vocabulary: Vo
     """
     began: dict[str, Any] = {}
     for tower, wanted, given in (
-        ("vision", weights.vision, setup.vision_weights), ("text", weights.text, setup.text_weights)
-    ):  # fmt: skip
+        ("vision", weights.vision, setup.vision_weights),
+        ("text", weights.text, setup.text_weights),
+    ):
         if wanted is None:
             continue
         if given is None or identity(given, f"--{tower}-weights") != wanted:
@@ -160,7 +172,8 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         raise InputError(run.name, f"{run.method} decides while training", "run it with recovery")
     with ranks.in_turn():
         train, held_out = learning(source, vocabulary, dense.config, run.task)
-    per_image = 1 if run.task else phase.per_image  # one benchmark alone says too little of an image
+    # one benchmark alone says too little of an image, and a user's own data may say one thing
+    per_image = 1 if run.task or source.own else phase.per_image
     # as many images as a weight step has: what costs, and what varies, is images
     device = setup.on(run)
     dense.to(device)
@@ -197,12 +210,20 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         loop.notes = dict(gap)
         return smaller
 
-    loop = Loop(dense, phase,
-                lambda start: train.stream(
-                    phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)
-                ),
-                _objective, store.folder(run), run.seed, session=session, apply=project, cursor=held, progress=progress,
-                log=lambda record: store.log(run, record), device=device)  # fmt: skip
+    loop = Loop(
+        dense,
+        phase,
+        lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)),
+        _objective,
+        store.folder(run),
+        run.seed,
+        session=session,
+        apply=project,
+        cursor=held,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=device,
+    )
     model = loop.run()
     plan = loop.plan
     assert plan is not None
@@ -230,12 +251,19 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
         on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
-    loop = Loop(model, phase,
-                lambda start: on.train.stream(
-                    phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
-                ),
-                _objective, store.folder(run), run.seed, progress=progress,
-                log=lambda record: store.log(run, record), device=setup.on(run))  # fmt: skip
+    loop = Loop(
+        model,
+        phase,
+        lambda start: on.train.stream(
+            phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
+        ),
+        _objective,
+        store.folder(run),
+        run.seed,
+        progress=progress,
+        log=lambda record: store.log(run, record),
+        device=setup.on(run),
+    )
     model = loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
     metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
@@ -313,11 +341,13 @@ def learning(
     Flickr30k's sentences are in a file of their own [MDETR's code]; at desk scale four fifths are single expressions:
     from a mixture that is half captions, relations are learned far too late. [ours]
     GLIP: captions, and prompts of class names.
-    With a `task`: the training expressions of this benchmark alone.
+    With a `task`: the training expressions of this benchmark alone. A user's own: the training captions.
     """
     prompted = isinstance(config, configs.GLIPConfig)
     names = list(MIXTURE if source.real else MIXTURE[:1]) if task is None else []
-    if (task or not source.real) and not prompted:  # the published mixture has the expressions in it
+    if source.own:
+        names = ["train"]
+    elif (task or not source.real) and not prompted:  # the published mixture has the expressions in it
         names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
     sets = [source.captions(name, vocabulary, config) for name in names]
     if prompted:
@@ -330,7 +360,16 @@ def learning(
 
 
 def _source(run: AnyRun, setup: Setup) -> Source:
-    return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.scale))
+    return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.data))
+
+
+def _same(run: AnyRun, store: Store, setup: Setup) -> None:
+    """Whether a user's own data are those that the run's parents learned from: several may have one name."""
+    source = Source.of(run.scale, run.data, setup.data_root)
+    for parent in run.parents():
+        if store.result(parent).manifest.get("data_hash") != source.hash:
+            problem = f"{parent.name} learned from other annotations, which were called {run.data} too"
+            raise InputError(source.root, problem, "give another folder with --out, or the data another name")
 
 
 def _draws(phase: Phase, seed: int) -> Draws | None:
@@ -346,9 +385,9 @@ def _courses(
         return model, _objective, [(train, phase.steps)]
     # every object by its full description first: from sparse captions that also tell places the towers learn
     # words very slowly
-    regions = source.captions("regions_train", vocabulary, model.config)
+    regions = source.regions(vocabulary, model.config)
     # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
-    short = train.subset(np.flatnonzero(train.datasets == "refcoco"))
+    short = train if source.own else train.subset(np.flatnonzero(train.datasets == "refcoco"))
 
     def objective(
         learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
@@ -386,8 +425,9 @@ def _finish(
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial,
-                     weights)  # fmt: skip
+    about = manifest(
+        run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial, weights
+    )
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)

@@ -26,6 +26,8 @@ MEASURED = "val/"
 OWNER, FAILED = "owner.json", "failed.json"
 STATE = "state.pt"
 """Of a run that is not done, as it was last saved."""
+STATES = (STATE, "state.previous.pt")
+"""The same, and as it was saved before."""
 _AGAIN = "then start it again: what was saved is kept, and the run goes on from there"
 _MENDS = {
     errno.ENOSPC: f"make room on the disk, {_AGAIN}",
@@ -147,8 +149,7 @@ class Store:
         with self.noting(run), alone(folder / OWNER, Owner.here().model_dump()) as about:
             if about is not None:
                 owner = Owner.of(about) or "just begun"
-                raise Busy(folder, f"{run.name} is being run already ({owner})",
-                           "wait for it, or stop it")  # fmt: skip
+                raise Busy(folder, f"{run.name} is being run already ({owner})", "wait for it, or stop it")
             (folder / FAILED).unlink(missing_ok=True)
             self.begin(run)
             yield
@@ -263,6 +264,26 @@ class Store:
             if record := json_object(line):
                 records[(record.get("stage"), str(record.get("step", f"line {number}")))] = record
         return list(records.values())
+
+
+def run_of(folder: Path) -> AnyRun | None:
+    """The run whose folder this is; None where nothing says so.
+
+    Raises:
+        InputError: what says so cannot be read.
+    """
+    for path in (folder / "spec.json", folder / "result.json"):
+        if path.is_file():
+            value = read_json(path)
+            return parse(value.get("spec") if path.name == "result.json" and isinstance(value, dict) else value, path)
+    return None
+
+
+def runs_in(root: Path) -> Iterator[tuple[Path, AnyRun]]:
+    """The folders of runs right below `root`, in the order of their names, and the run of each; errors as `run_of`."""
+    for folder in sorted(path for path in root.glob("*/") if not path.is_symlink()):
+        if (run := run_of(folder)) is not None:
+            yield folder, run
 
 
 def read(path: Path) -> Result:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.spec import (
     Benchmark,
@@ -19,8 +19,9 @@ from snp.experiment.spec import (
     Scale,
     Weights,
     dense,
+    is_own,
     percent,
-)  # fmt: skip
+)
 
 DENSE = "dense"
 ALL_PARAMETERS = "all parameters"
@@ -77,9 +78,21 @@ class Row(BaseModel):
         size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
         return self.model_copy(update=size | {"main": False})
 
+    def on(self, data: Data) -> "Row":
+        """The same on data of a user's own.
+
+        Raises:
+            InputError: the row is of a task, or compressed for a benchmark, that such data do not have.
+        """
+        if self.task or self.model != "mdetr" or any(ABOUT[name].task != "expressions" for name in self.benchmarks):
+            raise InputError(f"{self.label} on {data}", "data of your own have expressions alone", "leave --data out")
+        return self.model_copy(update={"data": data, "benchmarks": OWN})
+
     @property
     def heading(self) -> str:
-        """What its group is about, as `40% of all parameters removed`."""
+        """What its group is about, as `40% of all parameters removed`; of a dense model that stands alone, `dense`."""
+        if self.method == DENSE and self.group == _removed(1.0):
+            return DENSE
         return f"{self.group} of {self.of} removed"
 
     @property
@@ -127,8 +140,8 @@ MAIN = (
 SWITCHES = ("snp-prune-only", "snp-cross-only", "snp-free-logits")
 # on request only: sharing inside the text tower cannot remove 40% of all parameters
 EXTRA = ("snp-blockwise-only",)
-# as MULTIFLOW's paper compares them: those that it speaks of most, and the others
-FAMILY_FIRST = ("multiflow", "omp", "lamp", "snip", "chita")
+# as MULTIFLOW's paper, which calls magnitude OMP, compares them: those that it speaks of most, and the others
+FAMILY_FIRST = ("multiflow", "magnitude", "lamp", "snip", "chita")
 FAMILY = (*FAMILY_FIRST, "random", "localmp", "modalitymp", "l2", "itersnip", "chita++", "tamt")
 STAMPS = (
     DENSE, "snp", "upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform", "random-structured",
@@ -146,10 +159,17 @@ def table1(scale: Scale) -> list[Row]:
     """
     data, seeds = home_of(scale), _seeds(scale)
     rows = [
-        make(scale, data, name, keep=0.6, seeds=seeds, main=name in MAIN,
-             benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",))
+        make(
+            scale,
+            data,
+            name,
+            keep=0.6,
+            seeds=seeds,
+            main=name in MAIN,
+            benchmarks=EXPRESSIONS if name in MAIN else ("refcoco",),
+        )
         for name in (*MAIN, *SWITCHES)
-    ]  # fmt: skip
+    ]
     rows += [
         make(scale, data, name, keep=0.4, seeds=seeds, main=name in MAIN)
         for name in (*MAIN, *SWITCHES)
@@ -174,12 +194,19 @@ def table1b(scale: Scale) -> list[Row]:
     return [
         whole.model_copy(update={"group": _of_weights(sizes[0])}),
         *(
-            make(scale, data, name, sparsity=sparsity, main=True, recovery=False,
-                 seeds=seeds if name in FAMILY_FIRST else seeds[:1])
+            make(
+                scale,
+                data,
+                name,
+                sparsity=sparsity,
+                main=True,
+                recovery=False,
+                seeds=seeds if name in FAMILY_FIRST else seeds[:1],
+            )
             for sparsity in sizes
             for name in FAMILY
         ),
-    ]  # fmt: skip
+    ]
 
 
 def table2(scale: Scale) -> list[Row]:
@@ -213,7 +240,6 @@ def figure1(scale: Scale) -> list[Row]:
     One seed, RefCOCO-like benchmark of scenes.
     """
     names = dict.fromkeys([*MAIN, *FAMILY])
-    del names["omp"]  # it is called magnitude among the main rows
     return [
         make(scale, home_of(scale), name, keep=keep, main=True)
         for keep in (0.8, 0.6, 0.5, 0.4, 0.3)
@@ -267,12 +293,14 @@ def reproduced(known: list[Row]) -> list[Row]:
 
 
 def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
-    """The rows of a table on one data set, or on all.
+    """The rows of a table on one data set, or on all; on a user's own those of the first data set are.
 
     Raises:
-        InputError: no such table, or none of its rows is on this data set.
+        InputError: no such table, none of its rows is on this data set, or they cannot be on a user's own.
     """
     known = rows(name, scale)
+    if data is not None and is_own(data):
+        known = [row.on(data) for row in known if row.data == known[0].data]
     if not (chosen := [row for row in known if data in (None, row.data)]):
         others = " and ".join(dict.fromkeys(row.data for row in known))
         raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from snp.data.annotations import Entry
 from snp.data.dataset import GroundingSet
+from snp.data.sources import layout
 from snp.data.tokens import Vocabulary
 from snp.experiment.benchmarks import ABOUT, Task
 from snp.experiment.prepare import Source
@@ -62,7 +63,7 @@ class Tuning(ABC):
 
 
 class Expressions(Tuning):
-    """RefCOCO and its kin: one box for one sentence."""
+    """RefCOCO and its kin, and a user's own: one box for one sentence."""
 
     def _begin(self, model: GroundingModel) -> None:
         self.train = self._split("train")
@@ -77,7 +78,7 @@ class Expressions(Tuning):
         return flat | {kind: part["precision@1"] for kind, part in found["by_type"].items()}
 
     def _split(self, split: str) -> GroundingSet:
-        return self.source.captions(f"finetune_{self.benchmark}_{split}", self.vocabulary, self.config)
+        return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
 
 
 class Questions(Tuning):

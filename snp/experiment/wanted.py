@@ -6,11 +6,10 @@ from pathlib import Path
 from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
 from snp.experiment.setup import NEEDED
-from snp.experiment.spec import Pretrain, dense_of, parse
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Pretrain, dense_of
+from snp.experiment.store import AnyRun, Store, run_of
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
-from snp.files import read_json
 
 
 def check_models(store: Store, runs: Sequence[AnyRun], again: str) -> None:
@@ -54,11 +53,8 @@ def check_folder(folder: Path) -> None:
         raise InputError(folder, "no such folder", "name the folder of a finished run, as results/desk/<run>")
     if (folder / WEIGHTS).exists():
         return
-    for name in ("result.json", "spec.json"):
-        if (folder / name).exists():
-            value = read_json(folder / name)
-            run = parse(value.get("spec") if name == "result.json" else value, folder / name)
-            check_models(Store(folder.parent), [run], f"name FOLDER/{run.slug}")
+    if (run := run_of(folder)) is not None:
+        check_models(Store(folder.parent), [run], f"name FOLDER/{run.slug}")
     raise InputError(folder, "holds no model", "name the folder of a finished run, as results/desk/<run>")
 
 

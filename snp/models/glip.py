@@ -156,9 +156,13 @@ class GLIP(Checkpointing):
         }
 
     def forward(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        self,
+        images_ICHW: Tensor,
+        image_index_B: Tensor,
+        tokens_BL: Tensor,
+        text_BL: Tensor,
         sizes_I2: Tensor | None = None,
-    ) -> Detection:  # fmt: skip
+    ) -> Detection:
         """Look for every word of B prompts in the images they belong to. Inputs as in `snp.data.dataset.Batch`."""
         seen = pictures.see(self.vision, (images_ICHW - self.mean) / self.std, sizes_I2)
         parts = self._levels(seen, image_index_B)

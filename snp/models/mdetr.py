@@ -139,9 +139,13 @@ class MDETR(Checkpointing):
         }
 
     def _fused(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        self,
+        images_ICHW: Tensor,
+        image_index_B: Tensor,
+        tokens_BL: Tensor,
+        text_BL: Tensor,
         sizes_I2: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Which tokens of fusion's input are no padding, [B, N + L]; inputs as those of `forward`."""
         patches_IN = pictures.patches(sizes_I2, self.config.patch)
         if patches_IN is not None:
@@ -161,9 +165,13 @@ class MDETR(Checkpointing):
             nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
 
     def forward(
-        self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor,
+        self,
+        images_ICHW: Tensor,
+        image_index_B: Tensor,
+        tokens_BL: Tensor,
+        text_BL: Tensor,
         sizes_I2: Tensor | None = None,
-    ) -> Grounding:  # fmt: skip
+    ) -> Grounding:
         """Ground B captions in the images they belong to. Shapes and units as in `snp.data.dataset.Batch`."""
         inputs = (images_ICHW, image_index_B, tokens_BL, text_BL, sizes_I2)
         v_BND, t_BLD, centres = self._towers(*inputs)
@@ -184,8 +192,13 @@ class MDETR(Checkpointing):
             best_BQ = score_BN.detach().topk(min(self.config.queries, N), dim=1).indices[..., None]
             reference = patches.boxes_BN4.detach().gather(1, best_BQ.expand(-1, -1, 4))
             x = memory[:, :N].gather(1, best_BQ.expand(-1, -1, D))
-            at = torch.cat([sine_positions(part, D, self.config.position_temperature) for part in
-                            (reference[..., :2], reference[..., 2:])], -1)  # fmt: skip
+            at = torch.cat(
+                [
+                    sine_positions(part, D, self.config.position_temperature)
+                    for part in (reference[..., :2], reference[..., 2:])
+                ],
+                -1,
+            )
             query = self.query_position(at)
             anchor = reference.logit(eps=1e-4)
         else:

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-KINDS = {
-    "joint": ("#2f7fc1", "circle"),
-    "structured": ("#d55e00", "square"),
-    "shared": ("#009e73", "triangle-up"),
-    "unstructured": ("#c0679b", "cross"),
-    "dense": ("#8a8f98", "diamond"),
-}
-"""Colour and mark of each kind; colours after Okabe and Ito, which keep apart for colour-blind eyes."""
-PARTS = {"own": "#2f7fc1", "shared": "#e69f00", "pruned": "#b9bec7"}
+from snp import drawing
+
+_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "X": "cross", "D": "diamond"}
+KINDS = {kind: (color, _SHAPES[marker]) for kind, (color, marker) in drawing.KINDS.items()}
+"""Colour and mark of each kind, as in figures."""
+PARTS = {"own": drawing.BLUE, "shared": drawing.ORANGE, "pruned": "#b9bec7"}
 """Colours of what becomes of a unit: it has weights of its own, takes those of another, or is gone."""
+SEEDS = [*drawing.COLORS[:4], drawing.GREY]
+"""Colours of runs of several seeds; page.js has them too."""
 DATA = "lines"
 
 
@@ -90,9 +89,7 @@ def _curve() -> dict[str, Any]:
     """One series over the steps of a run, or of the runs of several seeds. Data: `step`, `value`, `seed`."""
     import altair as alt
 
-    seeds = alt.Color(
-        "seed:N", scale=alt.Scale(range=["#2f7fc1", "#d55e00", "#009e73", "#c0679b", "#8a8f98"]), legend=None
-    )
+    seeds = alt.Color("seed:N", scale=alt.Scale(range=SEEDS), legend=None)
     chart = (
         alt.Chart(alt.NamedData(DATA))
         .mark_line(strokeWidth=1.4, point={"size": 14, "filled": True})

@@ -7,8 +7,9 @@ when the whole interval lies on the other, and is undecided when the interval sp
 there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Literal
 
 import pandas as pd
@@ -18,6 +19,7 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row, rows
+from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
 
@@ -86,14 +88,14 @@ def claims(measured: Measured) -> list[Claim]:
     return [claim for data in sets for claim in _claims(Evidence(data, measured))]
 
 
-def claims_table(table: str, store: Store, scale: Scale) -> str:
-    """The claims that the rows of a table test, as markdown.
+def claims_table(table: str, store: Store, scale: Scale, terminal: bool = False) -> str:
+    """The claims that the rows of a table test, as markdown, or fitted to the terminal.
 
     Raises:
         InputError: no such table, one whose rows can test no claim, or no result of any of them.
     """
     measured = Measured(rows(table, scale), store)
-    if not (text := claims_markdown(measured)):
+    if not (text := claims_text(measured) if terminal else claims_markdown(measured)):
         problem = "its rows can test none of the paper's claims"
         raise InputError(table, problem, f"those of {', '.join(CLAIMED)} can")
     if measured.empty:
@@ -105,17 +107,36 @@ def claims_markdown(*parts: Measured) -> str:
     """The claims of one or several tables as markdown with their definitions; empty where the rows can test none."""
     if not (found := [claim for measured in parts for claim in claims(measured)]):
         return ""
-    frame = pd.DataFrame(found).rename(columns={"number": "#", "text": "claim", "where": "rows"})
+    return f"{_frame(found).to_markdown(index=False, disable_numparse=True)}\n\n{_legend(parts)}\n{_dirt(parts)}"
+
+
+def claims_text(measured: Measured) -> str:
+    """As `claims_markdown`, fitted to the terminal."""
+    if not (found := claims(measured)):
+        return ""
+    frame = _frame(found).astype(str)
+    frame["measured"] += "\n" + frame.pop("interval")
+    grid = fitted(frame, "What the paper claims, tested:", width(), folds=["claim", "rows"])
+    return f"{grid}\n{fill(_legend([measured]), width())}\n{_dirt([measured])}"
+
+
+def _frame(found: list[Claim]) -> pd.DataFrame:
+    return pd.DataFrame(found).rename(columns={"number": "#", "text": "claim", "where": "rows"})
+
+
+def _legend(parts: Sequence[Measured]) -> str:
     benchmarks = [benchmark for part in parts for row in part.rows for benchmark in row.benchmarks]
     figures = ", ".join(dict.fromkeys(ABOUT[benchmark].shown[0] for benchmark in benchmarks))
-    legend = (
+    return (
         f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval "
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
-        "(parameter counts need one). T: a check of the testbed, not a claim.\n"
+        "(parameter counts need one). T: a check of the testbed, not a claim."
     )
-    notes = "".join(f"\nTested on rows {told}" for part in parts if (told := part.dirt(part.rows)))
-    return f"{frame.to_markdown(index=False, disable_numparse=True)}\n\n{legend}{notes}"
+
+
+def _dirt(parts: Sequence[Measured]) -> str:
+    return "".join(f"\nTested on rows {told}" for part in parts if (told := part.dirt(part.rows)))
 
 
 def verdict(value: Estimate, bound: float, strictly: bool = False) -> Verdict:
@@ -186,7 +207,9 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
     order: list[Verdict] = ["holds", "undecided", "not tested", "fails"]
     result = min(verdicts.values(), key=order.index, default=order[2])
     value = values.get(best, estimate(pd.Series(dtype=float)))
-    where = f"{seen.where}: snp - {DENSE}, {group}" + (f", best: {best}" if best else "")
+    where = f"{seen.where}: snp - {DENSE}, {group}" + (
+        f", interval of {best} (best), verdict of all {len(values)}" if best else ""
+    )
     return _claim("2", "better than the original on some tasks", where, value, result)
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
@@ -19,8 +20,10 @@ def compare(row: Row, other: Row, store: Store, scale: Scale) -> str:
     difference in points with its 95% interval; then the mean over splits and benchmarks, and what both store.
 
     Raises:
-        InputError: a row without a result, or no benchmark and seed that both have.
+        InputError: a row with itself; a row without a result, or no benchmark and seed that both have.
     """
+    if row.label == other.label:
+        raise InputError(row.label, "is compared with itself", "name another row")
     measured = Measured([row, other], store)
     for one in (row, other):
         if measured.main(one).empty:

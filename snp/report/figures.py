@@ -1,10 +1,10 @@
 """Figures from results alone: scores over the parameters that remain, and relaxed tickets over sparsity."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from snp import drawing
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 TOLERATED = 1.0
 """Loss that counts as none: points of the score, or for tickets per cent of the dense score."""
-MARKERS = {"joint": "o", "structured": "s", "shared": "^", "unstructured": "x"}
 PANELS = {"whole units": ("joint", "structured", "shared"), "single weights": ("unstructured",)}
+"""What is compared: smaller models with one another, and zeros among as many weights with one another."""
+CHANCE = "random"
+"""The method that may leave the axis, so that the others can be told apart."""
+_DISTINCT = 0.01
+"""Sizes of a method that are nearer to each other than this share of the model are one."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Curve:
         name: of the rows, with the benchmark where a figure has several.
         benchmark: that its scores are of.
         kind: what its plans do.
-        points: one line per size, the largest model first: `removed` (share), `remaining` (millions of parameters
-            stored, for unstructured methods not zero), `score` (per cent), `error` (half its interval), `loss`.
+        points: one line per size, the largest model first: `removed` (share of the parameters that is not stored, for
+            unstructured methods zero), `score` (per cent), its standard deviation `std` over `n` seeds, and `loss`.
         reach: the largest share removed at a loss of at most `TOLERATED`, interpolated.
     """
 
@@ -48,12 +52,10 @@ class Curve:
 
     @property
     def drawn(self) -> pd.DataFrame:
-        """The points as they are drawn: a size that stands alone is joined to the dense model."""
-        if len(self.points) > 1:
-            return self.points
-        only = self.points.iloc[0]
-        whole = {"removed": 0.0, "remaining": only.remaining / (1 - only.removed), "score": only.score + only.loss}
-        return pd.DataFrame([{"kind": self.kind, **whole, "error": 0.0, "loss": 0.0}, only.to_dict()])
+        """The points as they are drawn: after the dense model, and sizes that a method does not reach once."""
+        first = self.points.iloc[0]
+        begun = pd.DataFrame([{"kind": self.kind, "removed": 0.0, "score": first.score + first.loss, "loss": 0.0}])
+        return pd.concat([begun, self.points[self.points.removed.diff().fillna(1.0) > _DISTINCT]], ignore_index=True)
 
     @property
     def reached(self) -> str:
@@ -68,10 +70,13 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     Of `tickets`, sizes are sparsities of the prunable weights, every benchmark is a curve, and losses are per cent of
     the dense score; else the first benchmark of the rows counts, by its main figure, and losses are points below dense.
 
+    Every seed counts that is there, planned or not.
+
     Raises:
         InputError: no row is measured beside the dense one, so that there is nothing to draw.
     """
-    rows = select(name, scale, data)
+    seeds = tuple(sorted({result.run.seed for result in store.results("compress")}))
+    rows = [row.model_copy(update={"seeds": seeds}) for row in select(name, scale, data)]
     measured = Measured(rows, store)
     dense = next(row for row in rows if row.method == DENSE)
     of_tickets = name == "tickets"
@@ -112,9 +117,9 @@ def _point(
     return {
         "kind": first.kind,
         "removed": float(cost.sparsity.mean()) if relative else 1 - share,
-        "remaining": share * float(first.stored_params) / float(first.stored_ratio) / 1e6,
         "score": value.mean,
-        "error": value.high - value.mean if value.n > 1 else 0.0,
+        "std": value.std,
+        "n": value.n,
         "loss": float((100 * lost / whole[seeds] if relative else lost).mean()),
     }
 
@@ -130,54 +135,99 @@ def limits(name: str, store: Store, scale: Scale, data: Data) -> pd.DataFrame:
 
 
 def figure(name: str, store: Store, scale: Scale, data: Data, path: str | Path) -> Path:
-    """Draw the curves of a table as PNG, each with how far it reaches; equal results give equal bytes.
+    """Draw the curves of a table as PNG, named at their ends; equal results give equal bytes.
 
     Tickets: per cent of the dense score over sparsity, with the line of 99%. Others: the main figure of their benchmark
-    (mean over splits, 95% interval where there are seeds) over the parameters that remain, whole units apart from
-    single weights, with the line of one point below dense.
+    (mean over splits and seeds, with their standard deviation where there are several), with the line of one point
+    below dense: over the parameters that are stored for whole units, and apart from it over zeros for single weights.
 
     Raises:
         InputError: as `curves`.
     """
     drawn = curves(name, store, scale, data)
-    of_tickets = name == "tickets"
-    panels = {"tickets": tuple(MARKERS)} if of_tickets else PANELS
-    with drawing.picture(path, (4.5 + 3.5 * len(panels), 4.8), dpi=150) as canvas:
-        grid = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (title, kinds) in zip(grid, panels.items(), strict=True):
-            _panel(axes, [curve for curve in drawn if curve.kind in kinds], of_tickets)
-            for level in _levels(drawn, of_tickets):
-                axes.axhline(level, color="grey", linestyle=":", linewidth=1)
-            axes.set_title(f"{data}: {title}")
-        about = ABOUT[drawn[0].benchmark]
-        score = f"{about.title}-like {about.shown[0]}, %"
-        grid[0].set_ylabel("% of the dense score" if of_tickets else score)
+    if name == "tickets":
+        return _tickets(drawn, data, Path(path))
+    panels = {title: members for title, kinds in PANELS.items() if (members := [c for c in drawn if c.kind in kinds])}
+    heights = [5 if title == "whole units" else 4 for title in panels]
+    with drawing.picture(path, (7, sum(heights)), dpi=200) as canvas:
+        grid = canvas.subplots(len(panels), height_ratios=heights, squeeze=False)[:, 0]
+        for axes, (title, members) in zip(grid, panels.items(), strict=True):
+            _panel(axes, members, stored=title == "whole units")
+            about = ABOUT[members[0].benchmark]
+            axes.set_ylabel(f"{about.title}-like {about.shown[0]} on {data}, %")
     return Path(path)
 
 
-def _panel(axes: "Axes", members: list[Curve], of_tickets: bool) -> None:
+def _panel(axes: "Axes", members: list[Curve], stored: bool) -> None:
+    """One comparison: curves from the dense model to the right, where less is left."""
+    seen = [curve for curve in members if curve.name != CHANCE] or members
+    low = min(float((curve.points.score - curve.points["std"].fillna(0)).min()) for curve in seen) - 1
+    far = max(float(curve.points.removed.max()) for curve in members)
+    ends = []
     for place, curve in enumerate(members):
-        points = curve.drawn
-        axes.errorbar(
-            100 * points.removed if of_tickets else points.remaining,
-            100 - points.loss if of_tickets else points.score,
-            yerr=None if of_tickets else points.error,
-            marker=MARKERS[curve.kind],
-            linestyle=("-", "--", "-.")[place // 10 % 3],
-            linewidth=2.5 if curve.name == "snp" else 1.2,
-            capsize=2,
-            label=f"{curve.name} ({curve.kind}): {curve.reached}",
-        )
-    axes.set_xlabel("prunable weights that are zero, %" if of_tickets else "parameters that remain, millions")
-    axes.grid(alpha=0.3)
-    if members:
-        axes.legend(fontsize=7, title="relaxed sparsity" if of_tickets else "lossless ratio", title_fontsize=7)
-
-
-def _levels(drawn: list[Curve], of_tickets: bool) -> Iterator[float]:
-    """Where the dense score and the tolerated loss stand."""
-    if of_tickets:
-        yield from (100.0, 100 - TOLERATED)
+        points, color = curve.drawn, drawing.COLORS[place % len(drawing.COLORS)]
+        _curve(axes, curve, 100 * points.removed, points.score, points["std"], place)
+        x, y = 100 * points.removed.iloc[-1], points.score.iloc[-1]
+        if y < low:
+            cut = float(np.interp(-low, -points.score, 100 * points.removed))
+            told = f"{curve.name} leaves the axis:\n{y:.0f} at {x:.0f}%"
+            axes.text(cut - 2, low, told, ha="right", va="bottom", size=8)
+        elif far - points.removed.iloc[-1] > _DISTINCT:
+            asked_for_more = len(points) <= len(curve.points)
+            told = f"{curve.name}\ncan remove no more" if asked_for_more else curve.name
+            axes.text(x + 2, y, told, va="center", size=8)
+        else:
+            ends.append(drawing.End(x, y, curve.name, color, "bold" if curve.name == "snp" else "normal"))
+    dense = members[0].drawn.score[0]
+    axes.plot(0, dense, drawing.KINDS["dense"][1], color=drawing.GREY, zorder=4)
+    axes.set(ylim=(low, max(float(curve.drawn.score.max()) for curve in members) + 1), xlim=(-2, 100 * far + 2))
+    for level, text in ((dense, f"dense: {dense:.1f}"), (dense - TOLERATED, f"dense − {TOLERATED:g} point")):
+        axes.axhline(level, color=drawing.GREY, linestyle=":", linewidth=1.2)
+        ends.append(drawing.End(100 * far + 2, level, text, drawing.GREY))
+    if stored:
+        axes.set_title("Whole units removed or shared: smaller models")
+        axes.set_xlabel("parameters that are no longer stored, % of the dense model")
+        _key(axes, members)
     else:
-        first = drawn[0].points.iloc[0]
-        yield from (first.score + first.loss, first.score + first.loss - TOLERATED)
+        axes.set_title("Single weights set to zero: as much is stored as before")
+        axes.set_xlabel("parameters that are zero, % of the dense model")
+    drawing.label(axes, ends)
+
+
+def _tickets(drawn: list[Curve], data: Data, path: Path) -> Path:
+    with drawing.picture(path, (7, 4.4), dpi=200) as canvas:
+        axes = canvas.subplots()
+        ends = []
+        for place, curve in enumerate(drawn):
+            x, y = 100 * curve.points.removed, 100 - curve.points.loss
+            _curve(axes, curve, x, y, None, place)
+            ends.append(drawing.End(x.iloc[-1], y.iloc[-1], curve.name, drawing.COLORS[place % len(drawing.COLORS)]))
+        for level, text in ((100.0, "dense"), (100 - TOLERATED, f"{100 - TOLERATED:g}% of dense")):
+            axes.axhline(level, color=drawing.GREY, linestyle=":", linewidth=1.2)
+            ends.append(drawing.End(axes.get_xlim()[1], level, text, drawing.GREY))
+        axes.set(title=f"Tickets of {data}", xlabel="prunable weights that are zero, %", ylabel="% of the dense score")
+        drawing.label(axes, ends)
+    return path
+
+
+def _curve(axes: "Axes", curve: Curve, x: pd.Series, y: pd.Series, std: pd.Series | None, place: int) -> None:
+    """A line with the marker of its kind, and where there are several seeds their standard deviation as a band."""
+    color, width = drawing.COLORS[place % len(drawing.COLORS)], 2.6 if curve.name == "snp" else 1.4
+    begin = slice(0 if std is None else 1, None)  # the dense model has a marker of its own
+    line = ("-", "--")[place // len(drawing.COLORS) % 2]
+    mark = {"marker": drawing.KINDS[curve.kind][1], "markevery": begin}
+    axes.plot(x, y, line, color=color, linewidth=width, zorder=3, **mark)
+    if std is not None:
+        several = std.notna()
+        axes.fill_between(x, y - std, y + std, where=several, color=color, alpha=0.18, linewidth=0)
+        axes.vlines(x[several], (y - std)[several], (y + std)[several], color=color, linewidth=width)
+
+
+def _key(axes: "Axes", members: list[Curve]) -> None:
+    """What markers, lines and bands mean."""
+    for kind in dict.fromkeys(curve.kind for curve in members):
+        axes.plot([], [], drawing.KINDS[kind][1], color=drawing.INK, label=kind)
+    seeds = sorted({int(n) for curve in members for n in curve.points.n})
+    spread = "; bars and bands: ± standard deviation" if seeds[-1] > 1 else ""
+    told = f"mean over {' to '.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} seeds{spread}"
+    axes.legend(loc="lower left", ncols=3, title=told if spread else "one seed", alignment="left")

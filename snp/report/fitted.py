@@ -1,6 +1,7 @@
 """Tables for a terminal: as many columns as its width has room for, the most telling ones first."""
 
 import shutil
+from collections.abc import Sequence
 from textwrap import fill
 
 import pandas as pd
@@ -8,12 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-LAST = ("kind", "FLOPs", "sparsity", "non-zero", "towers")
+LAST = ("kind", "FLOPs", "removed", "sparsity", "non-zero", "towers", "main")
 """Columns that go first where there is no room, the last of these before the others."""
 BETWEEN = 3
 """Blanks and line between two columns."""
-FIRST = ("method", "row", "Δ dense", "stored")
+FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict")
 """Columns that stay."""
+LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what")
+"""Columns of words, as the first one is; others are numbers."""
+FOLDED = 18
+"""Characters that a column has at least whose cells go on in more lines."""
 
 
 def width() -> int:
@@ -21,10 +26,11 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def fitted(frame: pd.DataFrame, title: str, columns: int) -> str:
+def fitted(frame: pd.DataFrame, title: str, columns: int, folds: Sequence[str] = ()) -> str:
     """A frame of texts within so many columns, and a line with the names of what had no room.
 
-    Columns stand in their own order; `FIRST` have room before the others, `LAST` after them.
+    Columns stand in their own order; `FIRST` have room before the others, `LAST` after them. The cells of those that
+    fold go on in more lines where there is no room for them in one.
     """
     names = list(frame.columns)
     first = [name for name in names if name in FIRST or name == names[0]]
@@ -32,15 +38,19 @@ def fitted(frame: pd.DataFrame, title: str, columns: int) -> str:
     last = [name for name in LAST if name in names]
     room, chosen = columns - 2, []
     for name in [*first, *middle, *last]:
-        needed = max(map(len, [*_head(name).splitlines(), *frame[name].astype(str)])) + BETWEEN
+        longest = max(
+            len(line) for text in (_head(name), *frame[name].astype(str)) for line in text.splitlines() or [""]
+        )
+        needed = (min(longest, FOLDED) if name in folds else longest) + BETWEEN
         if name in first or needed <= room:
             chosen.append(name)
             room -= needed
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in names:
         if name in chosen:
-            left = name in ("kind", names[0])
-            grid.add_column(_head(name), justify="left" if left else "right", overflow="fold")
+            left = name in (*LEFT, names[0])
+            one_line = bool(folds) and name not in folds
+            grid.add_column(_head(name), justify="left" if left else "right", overflow="fold", no_wrap=one_line)
     for line in frame[[name for name in names if name in chosen]].itertuples(index=False):
         grid.add_row(*map(str, line))
     console = Console(width=columns, highlight=False, color_system=None)

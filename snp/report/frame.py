@@ -20,8 +20,17 @@ ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
 KEYS = ["label", "benchmark", "split", "type", "metric"]
 RATIOS = ["stored_ratio", "tower_ratio", "nonzero_ratio", "flops_ratio"]
 COSTS = [
-    "label", "seed", "kind", "stored_params", *RATIOS, "sparsity", "projection_gap", "step_overhead", "mode", "note",
-]  # fmt: skip
+    "label",
+    "seed",
+    "kind",
+    "stored_params",
+    *RATIOS,
+    "sparsity",
+    "projection_gap",
+    "step_overhead",
+    "mode",
+    "note",
+]
 
 
 DIRTY, UNCOMMITTED = "†", "of code with changes that are not in its commit"

@@ -8,7 +8,7 @@ from snp import drawing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OWN, CROSS, BLOCK, PRUNED, INK = "#4477AA", "#EE6677", "#CCBB44", "#FFFFFF", "#333333"
+OWN, CROSS, BLOCK, PRUNED, INK = drawing.BLUE, drawing.RED, drawing.ORANGE, "#ffffff", drawing.INK
 VISION, TEXT = "#DCE6F1", "#F3F3F3"
 LAYERS = ("base layer", "layer", "base layer", "layer")
 """Of the text tower, from below: blocks of two."""

@@ -253,11 +253,10 @@ def figure(measured: Path, path: Path, cluster: Cluster = Cluster()) -> Path:
             beside = [gpus for gpus in GPUS if gpus >= cluster.node]
             axes.plot(beside, [node.throughput * gpus / cluster.node for gpus in beside], "s--",
                       label=f"rows beside each other, {cluster.node} GPUs each")  # fmt: skip
-            axes.plot(GPUS, [shared[0] * gpus for gpus in GPUS], ":", color="grey", label="without any loss")
+            axes.plot(GPUS, [shared[0] * gpus for gpus in GPUS], ":", color=drawing.GREY, label="without any loss")
             title = f"{name}, paper scale: simulated"
             axes.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="samples/s", title=title)
             axes.set_xticks(GPUS, [str(gpus) for gpus in GPUS])
             axes.minorticks_off()
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
+            axes.legend()
     return path

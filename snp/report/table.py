@@ -7,13 +7,14 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, TYPES
+from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, OWN, TYPES
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
 from snp.report.frame import ALL, DIRTY, UNCOMMITTED, ZERO_SHOT, Measured, over_benchmarks, unmeasured
+from snp.report.latex import latex
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
@@ -25,6 +26,8 @@ SHARES = {
     "towers": "tower_ratio",
     "FLOPs": "flops_ratio",
 }
+FEWER = "‡"
+"""The mark of a difference over fewer benchmarks than others of its group have."""
 LEGEND = """\
 {figures} in per cent, mean ± standard deviation over seeds. Δ dense: difference in points{of} to
 the dense row, paired over seeds, mean over splits, then over the row's benchmarks, with its 95% t interval.
@@ -66,7 +69,7 @@ def render(measured: Measured, format: Format = "markdown") -> str:
         case "json":
             return summary(measured).to_json(orient="records", indent=1, force_ascii=False) + "\n"
         case "latex":
-            return "\n".join(_latex(frame, title) for title, frame, _ in parts)
+            return "\n".join(latex(frame, title + _dagger(frame)) for title, frame, _ in parts)
         case "html":
             tables = [(escape(title), frame.to_html(index=False, border=0)) for title, frame, _ in parts]
             return "".join(f"<h3>{title}</h3>\n{frame}\n" for title, frame in tables)
@@ -107,7 +110,8 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
     """
     dense = {row.data: row for row in measured.rows if row.method == DENSE}
     for data, members in _groups(measured.rows):
-        lines, notes = [], []
+        lines, notes, fewer = [], [], dict[str, None]()
+        most = max(len(row.benchmarks) for row in members)
         for row in members:
             values, cost = measured.shown(row), measured.cost(row)
             found = estimates(values)
@@ -117,6 +121,9 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             whole = dense.get(data)
             known = whole is not None and row.method != DENSE
             line["Δ dense"] = points(estimate(over_benchmarks(measured.difference(row, whole)))) if known else ""
+            if line["Δ dense"] and len(row.benchmarks) < most:
+                line["Δ dense"] += f" {FEWER}"
+                fewer |= dict.fromkeys(ABOUT[name].title for name in row.benchmarks)
             shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
             line |= {head: share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)
@@ -127,6 +134,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             ]
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
+        notes += [f"- {FEWER} over {', '.join(fewer)} alone, others over {most} benchmarks\n"] if fewer else []
         notes += [f"- {told}"] if (told := measured.dirt(members)) else []
         yield f"{data}: {members[0].heading}", pd.DataFrame(lines).fillna(""), "\n" + "".join(notes) if notes else ""
 
@@ -151,8 +159,12 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
         ]
+        mirror = about.title + ("" if benchmark in OWN else "-like")
         sample = {"expressions": "expression", "questions": "question", "phrases": "phrase"}.get(about.task, "class")
-        yield f"{data}: {members[0].heading}, by {sample} type ({about.title}-like {split})", pd.DataFrame(lines)
+        yield (
+            f"{data}: {members[0].heading}, by {sample} type ({mirror} {split})",
+            pd.DataFrame(lines),
+        )
 
 
 def _short(metric: str) -> str:
@@ -226,8 +238,6 @@ def _number(value: object, decimals: int = 1) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.{decimals}f}"
 
 
-def _latex(frame: pd.DataFrame, title: str) -> str:
-    if frame.method.str.contains(DIRTY).any():
-        title += f" ({DIRTY} {UNCOMMITTED})"
-    style = frame.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-    return style.to_latex(hrules=True, caption=title.replace("%", r"\%"), position_float="centering")
+def _dagger(frame: pd.DataFrame) -> str:
+    """What the mark of rows means, where one has it."""
+    return f" ({DIRTY} {UNCOMMITTED})" if frame.method.str.contains(DIRTY).any() else ""

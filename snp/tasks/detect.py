@@ -222,9 +222,13 @@ def evaluate(
         for text, (tokens_CL, category_C) in classes.items():
             rows = np.flatnonzero(asked[index] == text)
             part = replace(
-                out, logits_BNL=out.logits_BNL[rows], deltas_BN4=out.deltas_BN4[rows], centre_BN=out.centre_BN[rows],
-                corners_BN4=out.corners_BN4[rows], level_BN=out.level_BN[rows],
-            )  # fmt: skip
+                out,
+                logits_BNL=out.logits_BNL[rows],
+                deltas_BN4=out.deltas_BN4[rows],
+                centre_BN=out.centre_BN[rows],
+                corners_BN4=out.corners_BN4[rows],
+                level_BN=out.level_BN[rows],
+            )
             padded_CL = F.pad(tokens_CL, (0, batch.tokens_BL.shape[1] - tokens_CL.shape[1]))
             for i, (boxes_D4, score_D, class_D) in zip(index[rows], detections(part, padded_CL), strict=True):
                 entry = data.entries[i]

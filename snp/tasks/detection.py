@@ -61,10 +61,16 @@ def _loaded(path: Path) -> COCO:
         "images": [{"id": number} for number in known.images],
         "categories": [{"id": number, "name": name} for number, name in known.categories.items()],
         "annotations": [
-            {"id": number, "image_id": a.image, "category_id": a.category, "bbox": [*a.box], "area": a.area,
-             "iscrowd": int(a.crowd)}
+            {
+                "id": number,
+                "image_id": a.image,
+                "category_id": a.category,
+                "bbox": [*a.box],
+                "area": a.area,
+                "iscrowd": int(a.crowd),
+            }
             for number, a in enumerate(known.annotations.values(), 1)
         ],
-    }  # fmt: skip
+    }
     truth.createIndex()
     return truth

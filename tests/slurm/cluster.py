@@ -69,9 +69,17 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         here = self.folder
-        self._daemon(stack, "munged", "--foreground", f"--key-file={key}", f"--socket={here}/munge.socket",
-                     f"--pid-file={here}/munged.pid", f"--log-file={here}/munged.log", f"--seed-file={here}/munge.seed",
-                     "--num-threads=2")  # fmt: skip
+        self._daemon(
+            stack,
+            "munged",
+            "--foreground",
+            f"--key-file={key}",
+            f"--socket={here}/munge.socket",
+            f"--pid-file={here}/munged.pid",
+            f"--log-file={here}/munged.log",
+            f"--seed-file={here}/munge.seed",
+            "--num-threads=2",
+        )
         self._database(stack, ports["database"])
         self._wait("munge", (here / "munge.socket").exists)
         self._daemon(stack, "slurmdbd", "-D")
@@ -84,8 +92,15 @@ class Cluster:
 
     def run(self, *command: str, check: bool = False) -> str:
         """What a command says on this cluster, started in the repository; with `check` it must succeed."""
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True,
-                              env=os.environ | self.environment, timeout=300, check=False)  # fmt: skip
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            env=os.environ | self.environment,
+            timeout=300,
+            check=False,
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
@@ -94,14 +109,34 @@ class Cluster:
         data, socket_ = self.folder / "database", self.folder / "database.socket"
         first = self.folder / "first.sql"
         # a nameless user of localhost, whom the installer makes, would be taken for slurm
-        first.write_text("DELETE FROM mysql.global_priv WHERE User='';\nFLUSH PRIVILEGES;\n"
-                         "CREATE USER slurm@'%' IDENTIFIED BY 'slurm';\nGRANT ALL ON *.* TO slurm@'%';\n")  # fmt: skip
-        self.run("mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={getuser()}", "--skip-test-db",
-                 "--auth-root-authentication-method=normal", check=True)  # fmt: skip
-        self._daemon(stack, "mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={socket_}", f"--port={port}",
-                     "--bind-address=127.0.0.1", f"--user={getuser()}", f"--pid-file={self.folder}/database.pid",
-                     f"--init-file={first}", "--innodb-flush-log-at-trx-commit=0", "--skip-networking=0",
-                     "--innodb-buffer-pool-size=64M")  # fmt: skip
+        first.write_text(
+            "DELETE FROM mysql.global_priv WHERE User='';\nFLUSH PRIVILEGES;\n"
+            "CREATE USER slurm@'%' IDENTIFIED BY 'slurm';\nGRANT ALL ON *.* TO slurm@'%';\n"
+        )
+        self.run(
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--user={getuser()}",
+            "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+            check=True,
+        )
+        self._daemon(
+            stack,
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--socket={socket_}",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--user={getuser()}",
+            f"--pid-file={self.folder}/database.pid",
+            f"--init-file={first}",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--skip-networking=0",
+            "--innodb-buffer-pool-size=64M",
+        )
         self._wait("MariaDB", lambda: _answers(port))
 
     def crash(self, node: str, job: str) -> None:
@@ -124,8 +159,9 @@ class Cluster:
     def _daemon(self, stack: ExitStack, *command: str) -> "subprocess.Popen[bytes]":
         name = "-".join(part for part in command[:4] if not part.startswith("-"))
         with open(self.folder / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       env=os.environ | self.environment)  # fmt: skip
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | self.environment
+            )
         stack.callback(_stop, process)
         self._daemons.append((name, process))
         return process

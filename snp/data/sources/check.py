@@ -8,11 +8,11 @@ from typing import Literal
 
 from snp.data import annotations, folder, tasks
 from snp.data.annotations import Entry
-from snp.data.fields import noted
+from snp.data.fields import SPANS, hit, noted, whole_words
 from snp.data.flat import unfit
 from snp.data.sources import coco, flickr
 from snp.data.sources.images import FOLDERS, Images, looked_at, places
-from snp.data.sources.layout import MIXTURE, NEEDS, PUBLISHED, find, owner, prepared, references
+from snp.data.sources.layout import MIXTURE, NEEDS, OWN, PUBLISHED, find, owner, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.terminal import progress
@@ -56,15 +56,15 @@ class _Split:
     warnings: list[Finding] = field(default_factory=list)
     of: str = ""
 
-    def take(self, entries: Sequence[Entry], called: Callable[[Entry], str]) -> None:
-        """Entries as the paper's MDETR reads them."""
+    def take(self, entries: Sequence[Entry], called: Callable[[Entry], str], context: int = CAPTION) -> None:
+        """Entries as a model of so many tokens reads them, by default the paper's MDETR."""
         self.samples = len(entries)
         for entry in entries:
             sizes = self.pictures.setdefault(entry.file_name, set())
             if entry.width:  # questions alone do not know it
                 sizes.add((entry.width, entry.height))
         lengths = Vocabulary.full().encode_all([entry.caption for entry in entries])[2]
-        self.faults += unfit(lengths, CAPTION, lambda i: called(entries[i]))
+        self.faults += unfit(lengths, context, lambda i: called(entries[i]))
 
     def findings(self, benchmark: str) -> Iterator[Finding]:
         """What there is to say of its file, and of its size."""
@@ -87,17 +87,20 @@ class _Split:
             yield Finding("warning", str(self.path), text, "figures on it cannot be compared with published ones")
 
 
-def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
+def check(benchmark: str, root: Path, decode: bool = True, context: int = CAPTION, least: int = 0) -> list[Finding]:
     """Look through a folder, as a run reads it.
 
     Args:
         benchmark: a key of `NEEDS`.
         root: `--data-root`, or the benchmark's own folder; what is looked for below it, `NEEDS` says.
         decode: read every picture to its end, and its size, not only look whether it is there.
+        context: most tokens of a caption of a user's own data.
+        least: captions that they must have to learn from.
     """
     if not root.is_dir():
         return [Finding("error", str(root), "no such folder", f"make it, with {NEEDS[benchmark]}")]
-    splits = list(_SPLITS.get(benchmark, _expressions)(benchmark, root))
+    own = benchmark == "own"
+    splits = list(_own(root, context, least) if own else _SPLITS.get(benchmark, _expressions)(benchmark, root))
     if not splits:
         return [Finding("error", str(root), f"holds nothing of {benchmark}", f"needs {NEEDS[benchmark]}")]
     findings = [finding for split in splits for finding in split.findings(benchmark)]
@@ -106,11 +109,11 @@ def check(benchmark: str, root: Path, decode: bool = True) -> list[Finding]:
             findings.append(Finding("warning", str(root), f"split {name} is missing", f"needs {NEEDS[benchmark]}"))
     pictures: dict[str, dict[str, set[tuple[int, int]]]] = {}
     for split in splits:
-        own = pictures.setdefault(split.of or benchmark, {})
+        told = pictures.setdefault(split.of or benchmark, {})
         for file_name, sizes in split.pictures.items():
-            own.setdefault(file_name, set()).update(sizes)
+            told.setdefault(file_name, set()).update(sizes)
     try:
-        return findings + [found for of, own in pictures.items() for found in _pictures(of, root, own, decode)]
+        return findings + [found for of, told in pictures.items() for found in _pictures(of, root, told, decode)]
     except InputError as error:
         return [*findings, Finding("error", error.where, error.problem, error.mend)]
 
@@ -134,6 +137,36 @@ def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
             yield split
 
 
+def _own(root: Path, context: int, least: int) -> Iterator[_Split]:
+    """The splits of a user's own data; what spans hit is said where it is no whole word."""
+    for name in OWN:
+        if prepared(root, "own", name) is None:
+            path = root / "annotations" / f"{name}.json"
+            yield _Split(name, path, faults=[InputError(path, "file not found", f"needs {NEEDS['own']}")])
+            continue
+        split = _prepared(root, "own", name, name, context)
+        entries = annotations.read(split.path, faults=[])
+        if name == "train" and len(entries) < least:
+            problem = f"has {len(entries):,} captions, and a run learns from {least:,} at least"
+            split.faults.append(InputError(split.path, problem, "add some"))
+        odd = [(entry, span) for entry in entries for spans in entry.spans for span in spans
+               if span != whole_words(entry.caption, *span)]  # fmt: skip
+        for entry, span in odd[:SHOWN]:
+            where = f"{split.path}: id {entry.id}: tokens_positive"
+            split.warnings.append(Finding("warning", where, hit(entry.caption, *span), SPANS))
+        if len(odd) > SHOWN:
+            split.warnings.append(
+                Finding("warning", str(split.path), f"and {len(odd) - SHOWN:,} more spans like these")
+            )
+        several = sum(len(entry.boxes) > 1 for entry in entries) if name != "train" else 0
+        if several:
+            text = f"{several:,} captions have several boxes"
+            split.warnings.append(
+                Finding("warning", str(split.path), text, "the first of each is what models are judged by")
+            )
+        yield split
+
+
 def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
     names = [name for name in MIXED if prepared(root, benchmark, f"final_mixed_{name}")]
     for name in names:
@@ -149,13 +182,13 @@ def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
         yield _Split("train of Flickr30k", path, faults=[missing])
 
 
-def _prepared(root: Path, benchmark: str, name: str, file: str) -> _Split:
+def _prepared(root: Path, benchmark: str, name: str, file: str, context: int = CAPTION) -> _Split:
     """A split in MDETR's pre-processed format."""
     base = prepared(root, benchmark, file)
     assert base is not None
     split = _Split(name, base / "annotations" / f"{file}.json")
     entries = annotations.read(split.path, faults=split.faults)
-    split.take(entries, lambda entry: f"{split.path}: id {entry.id}")
+    split.take(entries, lambda entry: f"{split.path}: id {entry.id}", context)
     return split
 
 
@@ -221,8 +254,11 @@ def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
 
 
 _SPLITS: dict[str, Callable[[str, Path], Iterator[_Split]]] = {
-    "mixed": _mixed, "gqa": _questions, "flickr30k": _phrases, "coco": _detection,
-}  # fmt: skip
+    "mixed": _mixed,
+    "gqa": _questions,
+    "flickr30k": _phrases,
+    "coco": _detection,
+}
 
 
 def _pictures(benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int]]], decode: bool) -> Iterator[Finding]:

@@ -168,7 +168,7 @@ def read(
 
 def _entry(
     index: int, picture: str, file_name: str, about: Boxes, number: int, said: Sentence, named: list[Phrase]
-) -> Entry:  # fmt: skip
+) -> Entry:
     objects = [(box, (phrase.span,)) for phrase in named for box in about.boxes[phrase.entity]]
     return Entry(
         id=index,

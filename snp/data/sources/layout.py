@@ -31,11 +31,14 @@ NEEDS: dict[str, str] = {
     "annotations/final_flickr_separateGT_{train,val,test}.json (MDETR's pre-processed files); pictures in "
     "flickr30k-images/, {train,val,test}/ or flat",
     "coco": "annotations/instances_{train,val}2017.json, pictures in train2017/ and val2017/",
+    "own": "annotations/train.json, val.json and test.json in MDETR's format; pictures in images/",
     "mixed": "annotations/final_mixed_train.json and final_flickr_separateGT_train.json (MDETR's), pictures of COCO "
     "(train2014/), Visual Genome (images/) and Flickr30k (flickr30k-images/)",
 }
 MIXTURE = ("final_mixed_train", "final_flickr_separateGT_train")
 """Files that models learn from before all benchmarks: MDETR's mixture, of which Flickr30k's sentences are one."""
+OWN = ("train", "val", "test")
+"""Files of data of a user's own, one for each split."""
 _FOLDERS = ("", "questions", "sceneGraphs", "annotations")
 """Folders below a benchmark's own in which its files are looked for, in this order."""
 
@@ -75,7 +78,14 @@ def owner(name: str) -> str:
     """The benchmark of one of MDETR's pre-processed files, by its name without ending: where its pictures are."""
     if name.startswith("finetune_"):
         return name.removeprefix("finetune_").rpartition("_")[0]
+    if name in OWN:
+        return "own"
     return "flickr30k" if name.startswith("final_flickr_") else "mixed"
+
+
+def expressions(benchmark: str, split: str) -> str:
+    """The annotation file with the expressions of a split, without its ending."""
+    return split if benchmark == "own" else f"finetune_{benchmark}_{split}"
 
 
 def prepared(root: Path, benchmark: str, name: str) -> Path | None:

@@ -10,7 +10,7 @@ const WHOLE = ["joint", "structured", "shared", "dense"], SINGLE = ["unstructure
 const FAR = 25;  // points below the best: rows beyond are said and not drawn, so that the others can be told apart
 const EARLY = "zero_shot_";  // begins the names of figures that were measured before fine-tuning
 const COMPONENTS = {ffn: "feed-forward", qk: "query and key", vo: "value and output"};
-const SEEDS = ["#2f7fc1", "#d55e00", "#009e73", "#c0679b", "#8a8f98"];
+const SEEDS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#888888"];
 
 // ---- small tools
 

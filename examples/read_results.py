@@ -1,0 +1,33 @@
+"""Read results with pandas and plot them: what every method loses where 40% of the parameters are removed.
+
+python examples/read_results.py PICTURE.png
+
+In other languages read what `snp table table1 --format csv` prints.
+"""
+
+import io
+import sys
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from snp.experiment.store import Store
+from snp.report.table import table
+
+
+def main(path: str) -> None:
+    """Means over all splits, beside each other."""
+    long = pd.read_csv(io.StringIO(table("table1", Store.at("desk"), "desk", "scenes", "csv")))
+    wanted = (long.group == "40%") & (long.type == "all") & (long.metric == "precision@1") & (long.kind != "dense")
+    loss = long[wanted].groupby(["label", "kind"]).delta_vs_dense.mean().sort_values().reset_index()
+    print(loss.to_string(index=False, float_format="{:+.1f}".format))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for kind, lines in loss.groupby("kind"):
+        axes.barh(lines.label, lines.delta_vs_dense, label=kind)
+    axes.set_xlabel("precision@1, points of change to dense, mean over splits")
+    axes.legend(title="kind")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

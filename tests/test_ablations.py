@@ -1,0 +1,70 @@
+"""Ablations: every switch of SNP is shown where it is measured, and where it is not that is said."""
+
+from pathlib import Path
+
+import pytest
+from synthetic import fill
+
+from snp.errors import InputError
+from snp.experiment.labels import find
+from snp.experiment.store import Store
+from snp.report.ablations import EXAMPLES, OTHERS, SWITCHES, Ablations
+from snp.sharing.snp import Options
+
+
+def put(store: Store, label: str, precisions: list[float], kind: str = "joint") -> None:
+    """A row with a seed for each precision."""
+    row = find(label, "desk").model_copy(update={"seeds": tuple(range(len(precisions)))})
+    fill(store, row, precisions, kind=kind)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "runs")
+    put(store, "scenes/dense@100", [0.90, 0.91, 0.92], "dense")
+    put(store, "scenes/snp@60", [0.88, 0.90, 0.89])
+    return store
+
+
+def test_switches_are_options_of_the_method_and_each_option_is_of_one() -> None:
+    options = [option for own in SWITCHES.values() for option in own]
+    assert {*options} <= Options.model_fields.keys() and len({*options}) == len(options)
+
+
+def test_a_switch_is_a_difference_to_snp_paired_over_seeds(store: Store) -> None:
+    put(store, "scenes/snp,block=3@60", [0.86, 0.88, 0.87])
+    put(store, "scenes/snp,block=1@60", [0.89, 0.90])
+    put(store, "scenes/snp,block=6@60", [0.80])
+    plot = Ablations(store).switch("block size")
+    assert plot.png.startswith(b"\x89PNG")
+    assert plot.said.startswith("Beside snp, ") and plot.said.endswith(").") and plot.said.count(". ") == 0
+    assert "snp,block=3 is worse at 40% removed (-2.0 [-2.0, -2.0])" in plot.said
+    assert "snp,block=1 is undecided at 40% removed (+0.5 [-5.9, +6.9])" in plot.said
+    assert "snp,block=6 has one seed at 40% removed (-8.0)" in plot.said
+    numbers = plot.numbers.set_index("row")
+    assert numbers.loc["scenes/snp,block=3@60"].tolist() == ["87.0", "-2.0 [-2.0, -2.0]", "3"]
+
+
+@pytest.mark.parametrize("switch", [*SWITCHES])
+def test_a_switch_that_is_not_measured_says_so_and_names_a_row_that_exists(store: Store, switch: str) -> None:
+    plot = Ablations(store).switch(switch)
+    assert not plot.png and plot.said.startswith("**Not measured.** No committed run differs from snp in `")
+    assert switch not in EXAMPLES or f"`snp run scenes/snp,{EXAMPLES[switch]}@60`" in plot.said
+    if switch in EXAMPLES:
+        assert {*find(f"scenes/snp,{EXAMPLES[switch]}@60", "desk").options} <= {*SWITCHES[switch]}
+
+
+def test_what_differs_in_several_switches_or_in_none_is_not_left_out(store: Store) -> None:
+    put(store, "scenes/snp,block=3,every=4@60", [0.89, 0.90, 0.89])
+    put(store, "scenes/snp,tau=0.2@60", [0.89, 0.90, 0.89])
+    put(store, "scenes/snp,block=3@50", [0.89])  # of a size at which snp is not measured
+    shown = Ablations(store)
+    assert shown.switch(OTHERS).numbers.row.tolist() == ["scenes/snp,block=3,every=4@60", "scenes/snp,tau=0.2@60"]
+    assert not shown.switch("block size").png
+
+
+def test_without_snp_and_the_dense_model_there_is_nothing_to_show(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    put(store, "scenes/snp@60", [0.88])
+    with pytest.raises(InputError, match="holds no results of snp beside the dense model, on scenes"):
+        Ablations(store)

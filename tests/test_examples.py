@@ -1,0 +1,66 @@
+"""The scripts of examples/ run as they stand, and say what they are said to."""
+
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from snp.experiment.store import Store
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What a script says when Python is given it with these arguments."""
+
+    def said(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return said
+
+
+def test_three_ways_to_compress_a_model(run: Run) -> None:
+    structured, masked, joint = run("compress_a_model.py").splitlines()
+    assert "stores  70%" in structured and structured.endswith("0% are zero, 0 shares")
+    assert "stores 100%" in masked and not masked.endswith("  0% are zero, 0 shares")
+    assert "stores  70%" in joint and not joint.endswith(" 0 shares")
+
+
+def test_what_is_loaded_is_what_was_saved_and_smaller(run: Run, tmp_path: Path) -> None:
+    saved, loaded, *sizes, size = run("save_and_load.py", tmp_path / "model").splitlines()
+    assert saved == loaded
+    numbers = [[int(number) for number in re.findall(r"\d+", line)] for line in sizes]
+    assert [after / before for before, after in zip(*numbers, strict=True)] == pytest.approx([0.5, 0.45, 0.5], abs=0.05)
+    assert int(size.split()[0]) < 4.2 * numbers[1][0]
+
+
+def test_results_are_read_and_plotted(run: Run, tmp_path: Path) -> None:
+    shown = run("read_results.py", tmp_path / "loss.png")
+    assert "scenes/snp@60        joint  " in shown and "dense@100" not in shown
+    with Image.open(tmp_path / "loss.png") as picture:
+        assert picture.width == 700
+
+
+@pytest.mark.slow
+def test_a_method_in_a_file_is_trained_and_shown(
+    smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNP_DATA", str(smoke_data))
+    out = shutil.copytree(smoke_dense.root, tmp_path / "runs")  # with its dense model, which takes longest
+    text = (EXAMPLES / "own_method.py").read_text(encoding="utf-8").replace("FOLDER", str(out))
+    for line in re.findall("^snp (.*)$", text, re.MULTILINE):
+        command = [sys.executable, "-m", "snp", *shlex.split(line)]
+        done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert re.search(r"keep-middle.* structured", done.stdout)
