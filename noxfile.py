@@ -67,6 +67,12 @@ def run_notebooks(session: nox.Session) -> None:
     python(session, "tests/run_notebooks.py")
 
 
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Some of the results run afresh, and whether they come out the same; -- --sample 20."""
+    python(session, "-m", "snp", "audit", *session.posargs)
+
+
 @nox.session(name="paper-trial")
 def paper_trial(session: nox.Session) -> None:
     """Two steps of every phase at paper scale on a CPU, for both models, with small pictures and with full ones."""

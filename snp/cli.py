@@ -483,6 +483,38 @@ def compare(
 
 
 @app.command
+def audit(
+    sample: Annotated[PositiveInt, tyro.conf.arg(help="scored runs that are drawn by chance")] = 10,
+    seed: Annotated[Seed, tyro.conf.arg(help="of the draw")] = 0,
+    scale: SizeOfRuns = None,
+    out: Out = None,
+    workers: Workers = 2,
+    dry_run: DryRun = False,
+) -> None:
+    """Run some of the results afresh by the code of now, and say which come out the same.
+
+    To the bit, near (sums in another order), or off, which ends the command with code 1. Killed, it goes on.
+    """
+    from snp.experiment import audit as audits
+    from snp.experiment.runner import run_all, undone
+    from snp.report.audit import audited
+
+    scale = _scale(scale, out)
+    store = _results(scale, out)
+    chosen = audits.sample(store, sample, seed)
+    afresh = audits.afresh(store, scale)
+    runs = [run for one in chosen for run in (*one.parents(), one)]
+    if dry_run:
+        print("\n".join(run.slug for run in undone(runs, afresh)) or "nothing to do: all runs are done")
+        return
+    run_all(lambda: undone(runs, afresh), afresh, workers)
+    found = audits.compared(chosen, store, afresh)
+    print(f"\n{audited(found)}", end="")
+    if any(one.verdict == "off" for one in found):
+        sys.exit(1)
+
+
+@app.command
 def claims(
     table: Annotated[str, tyro.conf.arg(help="which table's rows"), Positional] = "table1",
     scale: SizeOfRuns = None,

@@ -3,11 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.spec import Finetune
+from snp.experiment.manifest import code_state
+from snp.experiment.spec import Finetune, Scale
 from snp.experiment.store import Result, Store
 
 NEAR = 0.5
@@ -54,6 +56,14 @@ def sample(store: Store, count: int, seed: int) -> list[Finetune]:
         raise InputError(store.root, "holds no scored run", "name the folder of runs with --out")
     drawn = random.Random(seed).sample(known, min(count, len(known)))
     return sorted(drawn, key=lambda run: run.parent.slug)
+
+
+def afresh(store: Store, scale: Scale) -> Store:
+    """Where they are run afresh: apart for every state of the code, from the dense models that are committed."""
+    state = code_state()
+    if state["commit"] is None or state["dirty"]:
+        raise InputError("snp audit", "the code is not that of a commit", "commit your changes first")
+    return Store(Path(".runs") / "audit" / f"{store.root.name}-{state['commit'][:10]}", base=Store.at(scale))
 
 
 def compared(runs: Sequence[Finetune], kept: Store, afresh: Store) -> list[Audited]:
