@@ -29,7 +29,9 @@ def pair(more: float, seed: int = 0) -> audit.Audited:
     return audit.Audited(kept, replace(kept, metrics=metrics))
 
 
-@pytest.mark.parametrize(X)
+@pytest.mark.parametrize(
+    ("more", "verdict"), [(0, "to the bit"), (0.3, "near"), (-0.4, "near"), (0.6, "off"), (-2, "off")]
+)
 def test_a_result_is_judged_by_its_worst_split(more, verdict):
     one = pair(more)
     assert one.verdict == verdict

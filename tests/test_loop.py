@@ -85,14 +85,17 @@ def loop(folder: Path, phase: Phase, network: nn.Module | None = None, **options
     return Loop(network or model(), phase, stream, losses, folder, seed=0, **options)
 
 
-def snp_session(dense: nn.Module, steps: int, method: str = "snp") -> tuple[Session, Cursor]:
+TURNED = {"basis": "spectral", "score": "fisher", "scope": "global", "batches": 2}
+
+
+def snp_session(dense: nn.Module, steps: int, method: str = "snp", **options: Any) -> tuple[Session, Cursor]:
     held, towers = Cursor(lambda start: stream(1000 + start)), towers_of(dense, TOWERS)
 
     def loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
         return torch.stack(list(losses(dense, batch, overrides, 0).values())).sum()
 
     problem = Problem(dense, towers, Budget.of(dense, towers, 0.8), steps, loss, held)
-    return get(method, **({"every": 2} if method == "snp" else {})).start(problem), held
+    return get(method, **({"every": 2} if method == "snp" else {}), **options).begin(problem), held
 
 
 # -- rates -------------------------------------------------------------------------------------------------------------
@@ -290,13 +293,14 @@ class Killed(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, TURNED], ids=["as trained", "in a basis"])
 @pytest.mark.parametrize("kill", [3, 6])
-def test_a_run_with_all_options_that_is_killed_goes_on_bit_equal(kill, tmp_path, monkeypatch):
+def test_a_run_with_all_options_that_is_killed_goes_on_bit_equal(kill, options, tmp_path, monkeypatch):
     monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)
 
     def start(folder: Path, until: int | None) -> Loop:
         dense = model()
-        session, held = snp_session(dense, ALL.steps)
+        session, held = snp_session(dense, ALL.steps, **options)
         run = loop(folder, ALL, dense, session=session, cursor=held, apply=lambda m, plan: apply(m, plan, TOWERS))
         done = [0]
 

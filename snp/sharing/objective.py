@@ -117,22 +117,29 @@ def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
     made: Vectors = {c: {} for c in COMPONENTS}
     for (kind, c), total in zip(operations, sums, strict=True):
         saved = 2 * shape.unit_cost(c) if kind == "prune" else shape.unit_cost(c, "share")
-        made[c][kind] = total / (batches * saved)
+        able = geometry.takes[:, None] if kind == "blockwise" else 1.0
+        made[c][kind] = able * total / (batches * saved)
     return made
 
 
-def prior(scores: Vectors, scope: str) -> Vectors:
-    """Where the logits start: the log of what operations cost, less its mean.
+def prior(geometry: Geometry, scores: Vectors, scope: str) -> Vectors:
+    """Where the logits start: the log of what operations cost, less its mean; zero where base layers could take.
 
     Args:
         scope: uniform: the mean of a kind in every layer and component, so that all lose the same at first; global: the
             mean of a kind over all of them.
     """
-    logs = {c: {k: v.clamp(min=1e-30).log().float().cpu() for k, v in vectors.items()} for c, vectors in scores.items()}
-    if scope == "uniform":
-        return {c: {k: v - v.mean(1, keepdim=True) for k, v in vectors.items()} for c, vectors in logs.items()}
-    mean = {k: torch.cat([logs[c][k].flatten() for c in COMPONENTS]).mean() for k in KINDS}
-    return {c: {k: v - mean[k] for k, v in vectors.items()} for c, vectors in logs.items()}
+    logs = {c: {k: v.clamp(min=1e-30).log().float().cpu() for k, v in kinds.items()} for c, kinds in scores.items()}
+    takes = geometry.takes > 0
+    able = {k: takes if k == "blockwise" else torch.ones_like(takes) for k in KINDS}
+    means = {k: torch.cat([logs[c][k][able[k]].flatten() for c in COMPONENTS]).mean() for k in KINDS}
+    return {
+        c: {
+            k: (v - (v.mean(1, keepdim=True) if scope == "uniform" else means[k])).where(able[k][:, None], 0.0)
+            for k, v in kinds.items()
+        }
+        for c, kinds in logs.items()
+    }
 
 
 class Alignment:

@@ -109,7 +109,7 @@ class SNPSession(Session):
         self.frozen, self.step = False, 0
         self.measured: dict[str, float] = {}
         scores = fisher(problem, self.geometry, options.batches) if options.score == "fisher" else change(self.geometry)
-        self.prior = prior(scores, options.scope)
+        self.prior = prior(self.geometry, scores, options.scope)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
         self._adopt(self._learned())
