@@ -45,6 +45,7 @@ def test_what_is_removed_is_removed_from_the_linear_maps_in_proportion():
     assert (whole.total, less.total, whole.towers, less.towers) == (500, 400, 460, 360)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_sizes_and_what_the_papers_two_statements_mean_together(capsys):
     main(["params", "--model", "mdetr"])
     printed = capsys.readouterr().out

@@ -97,6 +97,7 @@ def test_a_structure_learns_in_parts_what_it_learns_from_the_batch(kind: str) ->
         torch.testing.assert_close(slope, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "itersnip", "tamt", "chita", "multiflow"])
 def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> None:
     options = {"itersnip": {"rounds": 2}, "tamt": {"rounds": 2}, "chita": {"gradients": 4}}.get(method, {})
@@ -192,6 +193,7 @@ class Small(Setup):
         return super().phase(run).model_copy(update=dict(accumulate=4, checkpointing=True))
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_learns_as_one_of_whole_batches(smoke_dense: Store, tmp_path: Path) -> None:
     run = Compress(
         scale="smoke", data="scenes", method="snp", keep=0.6, parent=dense("smoke", "scenes"), options={"every": 2}

@@ -63,6 +63,7 @@ def test_what_was_imported_is_told_with_its_hash(file: Path) -> None:
     assert plugins.load()["mine.py"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_processes_that_are_started_know_it_too(file: Path) -> None:
     plugins.use([file])
     code = "from snp.compression.registry import get; print(get('last-units').summary)"

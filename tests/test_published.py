@@ -70,6 +70,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configs, "GLIP_PAPER", configs.GLIP_PAPER.model_copy(update=tower | glip))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "tuned"), [(as_mdetr, ["", ":gqa", ":flickr30k"]), (as_their_authors, ["", ":gqa", ":flickr30k", ":coco"])]
 )

@@ -119,6 +119,7 @@ def answer(text: str, items: Sequence[Item]) -> str:
     return "yes" if truth else "no"
 
 
+@pytest.mark.slow
 def test_the_reader_answers_every_question_of_scenes(of_scenes: Asked) -> None:
     for question, items in of_scenes:
         assert answer(question.text, items) == question.answer, question

@@ -15,6 +15,7 @@ def test_the_rate_rises_holds_and_falls_to_nothing():
     assert phase.rate(99) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", RECIPES)
 def test_every_committed_plan_was_made_with_the_options_that_the_method_has_today(scale):
     for result in Store.at(scale).results("compress"):

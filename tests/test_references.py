@@ -110,6 +110,7 @@ REFERENCES = {
 at_every_sparsity = pytest.mark.parametrize("sparsity", [0.5, 0.63, 0.75, 0.9])
 
 
+@pytest.mark.slow
 @at_every_sparsity
 @pytest.mark.parametrize("method", REFERENCES)
 def test_masks_equal_those_of_a_slow_reference_bit_by_bit(method, sparsity):

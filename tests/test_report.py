@@ -47,6 +47,7 @@ def line(lines: list[dict[str, str]], **wanted: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [row("snp").compress(1), row("snp").finetune(1, "refcocog")])
 def test_what_is_of_code_that_is_in_no_commit_is_marked_in_tables_and_claims(store: Store, run: AnyRun) -> None:
     def texts() -> list[str]:
@@ -389,6 +390,7 @@ def test_a_curve_reaches_as_far_as_its_loss_stays_within_a_point_by_straight_lin
     assert reached(1.5, 0.5, 2.5) == pytest.approx(0.45)  # the largest share counts
 
 
+@pytest.mark.slow
 def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for one in rows("figure1", "desk"):

@@ -130,6 +130,7 @@ def test_missing_stamps_name_the_package_to_install(tmp_path):
         stamps.make(tmp_path / "out", 0, source=tmp_path)
 
 
+@pytest.mark.slow
 @installed
 def test_the_package_gives_over_a_hundred_names_and_no_drawing():
     generator = Stamps()
@@ -139,6 +140,7 @@ def test_the_package_gives_over_a_hundred_names_and_no_drawing():
     assert sum(len(found) > 1 for found in by_name(generator).values()) >= 30
 
 
+@pytest.mark.slow
 @installed
 def test_long_expressions_of_real_stamps_are_long(tmp_path):
     (tmp_path / "images" / "test").mkdir(parents=True)

@@ -49,6 +49,7 @@ def test_pictures_and_expressions_of_scenes_are_those_of_the_time_before_these_t
     assert build.data_hash(made) == "38e045dd1dcf50c175aa5b1dca92472337cf3a6669feee674a694b2f152e64ce"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not stamps.SOURCE.is_dir(), reason=f"needs Debian's {stamps.PACKAGE}")
 def test_pictures_and_expressions_of_stamps_are_those_of_the_time_before_these_tasks(tmp_path: Path) -> None:
     made = stamps.make(tmp_path / "s", 3, train=6, test=8, pretrain_val=2, workers=1)

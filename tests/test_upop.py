@@ -58,6 +58,7 @@ def test_a_search_by_hand():
     assert session.plan().cost()["removed"] == 38 + 9 + 38 + 9 + 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "share, mode",
     [(0.5, "corrected"), (0.63, "corrected"), (0.75, "corrected"), (0.9, "corrected"), (0.63, "official")],
@@ -193,6 +194,7 @@ def test_official_rankings_lower_what_the_public_rule_lowers():
     assert compared > 1500
 
 
+@pytest.mark.slow
 def test_official_searches_rank_after_steps_zero_and_every_interval_and_the_last():
     """Gradients are others after every step; masks change where p_t = p sin(pi (t+1) / 2T) is due, to 1 - p_t/p."""
     torch.manual_seed(0)

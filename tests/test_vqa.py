@@ -240,6 +240,7 @@ def test_heads_of_types_that_a_batch_does_not_have_learn_nothing() -> None:
     assert moved[0] > 0 and moved[1] > 0 and moved[2] == 0
 
 
+@pytest.mark.slow
 def test_a_model_learns_the_answers_of_a_handful_of_questions() -> None:
     model = model_of().train()
     entries = questions()[:6]

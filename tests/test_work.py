@@ -150,6 +150,7 @@ def test_what_a_job_of_several_runs_has_finished_is_progress(store: Store, train
     assert "no step further" in str(store.failure(FINETUNE[0]))
 
 
+@pytest.mark.slow
 def test_a_job_starts_without_what_its_runs_do_not_need() -> None:
     names = "{'timm', 'transformers'} & {*sys.modules}"
     code = f"import sys; from snp.experiment.runner import stage; stage(); print({names})"
