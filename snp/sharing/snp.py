@@ -35,6 +35,7 @@ class Options(StructuredOptions):
     blockwise: bool = Field(True, description="share text units inside blocks of text layers [paper]")
     hypernetwork: bool = Field(True, description="False: one free logit per unit instead [author: ablation]")
     block: int = Field(2, ge=1, description="text layers per block; the first is the base layer [ours]")
+    before: int = Field(0, ge=0, description="hypernetwork steps on the dense weights, before any weight step [ours]")
     every: int = Field(8, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
     lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
     head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
@@ -106,13 +107,16 @@ class SNPSession(Session):
         )
         self.optimizer = torch.optim.Adam(self.hyper.parameters(), lr=options.lr, fused=True)
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
-        self.frozen, self.step = False, 0
+        self.frozen, self.step, self.begun = False, 0, 0
         self.measured: dict[str, float] = {}
         scores = fisher(problem, self.geometry, options.batches) if options.score == "fisher" else change(self.geometry)
         self.prior = prior(self.geometry, scores, options.scope)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
-        self._adopt(self._learned())
+        while self.begun < options.before:
+            self.begun += 1
+            self._hyper_step()
+        self._adopt(self._structure())
         self._freeze()
 
     # -- hypernetwork steps -------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class SNPSession(Session):
         if not self.frozen:
             if self.step % self.options.every == 0:
                 self._hyper_step()
-                self._adopt(self._learned())
+                self._adopt(self._structure())
             self._freeze()
         if self.options.align == "decoupled" and (self.step % ALIGN_EVERY == 0 or self.step == self.apply_at):
             self._pull()
@@ -158,8 +162,9 @@ class SNPSession(Session):
 
     def _target_now(self) -> float:
         """What the structure may store at this step: under `track` it falls linearly from everything to the budget."""
-        ramp = self.options.ramp * self.freeze_at if self.options.track else 0.0
-        done = min(1.0, self.step / ramp) if ramp else 1.0
+        before, every = self.options.before, self.options.every
+        ramp = self.options.ramp * (before * every + self.freeze_at) if self.options.track else 0.0
+        done = min(1.0, (self.begun * every + self.step) / ramp) if ramp else 1.0
         return self.problem.budget.total + done * (self.target - self.problem.budget.total)
 
     @torch.no_grad()
@@ -192,7 +197,7 @@ class SNPSession(Session):
         return Structure.compose(self.geometry, own)
 
     @torch.no_grad()
-    def _learned(self) -> Structure:
+    def _structure(self) -> Structure:
         """The structure as learned so far, without noise, of the size `_target_now` under `track`."""
         if self.options.track:
             return project(self.geometry, self._logits(), self._target_now(), exact=False)[0]
