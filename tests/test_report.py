@@ -18,7 +18,7 @@ from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured
-from snp.report.statistics import estimate, points, reach
+from snp.report.statistics import estimate, points, reach, seeds_needed
 from snp.report.table import Format, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
@@ -280,6 +280,21 @@ def claims_of(store: Store) -> list[Claim]:
 def claim(found: list[Claim], number: str, text: str = "", where: str = "") -> Claim:
     (one,) = [claim for claim in found if claim.number == number and text in claim.text and where in claim.where]
     return one
+
+
+@pytest.mark.parametrize(
+    ("values", "bound", "needed"),
+    [
+        ([1.0, 2.0, 3.0], 0.0, 4),  # 2 +- 2.48 at three seeds, 2 +- 1.59 at four
+        ([9.9, 10.0, 10.1], 0.0, 2),
+        ([-1.0, 0.0, 1.0], 0.0, None),
+        ([1.0], 0.0, None),
+    ],
+)
+def test_seeds_are_needed_until_the_interval_leaves_the_bound(
+    values: list[float], bound: float, needed: int | None
+) -> None:
+    assert seeds_needed(estimate(pd.Series(values)), bound) == needed
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row, rows
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
-from snp.report.statistics import CONFIDENCE, Estimate, estimate, signed
+from snp.report.statistics import CONFIDENCE, Estimate, estimate, seeds_needed, signed
 
 ALMOST = 1.0
 OVERHEAD = 1.10
@@ -36,7 +36,10 @@ Verdict = Literal["holds", "fails", "undecided", "not tested"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the claims table; `number` is the claim's own, T marks a check of the testbed."""
+    """One line of the claims table; `number` is the claim's own, T marks a check of the testbed.
+
+    needed: seeds that would decide it, from the spread that was measured; empty where nothing can be said.
+    """
 
     number: str
     text: str
@@ -44,6 +47,7 @@ class Claim:
     measured: str
     interval: str
     seeds: int
+    needed: str
     verdict: Verdict
 
 
@@ -131,7 +135,8 @@ def _legend(parts: Sequence[Measured]) -> str:
         f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval "
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
-        "(parameter counts need one). T: a check of the testbed, not a claim."
+        "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
+        "T: a check of the testbed, not a claim."
     )
 
 
@@ -187,13 +192,13 @@ def _points(seen: Evidence, number: str, text: str, name: str, other: str, group
     value = estimate(over_benchmarks(seen.gap(name, other, group)))
     removed = _removed(seen, name, group) if bound else ""
     result = verdict(value, bound, strictly=bound == 0)  # "beats" means more than equal
-    return _claim(number, text, f"{seen.where}: {name} - {other}, {group}{removed}", value, result)
+    return _claim(number, text, f"{seen.where}: {name} - {other}, {group}{removed}", value, result, bound)
 
 
 def _loses(seen: Evidence, number: str, text: str, name: str, group: str, bound: float) -> Claim:
     value = estimate(over_benchmarks(seen.gap(DENSE, name, group)))
     where = f"{seen.where}: dense - {name}, {group}{_removed(seen, name, group)}"
-    return _claim(number, text, where, value, verdict(value, bound))
+    return _claim(number, text, where, value, verdict(value, bound), bound)
 
 
 def _better_somewhere(seen: Evidence, group: str) -> Claim:
@@ -210,7 +215,7 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
     where = f"{seen.where}: snp - {DENSE}, {group}" + (
         f", interval of {best} (best), verdict of all {len(values)}" if best else ""
     )
-    return _claim("2", "better than the original on some tasks", where, value, result)
+    return _claim("2", "better than the original on some tasks", where, value, result, 0, confidence=confidence)
 
 
 def _ceiling(seen: Evidence, group: str) -> Claim:
@@ -230,7 +235,7 @@ def _overhead(seen: Evidence, group: str) -> Claim:
     value = estimate(seen.cost("snp", group, "step_overhead"))
     low = Estimate(-value.mean, value.std, -value.high, -value.low, value.n)
     text = f"the alternating scheme costs little more than plain pre-training (at most {OVERHEAD:.2f}x)"
-    return _claim("6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), unit="x", decimals=2)
+    return _claim("6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), OVERHEAD, "x", decimals=2)
 
 
 def _removed(seen: Evidence, name: str, group: str) -> str:
@@ -239,11 +244,23 @@ def _removed(seen: Evidence, name: str, group: str) -> str:
 
 
 def _claim(
-    number: str, text: str, where: str, value: Estimate, result: Verdict, unit: str = "", decimals: int = 1
+    number: str,
+    text: str,
+    where: str,
+    value: Estimate,
+    result: Verdict,
+    bound: float | None = None,
+    unit: str = "",
+    decimals: int = 1,
+    confidence: float = CONFIDENCE,
 ) -> Claim:
+    """A line; `bound` is what an interval of this `confidence` must not span."""
+
     def text_of(number: float) -> str:
         return f"{number:.{decimals}f}" if unit else signed(number, decimals)
 
     measured = text_of(value.mean) + unit if value.n else ""
     interval = f"[{text_of(value.low)}, {text_of(value.high)}]" if value.n > 1 else ""
-    return Claim(number, text, where, measured, interval, value.n, result)
+    needed = None if bound is None else seeds_needed(value, bound, confidence=confidence)
+    told = "" if bound is None or value.n < 2 else f"{needed}" if needed else "over 50"
+    return Claim(number, text, where, measured, interval, value.n, told, result)

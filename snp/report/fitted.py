@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-LAST = ("kind", "FLOPs", "removed", "sparsity", "non-zero", "towers", "main")
+LAST = ("needed", "kind", "FLOPs", "removed", "sparsity", "non-zero", "towers", "main")
 """Columns that go first where there is no room, the last of these before the others."""
 BETWEEN = 3
 """Blanks and line between two columns."""

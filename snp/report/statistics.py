@@ -38,6 +38,15 @@ def estimate(values: pd.Series, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(**line)
 
 
+def seeds_needed(value: Estimate, bound: float, most: int = 50, confidence: float = CONFIDENCE) -> int | None:
+    """How many seeds would tell on which side of `bound` the mean lies, if mean and spread stay; None: above `most`."""
+    if value.n < 2:
+        return None
+    n = np.arange(2, most + 1)
+    told = stdtrit(n - 1, (1 + confidence) / 2) * value.std / np.sqrt(n) < abs(value.mean - bound)
+    return int(n[told][0]) if told.any() else None
+
+
 def reach(removed: pd.Series, loss: pd.Series, bound: float) -> float:
     """The largest share removed at a loss of at most `bound`, by straight lines between sizes, from (0, 0) on.
 
