@@ -105,6 +105,7 @@ def test_a_style_of_the_process_is_left_alone_and_as_it_was(tmp_path: Path) -> N
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snp", "figure", "figure1", "--png", str(tmp_path / "figure1.png")]
     environment = os.environ | {"PYTHONPATH": str(HERE), "MPLBACKEND": "paper"}
@@ -113,6 +114,7 @@ def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("snp: matplotlib: does not start: ") and "unset MPLBACKEND" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
