@@ -61,6 +61,7 @@ def test_a_folder_that_is_not_there_is_an_error_of_every_command_that_only_reads
     assert not (folder / "nowhere").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("where", ["empty", "other"])
 def test_of_an_empty_folder_nothing_is_rendered(
@@ -75,6 +76,7 @@ def test_of_an_empty_folder_nothing_is_rendered(
         assert says(capsys, command, name, "--out", where).count("missing") > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["smoke", "paper"])
 def test_a_scale_without_results_says_so_and_which_command_makes_them(
     scale: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -86,6 +88,7 @@ def test_a_scale_without_results_says_so_and_which_command_makes_them(
             assert f"`snp run {name} --scale {scale}{needs}` makes them" in said
 
 
+@pytest.mark.slow
 def test_one_result_alone_is_a_table_but_no_figure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert says(capsys, "table", "table1", "--format", "markdown", "--out", "one").count("missing") > 100
     assert says(capsys, "claims", "table1", "--out", "one").count("not tested") > 10

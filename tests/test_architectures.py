@@ -71,6 +71,7 @@ class Call(nn.Module):
         return self.how(self.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 @torch.no_grad()
 def test_what_is_plain_is_compressed_with_its_function(name):
@@ -137,6 +138,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_not_plain_is_one_line_before_any_work(name):
     model = nn.ModuleDict({"inner": ODD[name]()})
@@ -250,6 +252,7 @@ def test_a_feed_forward_module_whose_units_depend_on_each_other_is_refused():
         view(model, "", "t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blocks.1.attn", "blocks.1.attn.qkv", "blocks.0.mlp.fc2"])
 @pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"])
 def test_a_hook_that_would_be_lost_is_named(kind, name):

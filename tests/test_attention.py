@@ -77,6 +77,7 @@ MASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("mask", MASKS)
 def test_masks_of_timm(mask, sizes):
@@ -109,6 +110,7 @@ def test_causal_and_a_mask_are_both_obeyed(mask, sizes):
     torch.testing.assert_close(cut(x, attn_mask=given, is_causal=True), expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eager", "sdpa"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("mask", [name for name in MASKS if name not in ("a row that sees nothing, added", "none")])
@@ -166,6 +168,7 @@ TORCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("padding", PADDING)
@@ -213,6 +216,7 @@ def test_a_row_that_sees_nothing_gives_the_bias_of_the_projection(hidden, sizes)
     assert torch.equal(cut(states(B, L, D), attn_mask=mask)[:, 2], cut.proj.bias.expand(B, D))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("mask", MASKS)

@@ -131,6 +131,7 @@ def test_cross_modal_needs_layers_that_exist(two_towers):
         plan_of(two_towers, "cross-modal", first=1, last=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize(
     "name, mode",

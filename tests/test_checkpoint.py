@@ -37,6 +37,7 @@ def plans() -> dict[str, Plan]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", plans())
 def test_a_loaded_model_is_the_saved_one_and_trains_on_alike(kind, tmp_path):
     plan = plans()[kind]
@@ -70,6 +71,7 @@ class Million(nn.Module):
         self.text = TextTransformer(32, 100, 96, 4, 4, output_dim=96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.2, 0.4, 0.7, 0.97])
 @pytest.mark.parametrize("kind", ["joint", "masked"])
 def test_files_are_at_most_one_percent_larger_than_the_stored_parameters(kind, keep, tmp_path):
@@ -271,6 +273,7 @@ def broken(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change", "problem"),
     [

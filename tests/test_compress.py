@@ -231,6 +231,7 @@ def test_a_row_of_the_tables_is_a_method_by_its_name(name):
     assert all(getattr(get(name).options, option) == value for option, value in options.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_rows_have_the_methods_that_their_names_stand_for(table):
     for row in rows(table, "desk"):
@@ -268,6 +269,7 @@ def test_towers_of_two_types_cannot_share(name):
     assert snp.compress(model, "magnitude-structured", keep=0.7, towers=PATHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["magnitude-structured", "cross-modal", "omp"])
 @pytest.mark.parametrize("second", sorted(methods()))
 def test_no_method_compresses_what_is_compressed_already(second, first):

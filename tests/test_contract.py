@@ -154,6 +154,7 @@ def test_a_copy_computes_and_is_trained_as_the_model_that_it_is_of(name, way):
         trained(model), trained(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
     _, plan = decided(name)
@@ -207,6 +208,7 @@ def test_another_seed_gives_another_plan(name):
     assert decided(name, seed=3)[1] != decide(name, seed=4)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_making_a_plan_changes_no_weight_of_the_model(name):
     problem = problem_of(0.6)

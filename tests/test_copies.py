@@ -126,6 +126,7 @@ def test_a_copy_computes_the_same_and_is_trained_the_same(way, kind, model, tmp_
         assert copied.again.weight is copied.head.weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("kind", plans())
 def test_another_type_keeps_zeros_and_ties(kind, dtype):
@@ -141,6 +142,7 @@ def test_another_type_keeps_zeros_and_ties(kind, dtype):
     assert torch.equal(copied(images.to(dtype), words), model(images.to(dtype), words))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", plans())
 def test_a_model_without_values_takes_up_those_of_another(kind):
     original, plan = compressed(kind, Tied)
@@ -196,6 +198,7 @@ def test_a_pickled_mask_shares_memory_where_its_tensor_does():
     assert rebuild(data, mask, trained).data_ptr() == weight.data_ptr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("kind", plans())
 def test_a_checkpoint_has_the_type_of_its_model(kind, dtype, tmp_path):

@@ -89,6 +89,7 @@ def test_operations_of_torchs_own_encoder_layer_are_counted():
     assert flops(layer, torch.randn(2, 7, D)) == 2 * tower_flops(7) // LAYERS
 
 
+@pytest.mark.slow
 def test_the_paper_scale_pair_has_the_parameters_of_deit_base_and_clip_large_text():
     with torch.device("meta"):
         model = nn.Module()

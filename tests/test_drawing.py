@@ -143,6 +143,7 @@ def test_the_style_names_the_colours_that_code_names() -> None:
     assert [color.lower() for color in cycle] == [*drawing.COLORS]
 
 
+@pytest.mark.slow
 def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snp", "figure", "figure1", "--png", str(tmp_path / "figure1.png")]
     environment = os.environ | {"PYTHONPATH": str(HERE), "MPLBACKEND": "paper"}
@@ -151,6 +152,7 @@ def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("snp: matplotlib: does not start: ") and "unset MPLBACKEND" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

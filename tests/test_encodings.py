@@ -46,6 +46,7 @@ def printed(encoding: str, *arguments: str, errors: str = "strict") -> tuple[int
     return code, "".join(page.getvalue().decode(encoding) for page in pages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_prints_on_an_output_that_lacks_its_signs(command: tuple[str, ...], encoding: str) -> None:
@@ -53,6 +54,7 @@ def test_every_command_prints_on_an_output_that_lacks_its_signs(command: tuple[s
     assert code == COMMANDS[command] and len(text) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoding", "expected"),
     [("utf-8", " Δ dense "), ("latin-1", " delta dense "), ("cp1252", " delta dense "), ("ascii", " delta dense ")],

@@ -30,6 +30,7 @@ def pictures(tmp_path_factory):
     return [picture(Scenes(), root, 7, split, n) for split in ("val", "testB", "test", "train") for n in range(100)]
 
 
+@pytest.mark.slow
 def test_the_oracle_solves_every_expression_of_400_scenes(pictures):
     said = [(e, p) for p in pictures for found in p.expressions.values() for e in found]
     said += [(p.single, p) for p in pictures if p.single]

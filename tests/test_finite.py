@@ -61,6 +61,7 @@ def without_a_slope(found: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return found | {"sharp": (weight - weight.detach()).abs().sqrt().sum()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -94,6 +95,7 @@ def test_weights_that_overflow_in_a_step_are_not_saved(tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("phase", [PHASE, ALL], ids=["plainly", "all-options"])
 def test_a_model_that_begins_broken_ends_at_its_first_step_whichever_it_is(
@@ -271,6 +273,7 @@ def spoiled(network: nn.Module, at: int) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_a_model_that_says_no_number_of_an_entry_has_no_figure_and_the_entry_is_named() -> None:
     words = tasks.dataset(
         [tasks.entry(i, tasks.SENTENCE, boxes=((1.0, 2.0, 30.0, 40.0),), spans=(((0, 1),),)) for i in range(4)]

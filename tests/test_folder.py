@@ -222,6 +222,7 @@ class _waited:
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_there_is_shown_and_nothing_in_it_changes(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,7 +220,7 @@ def test_official_alignment_is_that_of_the_public_code_place_by_place_and_word_b
 def test_alignment_logits_have_a_limit(alignment: str, most: float) -> None:
     model = official(alignment=alignment)
     model.log_scale.fill_(-20.0)
-    logits = model.align(torch.randn(1, 50, 8), torch.randn(1, 4, 32))
+    logits = model.align(torch.randn(1, 50, 8), torch.randn(1, 4, GLIP_SMOKE.width))
     assert float(logits.max()) == most and float(logits.min()) == -most
 
 

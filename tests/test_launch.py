@@ -114,6 +114,7 @@ def holds(planned: Sequence[Array], queued: dict[str, str]) -> None:
         known |= array.numbers(str(number))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 24, 1001])
 def test_arrays_are_as_long_as_slurm_takes_them_and_each_run_waits_for_its_own_parent(
     tmp_path: Path, limit: int
@@ -696,6 +697,7 @@ def test_a_launch_on_this_machine_outlives_its_command_can_be_cancelled_and_goes
     assert [record.job for record in records(store)] == [first.job, second.job]
 
 
+@pytest.mark.slow
 def test_a_launch_for_debugging_runs_in_this_process(
     tmp_path: Path, smoke_data: Path, smoke_dense: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

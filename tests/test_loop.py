@@ -171,6 +171,7 @@ def gradients(network: nn.Module, parts: list[Batch]) -> tuple[dict[str, float],
     return sums, {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "proposals", "warm-up", "glip"])
 @pytest.mark.parametrize("count", [2, 8])
 def test_the_parts_of_a_batch_have_its_losses_and_gradients(kind, count):
@@ -197,6 +198,7 @@ def test_a_part_has_only_its_own_images():
     assert len(pair.images_ICHW) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snp", "upop"])
 def test_a_step_in_parts_is_the_step_of_the_whole_batch_also_while_a_method_searches(method, tmp_path):
     moments = []  # gradients, averaged: where they are nothing but rounding, Adam makes weights of it
@@ -223,6 +225,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch_also_while_a_method_sear
 # -- precision and checkpointing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "proposals", "warm-up", "glip"])
 def test_bfloat16_trains_float32_weights_and_gives_float32_losses(kind, tmp_path):
     phase = PHASE.model_copy(update=dict(precision="bfloat16"))

@@ -85,6 +85,7 @@ def test_a_random_ticket_looks_at_no_weight():
     assert plans[0] == plans[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [7, 10, 14])
 def test_a_ticket_that_goes_on_from_its_state_ends_the_same(stop):
     whole, part = session_of(two_towers(), rounds=2, steps=30), session_of(two_towers(), rounds=2, steps=30)

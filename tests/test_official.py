@@ -296,6 +296,7 @@ def step(w: np.ndarray, w0: np.ndarray, a: np.ndarray, kept: int, samples: int, 
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ridge, stretch", [(0.1, 1.0), (0.001, 1.0), (0.001, 30.0)])
 def test_chita_solves_every_block_by_itself(ridge, stretch):
     """`stretch` makes gradients large, so that steps go so far that their length has to be searched for."""
@@ -378,6 +379,7 @@ def test_a_matrix_without_any_weight_is_saved_counted_and_stays_empty(tmp_path):
     assert loaded.get_parameter("vision.a.weight").count_nonzero() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, cls in methods().items() if cls.modes()])
 def test_what_an_official_mode_makes_of_two_towers_is_what_its_plan_says_also_when_trained_and_saved(name, tmp_path):
     dense = two_towers()

@@ -52,6 +52,7 @@ def run(installed: Path, *command: str, cwd: Path) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_every_module_and_all_published_figures_are_in_the_wheel(installed: Path) -> None:
     for package in ("snp", "baselines"):
         here = {path.relative_to(HERE) for path in (HERE / package).rglob("*.py")}

@@ -27,6 +27,7 @@ def test_numbers_are_those_of_a_real_model(kind, config):
     assert found.towers == sum(p.numel() for tower in (model.vision, model.text) for p in tower.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [PAPER, GLIP_PAPER])
 def test_at_paper_scale_the_towers_are_deit_b_and_clip_l_and_no_weight_is_made(config):
     model, towers = dense(config)

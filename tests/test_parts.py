@@ -83,6 +83,7 @@ def test_gradients_in_parts_are_those_of_the_batch(kind: str) -> None:
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mdetr", "glip"])
 def test_a_structure_learns_in_parts_what_it_learns_from_the_batch(kind: str) -> None:
     found = []

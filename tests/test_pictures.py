@@ -136,6 +136,7 @@ def gradients(network: nn.Module, parts: list[Batch]) -> tuple[dict[str, float],
     return sums, {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_parts_of_a_batch_have_its_losses_and_gradients(kind: str, count: int) -> None:

@@ -75,6 +75,7 @@ def test_the_score_is_that_of_a_slow_evaluator_also_with_ties_and_duplicates(see
     assert 0 < found["precision@1"] < found["precision@5"] < found["precision@10"]
 
 
+@pytest.mark.slow
 def test_the_public_evaluators_ties_are_its_own_over_a_thousand_expressions_half_of_whose_ranks_are_equal():
     torch.manual_seed(0)
     N, Q = 1500, 12

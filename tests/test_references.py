@@ -131,6 +131,7 @@ def test_official_multiflow_gives_masks_and_scores_of_the_public_order_of_operat
         assert all(torch.equal(found[name], scores[name]) for name in NAMES)
 
 
+@pytest.mark.slow
 @at_every_sparsity
 @pytest.mark.parametrize("method, rounds, block", [("chita", 1, 10_000), ("chita++", 4, 20)])
 def test_chita_finds_the_masks_of_the_dense_quadratic_problem_and_its_weights(method, rounds, block, sparsity):
@@ -148,6 +149,7 @@ def test_chita_finds_the_masks_of_the_dense_quadratic_problem_and_its_weights(me
             torch.testing.assert_close(small.get_parameter(name).detach(), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @at_every_sparsity
 @pytest.mark.parametrize("ridge", [1e-2, 1e-4])
 def test_every_step_of_chita_lowers_its_objective_and_moves_the_support(ridge, sparsity):
@@ -167,6 +169,7 @@ def test_every_step_of_chita_lowers_its_objective_and_moves_the_support(ridge, s
         assert found[-1] < 0.99 * found[0] and plans[-1] != plans[0], (seed, found)
 
 
+@pytest.mark.slow
 @at_every_sparsity
 def test_tamt_trains_the_mask_that_plain_adam_trains(sparsity):
     for seed in range(10):
@@ -175,6 +178,7 @@ def test_tamt_trains_the_mask_that_plain_adam_trains(sparsity):
         case.assert_equal(plan.masks, reference.tamt(case.weights, case.gradient, 8, case.count))
 
 
+@pytest.mark.slow
 @at_every_sparsity
 @pytest.mark.parametrize("ticket", ["found", "random"])
 def test_a_lottery_ticket_is_that_of_plain_training_pruning_and_rewinding(ticket, sparsity):

@@ -169,6 +169,7 @@ def test_the_markdown_table_is_this_one(store: Store) -> None:
     assert lines[3] == ["snp", "joint", *["89.0 ±1.0"] * 8, "-2.0 [-4.5, +0.5]", *cut]
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(store: Store) -> None:
     for form in ("markdown", "csv", "latex"):
         assert table("table1", store, "desk", None, form) == table("table1", store, "desk", None, form)
@@ -212,6 +213,7 @@ def test_only_what_speaks_of_the_same_things_is_quoted(store: Store) -> None:
     assert "RefCOCO+" not in quoted and "UPop" not in quoted and "lottery" not in quoted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
 def test_no_results_at_all_are_said_and_not_tabled(tmp_path: Path, format: Format) -> None:
     empty = Store(tmp_path / "none")
@@ -225,6 +227,7 @@ def test_no_results_at_all_are_said_and_not_tabled(tmp_path: Path, format: Forma
     assert {claim.verdict for claim in claims(Measured(table1("desk"), empty))} == {"not tested"}
 
 
+@pytest.mark.slow
 def test_a_table_with_one_result_alone_is_a_table_in_which_all_else_is_missing(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.save(row("snp").compress(0), MANIFEST, cost(row("snp")))
@@ -233,6 +236,7 @@ def test_a_table_with_one_result_alone_is_a_table_in_which_all_else_is_missing(t
     assert claims_table("table1", store, "desk").count("| not tested |") == len(claims(Measured(table1("desk"), store)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", get_args(Scale))
 def test_every_table_either_tests_claims_or_says_that_it_tests_none(tmp_path: Path, scale: Scale) -> None:
     for name in TABLES:
@@ -242,6 +246,7 @@ def test_every_table_either_tests_claims_or_says_that_it_tests_none(tmp_path: Pa
         claims_table("table1b", Store.at("desk"), "desk")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_the_figure_of_every_table_has_a_curve_of_every_method_that_is_measured_and_no_number_that_is_none(
     tmp_path: Path, name: str
@@ -368,6 +373,7 @@ def test_at_smoke_scale_a_run_says_that_figures_mean_nothing(tmp_path: Path) -> 
     assert "figures mean nothing" in ending([dense], Store(tmp_path), Store(tmp_path / "none"), "smoke")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 120, 240])
 def test_a_table_keeps_within_the_terminal_and_says_what_has_no_room(
     store: Store, columns: int, monkeypatch: pytest.MonkeyPatch
@@ -389,6 +395,7 @@ def test_html_and_json_hold_what_markdown_and_csv_do(store: Store) -> None:
     assert page.count("<table") == 2 and "89.0 ±1.0" in page
 
 
+@pytest.mark.slow
 def test_the_figure_is_a_png_with_the_same_bytes_twice(store: Store, tmp_path: Path) -> None:
     first = figure("table1", store, "desk", "scenes", tmp_path / "a.png").read_bytes()
     assert first.startswith(b"\x89PNG") and len(first) > 10_000

@@ -198,6 +198,7 @@ KINDS = (torch.bfloat16, torch.float16, torch.float64)
 MODES = [*((method, {}) for method in FAMILY), *((m, {"mode": "official"}) for m in FAMILY if methods()[m].modes())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("method, mode", MODES)
 def test_models_of_every_precision_lose_as_many_weights_and_keep_their_precision(method, mode, kind):

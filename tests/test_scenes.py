@@ -182,6 +182,7 @@ def test_dataset_json_says_what_was_made(root):
     assert set(made["pixels_sha256"]) == set(made["pictures"])
 
 
+@pytest.mark.slow
 def test_the_sample_page_is_a_picture_and_the_same_every_time(root, tmp_path):
     pages = [sample_page(root, tmp_path / f"{k}.png", n=5, seed=1).read_bytes() for k in range(2)]
     assert pages[0] == pages[1]

@@ -50,6 +50,7 @@ def test_training_starts_from_the_full_unshared_model():
     assert log["budget_ratio"] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.6, 0.4])
 @pytest.mark.parametrize("hypernetwork", [True, False])
 def test_the_budget_regulariser_alone_reaches_its_target_within_sixty_hypernetwork_steps(hypernetwork, keep):
@@ -117,6 +118,7 @@ def test_text_units_that_equal_their_donors_are_shared_rather_than_pruned():
     assert shared["ffn"] > 100 > 10 * (shared["qk"] + shared["vo"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [("prune",), ("cross",), ("blockwise",), ("cross", "blockwise")])
 def test_each_operation_can_be_switched_off(on):
     switches = {kind: kind in on for kind in ("prune", "cross", "blockwise")}
@@ -192,6 +194,7 @@ def test_alignment_in_the_loss_grows_after_the_freeze_and_narrows_the_gap():
     assert end(0.05) < 0.9 * end(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [7, 25, 28])
 @pytest.mark.parametrize("hypernetwork", [True, False])
 def test_a_killed_run_goes_on_bit_equal(cut, hypernetwork):

@@ -98,6 +98,7 @@ def test_boxes_are_inside_disjoint_and_of_their_size_class(source):
                     assert any(one[k] + one[k + 2] <= other[k] or other[k] + other[k + 2] <= one[k] for k in (0, 1))
 
 
+@pytest.mark.slow
 def test_the_oracle_solves_every_expression(source, tmp_path):
     generator = Stamps(source)
     for split in ("val", "testB", "test"):
@@ -109,6 +110,7 @@ def test_the_oracle_solves_every_expression(source, tmp_path):
                     assert solve(expression.caption, made.items) == [expression.target], expression.caption
 
 
+@pytest.mark.slow
 def test_stamps_come_in_the_format_of_all_data_and_repeat(source, tmp_path):
     roots = [
         stamps.make(tmp_path / str(k), 2, train=6, test=8, pretrain_val=2, workers=1, source=source) for k in (0, 1)

@@ -139,6 +139,7 @@ def slow_recall(model: MDETR, entries: list[Entry], merged: bool) -> dict[str, l
     return {kind: np.mean(part, 0).tolist() for kind, part in rows.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 64])
 def test_recall_of_a_model_equals_one_sentence_at_a_time(count: int) -> None:
     model = mdetr()
@@ -219,6 +220,7 @@ def instances(model: GLIP) -> COCO:
     return truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [1, 64])
 def test_detections_of_a_model_equal_one_prompt_at_a_time(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = glip()
@@ -247,6 +249,7 @@ def test_detections_of_a_model_equal_one_prompt_at_a_time(pictures: int, monkeyp
     assert 0.1 < figures["AP50"] < 1
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_nothing_scores_zero() -> None:
     model = glip()
     with torch.no_grad():

@@ -170,6 +170,7 @@ def test_an_official_ranking_by_hand():
     assert session.plan().cost()["removed"] == 38 + 9
 
 
+@pytest.mark.slow
 def test_official_rankings_lower_what_the_public_rule_lowers():
     """Random cases: masks of attention and FFN of any size, some with equal gradients, at any price and share."""
     random, compared = np.random.default_rng(0), 0

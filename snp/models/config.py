@@ -143,7 +143,7 @@ GLIP_DESK = GLIPConfig(
 image. [ours]"""
 
 GLIP_SMOKE = GLIP_DESK.model_copy(
-    update=dict(name="glip-smoke", width=32, depth=2, heads=4, head_width=8, fusion_width=8)
+    update=dict(name="glip-smoke", width=48, depth=2, heads=4, head_width=8, fusion_width=8)
 )
 
 GLIP_PAPER = GLIPConfig(
