@@ -516,7 +516,7 @@ def audit(
 
 @app.command
 def claims(
-    table: Annotated[str, tyro.conf.arg(help="which table's rows"), Positional] = "table1",
+    table: Annotated[str | None, tyro.conf.arg(help="which table's rows; default: all"), Positional] = None,
     scale: SizeOfRuns = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
