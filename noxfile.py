@@ -46,6 +46,7 @@ def tests(session: nox.Session) -> None:
     spread = [] if named else ["-n", str(processes()), "--dist", "worksteal"]
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
         session.env["TMPDIR"] = str(MEMORY)  # a disk is slow to flush thousands of small results
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # what many processes import is compiled once
     python(session, "-m", "pytest", *spread, *session.posargs)
 
 

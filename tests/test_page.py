@@ -319,6 +319,7 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
+@pytest.mark.slow
 def test_a_browser_sorts_filters_and_follows_a_link_to_a_run(browser: Any, written: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select, WebDriverWait

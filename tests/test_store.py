@@ -187,7 +187,7 @@ def noted(store: Store, content: str | bytes) -> str:
 def test_the_process_that_does_a_run_is_known_while_it_lives(store: Store) -> None:
     assert noted(store, Owner.here().model_dump_json()) == "running"
     with store.attempt(COMPRESS):
-        assert store.owner(COMPRESS) == Owner.here() and store.owner(COMPRESS).lives
+        assert store.owner(COMPRESS).mark == Owner.here().mark and store.owner(COMPRESS).lives
     assert store.owner(COMPRESS) is None
 
 

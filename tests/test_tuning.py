@@ -13,6 +13,8 @@ from snp.experiment.tables import Row, rows
 from snp.report import frame
 from snp.report.table import table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(smoke_dense: Store, smoke_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
@@ -37,7 +39,6 @@ def done(row: Row, store: Store) -> Result:
     return store.result(row.finetune(0, row.benchmarks[0]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("label", ["scenes/snp@60:gqa", "scenes/snp@60:flickr30k", "scenes/snp@60:coco"])
 def test_a_row_ends_in_the_figures_of_all_its_splits(label: str, store: Store) -> None:
     row = find(label, "smoke")
@@ -58,14 +59,12 @@ def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Sto
     assert dict(after.config.answers) == {kind: len(known) for kind, known in answers.items()}
 
 
-@pytest.mark.slow
 def test_what_needs_no_picture_stands_beside_the_dense_answers(store: Store) -> None:
     result = done(find("scenes/dense@100:gqa", "smoke"), store)
     assert set(result.metrics["baselines"]) == {"majority", "text_only"}
     assert 0 < result.metrics["baselines"]["majority"]["val"]["accuracy"] < 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["upop", "multiflow", "lottery", "cross-modal", "magnitude-structured-uniform"])
 def test_every_method_of_table_4_compresses_the_other_model(method: str, store: Store) -> None:
     row = find(f"scenes/{method}@60:coco", "smoke")
