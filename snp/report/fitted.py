@@ -13,9 +13,9 @@ LAST = ("needed", "kind", "FLOPs", "removed", "sparsity", "non-zero", "towers", 
 """Columns that go first where there is no room, the last of these before the others."""
 BETWEEN = 3
 """Blanks and line between two columns."""
-FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict")
+FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict", "reason")
 """Columns that stay."""
-LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what")
+LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what", "reason")
 """Columns of words, as the first one is; others are numbers."""
 FOLDED = 18
 """Characters that a column has at least whose cells go on in more lines."""
