@@ -513,7 +513,12 @@ def audit(
     afresh = audits.afresh(store, scale)
     runs = [run for one in chosen for run in (*one.parents(), one)]
     if dry_run:
-        print("\n".join(run.slug for run in undone(runs, afresh)) or "nothing to do: all runs are done")
+        todo, costs = undone(runs, afresh), _mean_seconds(store)
+        print("\n".join(run.slug for run in todo) or "nothing to do: all runs are done")
+        if todo:
+            seconds = [costs.get(_sort(run)) for run in todo]
+            time = "" if None in seconds else f"; about {sum(filter(None, seconds)) / 60:.0f} minutes of one thread"
+            print(f"\n{len(todo)} runs, {sum(run.kind == 'finetune' for run in todo)} of them scored{time}")
         return
     run_all(lambda: undone(runs, afresh), afresh, workers)
     found = audits.compared(chosen, store, afresh)
@@ -678,12 +683,17 @@ def clean(
     if yes and not kind:
         raise InputError("--yes", "names no kind", f"say which: {', '.join(cleaning.KINDS)}")
     found = [item for item in cleaning.items(out) if not kind or item.kind in kind]
+    totals = []
+    for name in kind or cleaning.KINDS:
+        sizes = [item.bytes for item in found if item.kind == name]
+        totals.append(f"{name}: " + (f"{len(sizes)}, {decimal(sum(sizes))}" if sizes else cleaning.NONE[name]))
     if not found:
-        print("nothing to delete")
+        print("\n".join(["nothing to delete", *(totals if dry_run else [])]))
         return
     lines = [{"what": item.kind, "where": _short(item.path), "size": decimal(item.bytes)} for item in found]
     print(fitted(DataFrame(lines), "What can be made again:", width(), folds=["where"]))
     if dry_run:
+        print("\n".join(totals))
         return
     if not yes and not sys.stdin.isatty():
         raise InputError("snp clean", "asks before it deletes, and there is no terminal", "--yes with the kinds")
