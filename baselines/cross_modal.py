@@ -10,6 +10,7 @@ from snp.compression.plan import Plan, Share
 from snp.compression.registry import register
 from snp.errors import InputError
 
+WORDS = {"msa": "attention of layers", "ffn": "feed-forward of layers", "both": "whole layers"}
 PARTS = {"msa": ("qk", "vo"), "ffn": ("ffn",), "both": ("qk", "vo", "ffn")}
 
 
@@ -61,5 +62,6 @@ class CrossModal(OneShot):
                 if tied:
                     shares.append(Share((text, layer, c), (vision, layer), torch.arange(n) < tied))
                 surplus -= tied * cost
-        note = f"tying {self.options.part} of layers {self.options.first}-{last} ends at this ceiling, above the target"
+        tied = f"{WORDS[self.options.part]} {self.options.first}-{last} are tied, all that may be"
+        note = f"{tied}: less cannot be stored, so the target is not reached"
         return Plan(towers={vision: shape, text: shape}, shares=tuple(shares), note=note if surplus > 0 else "")

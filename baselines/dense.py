@@ -13,7 +13,7 @@ class Dense(OneShot):
     kind = "dense"
     stage = "one-shot"
     source = "the uncompressed model"
-    summary = "nothing is removed; the budget is ignored"
+    summary = "the control: nothing is removed, whatever the budget"
 
     def plan(self, problem: Problem) -> Plan:
         return Plan.dense(problem.towers)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Literal, NoReturn, get_args
 
 import tyro
@@ -121,7 +122,8 @@ def rows(
     ]
     frame = DataFrame(lines).fillna("")
     print(fitted(frame, f"Rows of {table} in {_short(store.root)}:", width()), end="")
-    print("\n@60: 60% of all parameters are kept. Time: mean of finished runs of the same kind; ?: none yet.")
+    note = "@60: 60% of all parameters are kept. Time: mean of finished runs of the same kind; ?: none yet."
+    print(f"\n{fill(note, width())}")
 
 
 @app.command
@@ -297,9 +299,10 @@ def status(
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
-    from tabulate import tabulate
+    from pandas import DataFrame
 
     from snp.experiment.jobs import Job, slurm_jobs, statuses, summary
+    from snp.report.fitted import fitted, width
 
     def ask(jobs: set[str]) -> dict[str, Job]:
         try:
@@ -311,9 +314,15 @@ def status(
     scale = _scale(scale, out)
     store = _results(scale, out, setup)
     found = statuses(_runs(table, scale, data, seed, store), store, ask)
-    lines = [[one.run.name, one.state, one.job, one.progress, one.reason[:100]] for one in found]
-    print(tabulate(lines, ["run", "state", "job", "steps", "reason"], disable_numparse=True))
-    print(f"\n{summary(found)}")
+    lines = [
+        {"run": one.run.name, "state": one.state, "job": one.job, "steps": one.progress, "reason": one.reason[:100]}
+        for one in found
+    ]
+    frame = DataFrame([{name: text or "" for name, text in line.items()} for line in lines])
+    told = frame.loc[:, (frame != "").any()]
+    title = f"Runs of {table} in {_short(store.root)}:"
+    print(fitted(told, title, width(), folds=["run", "reason"]))
+    print(summary(found))
 
 
 @app.command
@@ -385,22 +394,21 @@ def params(
 @app.command
 def methods(plugin: Plugin = ()) -> None:
     """List the compression methods, and the names of rows that are one of them with options."""
-    from tabulate import tabulate
-
     from snp.compression import plugins
-    from snp.compression.aliases import ALIASES
+    from snp.compression.aliases import ALIASES, TICKETS
     from snp.compression.registry import methods as registered
+    from snp.report.fitted import width
 
     plugins.use(plugin)
-    lines = [
-        [name, cls.kind, cls.stage, ", ".join(cls.modes()), cls.summary, cls.source]
-        for name, cls in registered().items()
-    ]
+    found = [(name, cls, cls.summary) for name, cls in registered().items()]
     for name, (method, options) in ALIASES.items():
-        cls = registered()[method]
         told = ", ".join([method, *(f"{option}={value}" for option, value in options.items())])
-        lines.append([name, cls.kind, cls.stage, ", ".join(cls.modes()), f"the same as {told}", cls.source])
-    print(tabulate(lines, ["method", "kind", "stage", "modes", "what it does", "source"]))
+        ticket = f": {TICKETS[name]}" if name in TICKETS else ""
+        found.append((name, registered()[method], f"the same as {told}{ticket}"))
+    for name, cls, summary in found:
+        modes = f" (modes: {', '.join(cls.modes())})" if cls.modes() else ""
+        print(f"{name}  {cls.kind}, {cls.stage}{modes}")
+        print(fill(f"{summary}. From: {cls.source}", width(), initial_indent="    ", subsequent_indent="    "))
 
 
 @app.command
@@ -505,7 +513,12 @@ def audit(
     afresh = audits.afresh(store, scale)
     runs = [run for one in chosen for run in (*one.parents(), one)]
     if dry_run:
-        print("\n".join(run.slug for run in undone(runs, afresh)) or "nothing to do: all runs are done")
+        todo, costs = undone(runs, afresh), _mean_seconds(store)
+        print("\n".join(run.slug for run in todo) or "nothing to do: all runs are done")
+        if todo:
+            seconds = [costs.get(_sort(run)) for run in todo]
+            time = "" if None in seconds else f"; about {sum(filter(None, seconds)) / 60:.0f} minutes of one thread"
+            print(f"\n{len(todo)} runs, {sum(run.kind == 'finetune' for run in todo)} of them scored{time}")
         return
     run_all(lambda: undone(runs, afresh), afresh, workers)
     found = audits.compared(chosen, store, afresh)
@@ -670,12 +683,17 @@ def clean(
     if yes and not kind:
         raise InputError("--yes", "names no kind", f"say which: {', '.join(cleaning.KINDS)}")
     found = [item for item in cleaning.items(out) if not kind or item.kind in kind]
+    totals = []
+    for name in kind or cleaning.KINDS:
+        sizes = [item.bytes for item in found if item.kind == name]
+        totals.append(f"{name}: " + (f"{len(sizes)}, {decimal(sum(sizes))}" if sizes else cleaning.NONE[name]))
     if not found:
-        print("nothing to delete")
+        print("\n".join(["nothing to delete", *(totals if dry_run else [])]))
         return
     lines = [{"what": item.kind, "where": _short(item.path), "size": decimal(item.bytes)} for item in found]
     print(fitted(DataFrame(lines), "What can be made again:", width(), folds=["where"]))
     if dry_run:
+        print("\n".join(totals))
         return
     if not yes and not sys.stdin.isatty():
         raise InputError("snp clean", "asks before it deletes, and there is no terminal", "--yes with the kinds")
@@ -851,7 +869,11 @@ def export(
 def bench(
     what: Annotated[
         Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"],
-        tyro.conf.arg(help="what is measured"),
+        tyro.conf.arg(
+            help="train: samples/s, share of the matmul peak, step overheads; scoring; eval: evaluators; annotations: "
+            "reading them; plan: planning; launch: how much of twenty short jobs is starting them; scaling: what its "
+            "model rests on, written to results/bench"
+        ),
         Positional,
     ],
     scale: Annotated[Scale | None, tyro.conf.arg(help="train: of the model; default: desk")] = None,
@@ -860,9 +882,7 @@ def bench(
     ] = None,
     keep: Annotated[bool, tyro.conf.arg(help="scaling: keep the measured step times, count the rest anew")] = False,
 ) -> None:
-    """Measure training (samples/s, share of the matmul peak, step overheads), scoring, evaluators, reading, planning,
-    how much of twenty short jobs is starting them, or what the model of scaling rests on (written to results/bench).
-    """
+    """Measure what one part of the program costs, in time and throughput."""
     if what != "train" and (scale or data):
         raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
     if what == "scoring":

@@ -1,5 +1,6 @@
 """The command: one clear line and exit code 2 for bad input, and tables without torch."""
 
+import re
 import subprocess
 import sys
 import time
@@ -213,12 +214,19 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def test_all_methods_are_listed_with_kind_stage_and_modes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_methods_are_listed_with_kind_stage_and_modes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     main(["methods"])
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    entries = re.findall(r"^\S.*\n(?: .*\n)+", printed, re.MULTILINE)
+    lines = {entry.split()[0]: " ".join(entry.split()) for entry in entries}
     assert list(lines) == [*methods(), *ALIASES]
     assert all(cls.kind in lines[name] and cls.stage in lines[name] for name, cls in methods().items())
     assert "corrected, official" in lines["multiflow"] and "official" not in lines["snp"]
+    assert "found on the task" in lines["task-ticket"] and "found on pre-training" in lines["universal-ticket"]
     assert "omp" in lines["magnitude"] and "prune=False" in lines["snp-cross-only"]
 
 

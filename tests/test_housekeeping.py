@@ -121,7 +121,8 @@ def test_nothing_is_deleted_before_it_is_asked_for(
     capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = begun(place / "runs")
-    assert "2.0 kB" in said(capsys, "clean", "--dry-run", "--out", "runs")
+    listed = said(capsys, "clean", "--dry-run", "--out", "runs")
+    assert "states: 1, 2.0 kB" in listed and "trials: no run with --steps" in listed
     assert "there is no terminal" in refused(capsys, "clean", "--out", "runs")
     assert "names no kind" in refused(capsys, "clean", "--yes", "--out", "runs")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

@@ -36,6 +36,7 @@ def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:
     [
         ("scenes/snb@55", (), r"no such row at scale desk \(near: .*scenes/snip@"),
         ("scenes/snp", (), "no such row"),
+        ("scenes/dense", (), r"near: scenes/dense@100, "),
         ("nowhere/snp@55", (), "no such row"),
         ("real/snp@55", (), "no such row"),
         ("scenes/snp@55:refcoco+", (), "no such row"),

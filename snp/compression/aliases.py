@@ -18,3 +18,10 @@ ALIASES: dict[str, tuple[str, Options]] = {
     "random-ticket": ("lottery", {"ticket": "random"}),
 }
 """Name -> (method, its options)."""
+
+TICKETS = {
+    "task-ticket": "the ticket is found on the task that it is fine-tuned on",
+    "universal-ticket": "the ticket is found on pre-training",
+    "random-ticket": "the weights that stay are drawn by chance",
+}
+"""What the tables' tickets are, where the options alone do not say it."""

@@ -28,6 +28,13 @@ KINDS: dict[Kind, str] = {
     "data": "data sets that are drawn from their seed again when they are needed",
     "environments": "what `nox` installs again, and what takes most room",
 }
+NONE: dict[Kind, str] = {
+    "trials": "no run with --steps is there that no process is at",
+    "states": "no unfinished run is there that no process is at",
+    "data": "no drawn data set is there that no process reads",
+    "environments": "there is none beside the one at work, which is never deleted",
+}
+"""Why nothing of a kind is listed."""
 _TRIAL = re.compile(r"trial-steps\d+(-batch\d+)?(-shortest\d+)?")
 
 

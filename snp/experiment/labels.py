@@ -62,7 +62,8 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
     """A row that stands in no table."""
     if "/" not in label:
         raise InputError(label, "no such table, and no label of a row", f"tables: {', '.join(TABLES)}; else {_FORM}")
-    near = get_close_matches(label, known, n=3, cutoff=0.5)
+    sizes = [other for other in known if other.partition("@")[0] == label]
+    near = list(dict.fromkeys([*sizes, *get_close_matches(label, known, n=3, cutoff=0.5)]))[:3]
     mend = f"near: {', '.join(near)}" if near else _FORM
     unknown = InputError(label, f"no such row at scale {scale}", mend)
     parts = LABEL.fullmatch(label)

@@ -1,6 +1,7 @@
 """Where the parameters of a model are, dense and at the sizes that the paper speaks of; counted without its weights."""
 
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Literal
 
 import torch
@@ -17,6 +18,8 @@ from snp.models.mdetr import MDETR, TOWERS
 
 KEEPS = (0.65, 0.60)
 """Shares of all parameters: the least and the most that the paper removes with almost no loss."""
+WIDTH = 80
+"""Characters in a line of what is printed."""
 REDUCTIONS = (0.40, 0.45)
 """Shares of the towers that the paper removes."""
 
@@ -81,11 +84,11 @@ def table(scale: Scale, name: Literal["mdetr", "glip"]) -> str:
     whole = parameters(model, towers)
     sizes = {"dense": whole}
     for keep in KEEPS:
-        sizes[f"all -{1 - keep:.0%}"] = whole.less(whole.total - Budget.of(model, towers, keep).target)
+        sizes[f"all\n-{1 - keep:.0%}"] = whole.less(whole.total - Budget.of(model, towers, keep).target)
     for share in REDUCTIONS:
         removed = round(share * whole.towers)
         Budget.of(model, towers, 1 - removed / whole.total)
-        sizes[f"towers -{share:.0%}"] = whole.less(removed)
+        sizes[f"towers\n-{share:.0%}"] = whole.less(removed)
     rows = {
         "vision tower, linear maps": [p.vision for p in sizes.values()],
         "text tower, linear maps": [p.text for p in sizes.values()],
@@ -112,9 +115,10 @@ def _statement(whole: Parameters) -> str:
     least, most = max(low, REDUCTIONS[0]), min(high, REDUCTIONS[1])
     both = f"both hold at {least:.1%} to {most:.1%}" if least <= most else "the two never hold together"
     maps = " to ".join(f"{share * whole.total / whole.maps:.1%}" for share in of_all)
-    return (
+    said = (
         f"{of_all[0]:.0%} to {of_all[1]:.0%} of all is {low:.1%} to {high:.1%} of the towers with their embeddings, of "
         f"which the paper removes {REDUCTIONS[0]:.0%} to {REDUCTIONS[1]:.0%}: {both}.\n"
         f"It is {maps} of the towers' linear maps, where all of it is removed. "
         f"Towers are cut here in proportion; methods choose."
     )
+    return "\n".join(fill(line, WIDTH) for line in said.splitlines())

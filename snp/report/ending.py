@@ -48,7 +48,8 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
         lines.append(line)
     frame = pd.DataFrame(lines).fillna("")
     seeds = sorted({seed for row in rows for seed in row.seeds})
-    title = f"What they found, in per cent (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}):"
+    seen = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    title = f"What they found, in per cent, mean over splits ({seen}):"
     labels = [row.label for row in rows] if len(rows) <= LABELS else []
     where = store.options(scale)
     next_one = f"snp table {' '.join(map(shlex.quote, labels))}".rstrip() + where

@@ -13,9 +13,9 @@ LAST = ("needed", "kind", "FLOPs", "removed", "sparsity", "non-zero", "towers", 
 """Columns that go first where there is no room, the last of these before the others."""
 BETWEEN = 3
 """Blanks and line between two columns."""
-FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict")
+FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict", "reason")
 """Columns that stay."""
-LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what")
+LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what", "reason")
 """Columns of words, as the first one is; others are numbers."""
 FOLDED = 18
 """Characters that a column has at least whose cells go on in more lines."""
@@ -26,23 +26,23 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def fitted(frame: pd.DataFrame, title: str, columns: int, folds: Sequence[str] = ()) -> str:
+def fitted(frame: pd.DataFrame, title: str, columns: int, folds: Sequence[str] = (), first: Sequence[str] = ()) -> str:
     """A frame of texts within so many columns, and a line with the names of what had no room.
 
-    Columns stand in their own order; `FIRST` have room before the others, `LAST` after them. The cells of those that
-    fold go on in more lines where there is no room for them in one.
+    Columns stand in their own order; `FIRST` and `first` have room before the others, `LAST` after them. The
+    cells of those that fold go on in more lines where there is no room for them in one.
     """
     names = list(frame.columns)
-    first = [name for name in names if name in FIRST or name == names[0]]
-    middle = [name for name in names if name not in (*first, *LAST)]
-    last = [name for name in LAST if name in names]
+    ahead = [name for name in names if name in (*FIRST, *first) or name == names[0]]
+    middle = [name for name in names if name not in (*ahead, *LAST)]
+    last = [name for name in LAST if name in names and name not in ahead]
     room, chosen = columns - 2, []
-    for name in [*first, *middle, *last]:
+    for name in [*ahead, *middle, *last]:
         longest = max(
             len(line) for text in (_head(name), *frame[name].astype(str)) for line in text.splitlines() or [""]
         )
         needed = (min(longest, FOLDED) if name in folds else longest) + BETWEEN
-        if name in first or needed <= room:
+        if name in ahead or needed <= room:
             chosen.append(name)
             room -= needed
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

@@ -74,8 +74,11 @@ def render(measured: Measured, format: Format = "markdown") -> str:
             tables = [(escape(title), frame.to_html(index=False, border=0)) for title, frame, _ in parts]
             return "".join(f"<h3>{title}</h3>\n{frame}\n" for title, frame in tables)
         case "text":
-            tables = [f"{fitted(frame, title, width())}{notes.lstrip()}" for title, frame, notes in parts]
-            return "\n".join([*tables, fill(_legend(measured.rows), width()) + "\n"])
+            texts = [
+                f"{fitted(frame, title, width(), first=_telling(frame))}{notes.lstrip()}"
+                for title, frame, notes in parts
+            ]
+            return "\n".join([*texts, fill(_legend(measured.rows), width()) + "\n"])
     return "\n".join(
         [
             *_main(measured),
@@ -85,6 +88,11 @@ def render(measured: Measured, format: Format = "markdown") -> str:
             _quoted(measured.rows),
         ]
     )
+
+
+def _telling(frame: pd.DataFrame) -> list[str]:
+    """What has room before single splits: where weights are stored that are zero, how many are not."""
+    return [] if frame["stored"].equals(frame["non-zero"]) else ["non-zero"]
 
 
 def brief(name: str, store: Store, scale: Scale, data: Data | None = None) -> str:
