@@ -359,6 +359,14 @@ def test_a_run_ends_with_what_it_found_beside_dense_and_the_committed_results(st
     assert max(map(len, text.splitlines()[:8])) <= 80
 
 
+@pytest.mark.parametrize("root", ["results", "../{}/results"])
+def test_a_run_in_the_committed_folder_is_not_compared_with_itself(store: Store, root: str) -> None:
+    here = Store(store.root.parent / root.format(store.root.parent.name))
+    text = ending([row("snp")], here, store, "desk")
+    assert ["snp", "89.0", "89.0", "89.0", "-2.0"] in [line.split() for line in text.splitlines()]
+    assert "largest" not in text
+
+
 def test_without_a_dense_model_of_its_own_a_run_stands_beside_the_committed_one(store: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here")
     mine = row("snp").model_copy(update={"seeds": (0,), "keep": 0.5})

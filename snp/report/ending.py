@@ -21,8 +21,8 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     """A line for each row, as text fitted to the terminal.
 
     For every benchmark the main figure, mean over splits and over the seeds of the row; the difference to the dense
-    model over the same seeds; what the committed results have for them, with the largest gap on any split; minutes of
-    its runs.
+    model over the same seeds; minutes of its runs. Runs in another folder than the committed one stand beside what that
+    one has for them, with the largest gap on any split.
 
     Args:
         rows: with the seeds that were run.
@@ -30,7 +30,9 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     """
     dense = [_dense(row) for row in rows]
     wanted = list({row.label: row for row in [*dense, *rows]}.values())
-    here, there = Measured(wanted, store), Measured(wanted, committed)
+    here = Measured(wanted, store)
+    elsewhere = store.root.resolve() != committed.root.resolve()
+    there = Measured(wanted, committed) if elsewhere else here
     named = len({row.name for row in rows}) == len(rows)
     lines = []
     for row, whole in zip(rows, dense, strict=True):
@@ -42,7 +44,7 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
         gap = subtract(ours, there.main(whole) if own.empty else own)
         line["Δ dense"] = "" if row.method == DENSE or gap.empty else signed(over_benchmarks(gap).mean())
         known = subtract(ours, theirs)
-        if not known.empty:
+        if elsewhere and not known.empty:
             line["committed"] = _mean(theirs.loc[known.index, known.columns])
             line["largest gap"] = f"{known.abs().max().max():.1f}"
         lines.append(line)
@@ -55,7 +57,7 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     minutes = sum(_minutes(row, store) for row in rows)
     said = [fitted(frame, title, width()), f"runs: {store.root} ({minutes:.1f} minutes of one thread)"]
     said += [f"next: {next_one}"] if labels or " --out" in where else []
-    said += [note.rstrip() for measured in (here, there) if (note := measured.dirt(rows))]
+    said += [note.rstrip() for measured in dict.fromkeys((here, there)) if (note := measured.dirt(rows))]
     return "\n".join([*said, *([SMOKE] if scale == "smoke" else [])]) + "\n"
 
 
