@@ -452,6 +452,7 @@ def table(
     data: OneData = None,
     format: Annotated[Format, tyro.conf.arg(help="text is fitted to the terminal, the others hold all of it")] = "text",
     out: Out = None,
+    plugin: Plugin = (),
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print a table from results alone: fitted to the terminal, or in a format that holds all of it."""
@@ -459,6 +460,7 @@ def table(
     from snp.report.table import render
     from snp.report.table import table as of_table
 
+    _use(plugin)
     scale = _scale(scale, out)
     store = _results(scale, out, towers)
     if len(table) == 1 and table[0] in TABLES:
@@ -480,11 +482,13 @@ def compare(
     other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
     scale: SizeOfRuns = None,
     out: Out = None,
+    plugin: Plugin = (),
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
     """Print how two rows differ on every split: in points, paired over the seeds that both have."""
     from snp.report.compare import compare as compared
 
+    _use(plugin)
     scale = _scale(scale, out)
     store = _results(scale, out, towers)
     print(compared(*_present((row, other), scale, store), store, scale), end="")
@@ -899,6 +903,12 @@ def bench(
         print(import_module("snp.experiment.bench_plan").planning())
     else:
         print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
+
+
+def _use(plugin: Sequence[Path]) -> None:
+    """Methods of a user's own, for commands that otherwise need none: they are loaded when a name asks for them."""
+    if plugin:
+        import_module("snp.compression.plugins").use(plugin)
 
 
 def _scale(scale: Scale | None, out: Path | None) -> Scale:

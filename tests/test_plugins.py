@@ -139,3 +139,14 @@ def test_a_broken_file_is_refused_before_any_work_is_done(
     with pytest.raises(SystemExit):
         main(["run", "scenes/snp@60", "--scale", "smoke", "--plugin", str(file), "--out", str(tmp_path / "runs")])
     assert "mine.py: does not run: ZeroDivisionError" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [("compare", "scenes/dense@100"), ("table",)])
+def test_results_are_asked_for_by_the_name_of_such_a_method(
+    command: tuple[str, ...], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command, "scenes/last-units@60", "--scale", "smoke", "--out", str(tmp_path)]
+    for more, said in (([], "no such row"), (["--plugin", str(file)], "no result")):
+        with pytest.raises(SystemExit):
+            main([*words, *more])
+        assert said in capsys.readouterr().err

@@ -17,9 +17,9 @@ from snp.experiment.tables import TABLES, Row, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
 from snp.report.figures import curves, figure, limits
-from snp.report.frame import Measured
+from snp.report.frame import Measured, dense_of
 from snp.report.statistics import estimate, points, reach, seeds_needed
-from snp.report.table import Format, table
+from snp.report.table import Format, render, table
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
 
@@ -359,12 +359,31 @@ def test_a_run_ends_with_what_it_found_beside_dense_and_the_committed_results(st
     assert max(map(len, text.splitlines()[:8])) <= 80
 
 
+@pytest.mark.parametrize("root", ["results", "../{}/results"])
+def test_a_run_in_the_committed_folder_is_not_compared_with_itself(store: Store, root: str) -> None:
+    here = Store(store.root.parent / root.format(store.root.parent.name))
+    text = ending([row("snp")], here, store, "desk")
+    assert ["snp", "89.0", "89.0", "89.0", "-2.0"] in [line.split() for line in text.splitlines()]
+    assert "largest" not in text
+
+
 def test_without_a_dense_model_of_its_own_a_run_stands_beside_the_committed_one(store: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here")
     mine = row("snp").model_copy(update={"seeds": (0,), "keep": 0.5})
     fill(here, mine, [0.875])
     text = ending([mine], here, store, "desk")
     assert ["snp", "87.5", "87.5", "87.5", "-2.5"] in [line.split() for line in text.splitlines()]
+    assert "Δ dense is empty" not in text
+
+
+def test_where_no_dense_model_is_a_run_and_its_table_name_the_command_that_makes_it(tmp_path: Path) -> None:
+    here, mine = Store(tmp_path / "here"), row("snp").model_copy(update={"seeds": (1, 2)})
+    fill(here, mine, [0.875, 0.87])
+    needed = f"`snp run scenes/dense@100 --seed 1 2 --out {here.root}` makes it"
+    assert needed in ending([mine], here, Store(tmp_path / "none"), "desk")
+    assert needed in render(Measured([mine], here))
+    fill(here, dense_of(mine), [0.9, 0.9])
+    assert "makes it" not in ending([mine], here, here, "desk") + render(Measured([mine], here))
 
 
 def test_at_smoke_scale_a_run_says_that_figures_mean_nothing(tmp_path: Path) -> None:

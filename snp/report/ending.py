@@ -9,7 +9,7 @@ from snp.experiment.spec import Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import DENSE, Row
 from snp.report.fitted import fitted, width
-from snp.report.frame import Measured, on, over_benchmarks, subtract
+from snp.report.frame import Measured, dense_of, on, over_benchmarks, subtract, undense
 from snp.report.statistics import signed
 
 SMOKE = "At smoke scale figures mean nothing: they show that everything runs."
@@ -21,18 +21,20 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     """A line for each row, as text fitted to the terminal.
 
     For every benchmark the main figure, mean over splits and over the seeds of the row; the difference to the dense
-    model over the same seeds; what the committed results have for them, with the largest gap on any split; minutes of
-    its runs.
+    model over the same seeds; minutes of its runs. Runs in another folder than the committed one stand beside what that
+    one has for them, with the largest gap on any split.
 
     Args:
         rows: with the seeds that were run.
         store: where they are; its dense model, or else the committed one, is compared with.
     """
-    dense = [_dense(row) for row in rows]
+    dense = [dense_of(row) for row in rows]
     wanted = list({row.label: row for row in [*dense, *rows]}.values())
-    here, there = Measured(wanted, store), Measured(wanted, committed)
+    here = Measured(wanted, store)
+    elsewhere = store.root.resolve() != committed.root.resolve()
+    there = Measured(wanted, committed) if elsewhere else here
     named = len({row.name for row in rows}) == len(rows)
-    lines = []
+    lines, lacking = [], list[Row]()
     for row, whole in zip(rows, dense, strict=True):
         ours, theirs = here.main(row), there.main(row)
         line = {"row": row.name if named else row.label}
@@ -41,8 +43,10 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
         own = here.main(whole)
         gap = subtract(ours, there.main(whole) if own.empty else own)
         line["Δ dense"] = "" if row.method == DENSE or gap.empty else signed(over_benchmarks(gap).mean())
+        if row.method != DENSE and gap.empty and not ours.empty:
+            lacking.append(row)
         known = subtract(ours, theirs)
-        if not known.empty:
+        if elsewhere and not known.empty:
             line["committed"] = _mean(theirs.loc[known.index, known.columns])
             line["largest gap"] = f"{known.abs().max().max():.1f}"
         lines.append(line)
@@ -55,15 +59,10 @@ def ending(rows: list[Row], store: Store, committed: Store, scale: Scale) -> str
     next_one = f"snp table {' '.join(map(shlex.quote, labels))}".rstrip() + where
     minutes = sum(_minutes(row, store) for row in rows)
     said = [fitted(frame, title, width()), f"runs: {store.root} ({minutes:.1f} minutes of one thread)"]
+    said += dict.fromkeys(undense(row, store) for row in lacking)
     said += [f"next: {next_one}"] if labels or " --out" in where else []
-    said += [note.rstrip() for measured in (here, there) if (note := measured.dirt(rows))]
+    said += [note.rstrip() for measured in dict.fromkeys((here, there)) if (note := measured.dirt(rows))]
     return "\n".join([*said, *([SMOKE] if scale == "smoke" else [])]) + "\n"
-
-
-def _dense(row: Row) -> Row:
-    """The dense model on the same benchmarks, after the same phases."""
-    size = {"keep": 1.0, "sparsity": None} if row.recovery else {"keep": None, "sparsity": 0.0}
-    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, **size})
 
 
 def _mean(values: pd.DataFrame) -> str:

@@ -1,5 +1,6 @@
 """What a store holds on the rows of a table, read once, as pandas frames: scores by seed, costs by seed."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -11,9 +12,9 @@ from snp.errors import InputError
 from snp.experiment.begun import meant
 from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
 from snp.experiment.setup import NEEDED
-from snp.experiment.spec import Benchmark, Scale
+from snp.experiment.spec import Benchmark, Scale, is_own
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import Row
+from snp.experiment.tables import DENSE, Row
 
 ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
@@ -42,6 +43,7 @@ class Measured:
 
     Attributes:
         rows: the rows asked for, whether measured or not; of paper scale those that are `meant`.
+        store: where they were looked for.
         scores: per cent; lines are `KEYS` in table order, columns are seeds, NaN where a run is not done.
         costs: one line per finished compression; columns `COSTS`.
         dirty: label -> measured seeds of which a run, the dense one included, is of code that its commit does not have.
@@ -49,6 +51,7 @@ class Measured:
 
     def __init__(self, rows: list[Row], store: Store) -> None:
         self.rows = rows = meant(rows, store)
+        self.store = store
         find = cache(store.find)
         self.dirty = {
             row.label: seeds
@@ -128,6 +131,20 @@ class Measured:
     def difference(self, row: Row, reference: Row) -> pd.DataFrame:
         """Main figure of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
         return subtract(self.main(row), self.main(reference))
+
+
+def dense_of(row: Row) -> Row:
+    """The dense model on the same benchmarks, after the same phases."""
+    size = {"keep": 1.0, "sparsity": None} if row.recovery else {"keep": None, "sparsity": 0.0}
+    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, **size})
+
+
+def undense(row: Row, store: Store) -> str:
+    """Why a row has no difference to the dense model, and the command that makes what it lacks; a line."""
+    seeds = " ".join(map(str, row.seeds))
+    own = " --data DIR" if is_own(row.data) else ""
+    command = f"snp run {shlex.quote(dense_of(row).label)} --seed {seeds}{own}{store.options(row.scale)}"
+    return f"Δ dense is empty where the dense row is not there; `{command}` makes it"
 
 
 def subtract(values: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:

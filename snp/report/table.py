@@ -13,7 +13,17 @@ from snp.experiment.store import Store
 from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
-from snp.report.frame import ALL, DIRTY, UNCOMMITTED, ZERO_SHOT, Measured, over_benchmarks, unmeasured
+from snp.report.frame import (
+    ALL,
+    DIRTY,
+    UNCOMMITTED,
+    ZERO_SHOT,
+    Measured,
+    dense_of,
+    over_benchmarks,
+    undense,
+    unmeasured,
+)
 from snp.report.latex import latex
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
@@ -143,6 +153,9 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
         notes += [f"- {FEWER} over {', '.join(fewer)} alone, others over {most} benchmarks\n"] if fewer else []
+        lone = next((row for row in members if data not in dense and not measured.main(row).empty), None)
+        if lone is not None and Measured([dense_of(lone)], measured.store).main(dense_of(lone)).empty:
+            notes += [f"- {undense(lone, measured.store)}\n"]
         notes += [f"- {told}"] if (told := measured.dirt(members)) else []
         yield f"{data}: {members[0].heading}", pd.DataFrame(lines).fillna(""), "\n" + "".join(notes) if notes else ""
 
