@@ -797,7 +797,9 @@ def _check(name: str, root: Path | None, decode: bool, scale: Scale) -> None:
 
 @app.command
 def demo(
-    picture: Annotated[Named, tyro.conf.arg(help="any picture file"), Positional],
+    picture: Annotated[
+        Named, tyro.conf.arg(help="any picture file; in a checkout results/figures/scenes.png"), Positional
+    ],
     text: Annotated[str, tyro.conf.arg(help="a phrase or a question; GLIP: class names, as 'dog. cup'"), Positional],
     checkpoint: Annotated[
         tuple[Named, ...],
@@ -806,9 +808,11 @@ def demo(
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: demo.png")] = None,
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
+    from snp.data.pixels import load
     from snp.experiment.demo import Checkpoint, Panel, draw, predict
     from snp.experiment.export import COMMITTED, models
 
+    load(picture)
     png = png or _new("demo.png")
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     row, kept = find(COMMITTED[0], "desk"), models()
@@ -817,8 +821,10 @@ def demo(
     found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
-        print(f"{one.name}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
-    print(draw([Panel(one.name, picture, text, said) for one, said in found], png))
+        print(f"{one.title}: {'; '.join(best) or 'nothing'}" + (f"; answer: {said.answer}" if said.answer else ""))
+        if "?" in text and not one.answers:
+            print(f"{one.title}: answers no questions, as it was not fine-tuned on them; it only points at things")
+    print(draw([Panel(one.title, picture, text, said) for one, said in found], png))
 
 
 @app.command

@@ -17,6 +17,7 @@ from snp.experiment.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Tr
 from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
+from snp.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,41 @@ def test_the_command_draws_every_checkpoint_beside_the_others(
     main(["demo", str(picture), "the red circle", "--checkpoint", str(folder), str(folder), "--png", str(png)])
     with Image.open(png) as page:
         assert page.width == 990, "two panels"
-    assert capsys.readouterr().out.count(folder.name) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["dense", "dense"] and lines[-1] == str(png)
+
+
+def test_models_are_called_what_they_are(folder: Path, tmp_path: Path) -> None:
+    """A folder that says nothing of its run keeps its name."""
+    row = find("scenes/magnitude@s75", "smoke")
+    runs = {"dense": row.pretrain, "magnitude, 75% of prunable weights zero": row.compress(0)}
+    runs["snp, 40% removed, tuned on RefCOCO+"] = find("scenes/snp@60", "smoke").finetune(0, "refcoco+")
+    for title, run in runs.items():
+        shutil.copytree(folder, place := tmp_path / run.slug)
+        (place / "result.json").unlink(missing_ok=True)
+        write_json(place / "spec.json", run.canonical())
+        assert Checkpoint.of(place).title == title
+    for about in ("spec.json", "result.json"):
+        (place / about).unlink(missing_ok=True)
+    assert Checkpoint.of(place).title == place.name
+
+
+def test_a_question_to_a_model_that_answers_none_is_said_to_be_one(
+    folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png = ["--checkpoint", str(folder), "--png", str(tmp_path / "demo.png")]
+    main(["demo", str(picture), "what colour is the circle?", *png])
+    assert "dense: answers no questions" in capsys.readouterr().out
+    main(["demo", str(picture), "the red circle", *png])
+    assert "answers no" not in capsys.readouterr().out
+
+
+def test_a_picture_that_is_not_there_is_told_before_one_that_would_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo.png").touch()
+    assert "none.jpg: " in refused(capsys, "demo", "none.jpg", "the red circle")
 
 
 def entry(**changes: object) -> Entry:

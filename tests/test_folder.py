@@ -272,7 +272,7 @@ def test_a_page_that_nobody_named_takes_the_place_of_no_picture(
         "scenes.png": ["data", "show", "scenes", "--root", str(made)],
         "figure1.png": ["figure", "figure1"],
         "scaling.png": ["figure", "scaling"],
-        "demo.png": ["demo", "picture.png", "the dog"],
+        "demo.png": ["demo", str(next((made / "images").rglob("*.png"))), "the dog"],
         "predictions.png": ["predictions"],
     }.items():
         (tmp_path / name).write_bytes(b"mine")

@@ -21,9 +21,10 @@ from snp.data.views import View
 from snp.errors import InputError
 from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.labels import label_of
 from snp.experiment.prepare import Source, fit_of
-from snp.experiment.spec import DRAWN, Benchmark, Data, Scale
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Scale
+from snp.experiment.store import AnyRun, Store, run_of
 from snp.experiment.tables import DENSE, TABLES, Row, rows
 from snp.experiment.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
@@ -136,9 +137,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model of a run folder, with its words and the answers that it knows by type."""
+    """A model of a run folder, with its words and the answers that it knows by type; `title` is what people call it."""
 
     name: str
+    title: str
     model: GroundingModel
     vocabulary: Vocabulary
     answers: dict[str, list[str]]
@@ -155,7 +157,23 @@ class Checkpoint:
         model, _, vocabulary = saved.load(folder)
         known = saved.answers(folder)
         answers = {kind: sorted(known[kind], key=known[kind].__getitem__) for kind, _ in _answers(model)}
-        return cls(folder.name, model.eval(), vocabulary, answers)
+        return cls(folder.name, _title(folder), model.eval(), vocabulary, answers)
+
+
+def _title(folder: Path) -> str:
+    """`dense`, or method and share removed, as `snp, 40% removed`; the folder's name where nothing says what it is."""
+    match run_of(folder):
+        case None:
+            return folder.name
+        case Finetune() as run:
+            tuned, run = f", tuned on {ABOUT[run.benchmark].title}", run.parent
+        case run:
+            tuned = ""
+    if isinstance(run, Pretrain) or run.method == DENSE:
+        return DENSE + tuned
+    of, kept = ("removed", run.keep) if run.sparsity is None else ("of prunable weights zero", 1 - run.sparsity)
+    name = label_of(run).partition("/")[2].partition("@")[0]
+    return f"{name}, {100 * (1 - kept):.3g}% {of}{tuned}"
 
 
 @torch.inference_mode()
