@@ -45,6 +45,7 @@ def main() -> None:
         stored = sum(p.numel() for p in small.parameters()) / dense.num_parameters()
         zero = sum(int((~mask).sum()) for mask in plan.masks.values()) / dense.num_parameters()
         print(f"{method:22} stores {stored:4.0%} of the parameters, {zero:4.0%} are zero, {len(plan.shares)} shares")
+    print("keep is of all parameters; sparsity is of the linear maps alone, which unstructured methods zero")
 
 
 if __name__ == "__main__":

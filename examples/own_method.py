@@ -23,3 +23,7 @@ class KeepMiddle(OneShot):
         """Scores of all units, of which the best are kept within the budget."""
         scores = {group: -(torch.arange(n) - n / 2).abs() for group, n in groups(problem).items()}
         return best_within(problem, quantiles(scores))
+
+
+if __name__ == "__main__":
+    print(__doc__)

@@ -1,10 +1,11 @@
 """Save a compressed model, load it again, and count what remains: parameters, bytes, operations.
 
-python examples/save_and_load.py FOLDER
+python examples/save_and_load.py [FOLDER]    # default: a temporary one
 """
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -41,4 +42,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with TemporaryDirectory() as temporary:
+        main(Path(*sys.argv[1:2] or [temporary]))

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
-from typing import Annotated, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import tyro
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
@@ -438,7 +438,21 @@ def check_method(
     if (home := checkout()) is None:
         raise InputError("snp check-method", "needs the tests, which an installation does not bring", "use a checkout")
     pytest = import_module("pytest")
-    sys.exit(int(pytest.main([f"--rootdir={home}", "-k", name, str(home / "tests" / "test_contract.py")])))
+    verdicts: dict[str, bool] = {}
+
+    class Count:
+        def pytest_runtest_logreport(self, report: Any) -> None:
+            """A test is passed when its preparation, itself and what follows are."""
+            verdicts[report.nodeid] = verdicts.get(report.nodeid, True) and not report.failed
+
+    shown = ["-q", "--disable-warnings"]  # with the -q of pyproject.toml: failures alone, and no count of others
+    code = pytest.main([f"--rootdir={home}", *shown, "-k", name, str(home / "tests" / "test_contract.py")], [Count()])
+    failed = [test.rpartition("::")[2] for test, passed in verdicts.items() if not passed]
+    if failed:
+        print(f"{name} fails {len(failed)} of {len(verdicts)} contract tests: {', '.join(failed)}")
+    elif not code:
+        print(f"\n{name} passes all {len(verdicts)} contract tests")
+    sys.exit(int(code))
 
 
 @app.command
@@ -521,7 +535,8 @@ def audit(
         print("\n".join(run.slug for run in todo) or "nothing to do: all runs are done")
         if todo:
             seconds = [costs.get(_sort(run)) for run in todo]
-            time = "" if None in seconds else f"; about {sum(filter(None, seconds)) / 60:.0f} minutes of one thread"
+            least = "at least" if None in seconds else "about"
+            time = f"; {least} {sum(filter(None, seconds)) / 60:.0f} minutes of one thread" if any(seconds) else ""
             print(f"\n{len(todo)} runs, {sum(run.kind == 'finetune' for run in todo)} of them scored{time}")
         return
     run_all(lambda: undone(runs, afresh), afresh, workers)

@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_three_ways_to_compress_a_model(run: Run) -> None:
-    structured, masked, joint = run("compress_a_model.py").splitlines()
+    structured, masked, joint, _ = run("compress_a_model.py").splitlines()
     assert "stores  70%" in structured and structured.endswith("0% are zero, 0 shares")
     assert "stores 100%" in masked and not masked.endswith("  0% are zero, 0 shares")
     assert "stores  70%" in joint and not joint.endswith(" 0 shares")
@@ -45,8 +45,20 @@ def test_what_is_loaded_is_what_was_saved_and_smaller(run: Run, tmp_path: Path) 
     assert int(size.split()[0]) < 4.2 * numbers[1][0]
 
 
+def test_examples_need_no_argument(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("read_results.py")
+    assert (tmp_path / "loss.png").exists()
+    assert "is what it says" in run("save_and_load.py")
+    assert "--plugin examples/own_method.py" in run("own_method.py")
+
+
 def test_results_are_read_and_plotted(run: Run, tmp_path: Path) -> None:
     shown = run("read_results.py", tmp_path / "loss.png")
+    ours = re.search(r"scenes/cross-modal@60 +shared +(\S+)", shown)
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    readme = re.search(r"^\| cross-modal +\|[^|]*\| (\S+)", text, re.MULTILINE)
+    assert ours and readme and ours[1] == readme[1]
     assert "scenes/snp@60        joint  " in shown and "dense@100" not in shown
     with Image.open(tmp_path / "loss.png") as picture:
         assert picture.width == 700
