@@ -603,8 +603,10 @@ def report(
 
     scale = _scale(scale, out)
     store = _results(scale, out)
-    for path in write(store, scale, html or _new("report.html", "--html")):
+    page = html or _new("report.html", "--html")
+    for path in write(store, scale, page):
         print(path)
+    print(f"\nopen {page} in a browser")
 
 
 @app.command

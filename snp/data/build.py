@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from rich.filesize import decimal
 
 from snp.data import annotations, folder, taskfiles
 from snp.data.annotations import Box, Entry, Span
@@ -38,6 +40,7 @@ _MIX = {
 }
 _KIND = {"a": "attribute", "r": "relation", "o": "order"}
 _CHUNK = 50  # pictures a worker makes at a time
+_BYTES = 27_000  # of a picture with all that is said of it, as of desk data
 
 
 class Generator(Protocol):
@@ -90,6 +93,8 @@ def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, wo
     """Make it in a folder that is ours alone."""
     folder.clear(root)
     seed, counts = about["seed"], about["pictures"]
+    number = sum(counts.values())
+    print(f"snp: drawing {number:,} pictures into {root}, about {decimal(number * _BYTES)}", file=sys.stderr)
     jobs = [
         (generator, root, seed, split, start, min(start + _CHUNK, count))
         for split, count in counts.items()
