@@ -13,6 +13,7 @@ from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.compression.tower import iterate, packed
+from snp.errors import InputError
 
 Masks = dict[Group, Tensor]
 
@@ -51,7 +52,11 @@ class Taylor(OneShot):
 
 
 def taylor(problem: Problem, batches: int) -> Masks:
-    """Mean over batches of every pruning unit's squared <g, w>, [n_prune] each, in float64."""
+    """Mean over batches of every pruning unit's squared <g, w>, [n_prune] each, in float64.
+
+    Raises:
+        InputError: no batch, or a gradient that is not finite.
+    """
     masks = {group: torch.ones(n, requires_grad=True) for group, n in groups(problem).items()}
     sums: Masks = {group: torch.zeros(len(mask), dtype=torch.float64) for group, mask in masks.items()}
     seen = 0
@@ -59,9 +64,13 @@ def taylor(problem: Problem, batches: int) -> Masks:
         for batch in problem.batches(batches):
             _, found = problem.gradients(batch, lambda: masked(problem, masks), masks.values())
             for (group, total), slope in zip(sums.items(), found, strict=True):
+                if slope is not None and not slope.isfinite().all():
+                    raise InputError("taylor", "a gradient is not finite", "check the batches and the loss")
                 sums[group] = total if slope is None else total + slope.double().square()
             seen += 1
-    return {group: total / max(seen, 1) for group, total in sums.items()}
+    if not seen:
+        raise InputError("calibration", "holds no batch", "give at least one")
+    return {group: total / seen for group, total in sums.items()}
 
 
 def masked(problem: Problem, masks: Masks) -> dict[str, Tensor]:

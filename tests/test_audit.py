@@ -12,6 +12,8 @@ from snp.experiment.store import Result, Store
 from snp.report.audit import audited
 
 SCORE = {"n": 10, "precision@1": 0.8, "precision@5": 0.9, "precision@10": 0.95, "mean_iou": 0.7}
+COSTS = {"kind": "joint", "stored_params": 60, "stored_ratio": 0.6, "tower_ratio": 0.5, "nonzero_ratio": 0.6,
+         "flops_ratio": 0.7, "seconds": 5.0, "plan": {}}  # fmt: skip
 SPLITS = {split: dict(SCORE) for split in ("val", "testA", "testB")}
 
 
@@ -23,10 +25,13 @@ def run(seed: int, keep: float = 0.6) -> Finetune:
 
 def pair(more: float, seed: int = 0) -> audit.Audited:
     """A result, and the same run with so many points more on one split."""
-    kept = Result(run(seed), {"commit": "0123456789abcdef"}, {"splits": SPLITS, "zero_shot": {}})
+    manifest = {"commit": "0123456789abcdef", "data_hash": "ab"}
+    kept = Result(run(seed), manifest, {"splits": SPLITS, "zero_shot": {}})
+    costs = Result(run(seed).parent, manifest, COSTS)
     metrics = copy.deepcopy(kept.metrics)
     metrics["splits"]["testA"]["precision@1"] += more / 100
-    return audit.Audited(kept, replace(kept, metrics=metrics))
+    slower = replace(costs, metrics=copy.deepcopy(COSTS) | {"seconds": 9.0})
+    return audit.Audited((kept, costs), (replace(kept, metrics=metrics), slower))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +45,23 @@ def test_a_result_is_judged_by_its_worst_split(more, verdict):
 
 def test_what_no_table_shows_counts_too():
     one = pair(0)
-    one.afresh.metrics["splits"]["val"]["mean_iou"] += 1e-9
+    one.afresh[0].metrics["splits"]["val"]["mean_iou"] += 1e-9
     assert one.verdict == "near"
+
+
+@pytest.mark.parametrize("change", ["a split is missing", "a figure", "what is stored", "the data"])
+def test_a_result_that_somebody_changed_is_off(change):
+    one = pair(0)
+    scores, costs = one.afresh
+    if change == "a split is missing":
+        del scores.metrics["splits"]["testB"]
+    elif change == "a figure":
+        scores.metrics["splits"]["val"]["precision@5"] = 0.99
+    elif change == "what is stored":
+        costs.metrics["stored_ratio"] = 0.1
+    else:
+        one = replace(one, afresh=(replace(scores, manifest={"data_hash": "cd"}), costs))
+    assert one.verdict == "off"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem
 from snp.compression.registry import get
 from snp.compression.tower import COMPONENTS
+from snp.errors import InputError
 from snp.sharing.objective import fisher, prior
 from snp.sharing.structure import KINDS, Geometry
 
@@ -155,3 +156,25 @@ def test_a_structure_can_be_decided_at_once():
     assert session.apply_at == 0 and session.frozen
     assert float(session.structure.stored()) <= problem.budget.target
     assert session.plan().to_json() == session.plan().to_json()
+
+
+def unsound(problem):
+    """The same problem, whose loss is not a number."""
+    loss = problem.loss
+    problem.loss = lambda batch, overrides: loss(batch, overrides) * float("nan")
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("taylor", {}), ("snp", {"score": "fisher", "freeze": 0, "apply_at": 0})]
+)
+def test_a_loss_that_is_not_a_number_is_one_line_and_no_plan(method, options):
+    with pytest.raises(InputError, match="not finite"):
+        get(method, **options).start(unsound(problem_of())).plan()
+
+
+def test_no_batch_is_one_line_and_no_plan():
+    problem = problem_of()
+    problem.calibration = []
+    with pytest.raises(InputError, match="calibration: holds no batch"):
+        get("taylor").start(problem).plan()

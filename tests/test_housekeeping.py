@@ -144,6 +144,25 @@ def test_trials_are_deleted_and_real_runs_stay(capsys: pytest.CaptureFixture[str
     assert len([*inventory.held(place / ".runs")]) == 4
 
 
+def test_a_finished_run_is_real_whatever_its_folder_is_called(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    fill(Store(place / ".runs" / "trial-steps2"), ROW, [0.5])
+    assert "nothing to delete" in said(capsys, "clean", "trials", "--yes")
+    assert len([*inventory.held(place / ".runs" / "trial-steps2")]) == 4
+
+
+@pytest.mark.parametrize("link", [".runs/trial-steps2", "results/smoke", ".nox"])
+def test_what_lies_behind_a_link_stays(capsys: pytest.CaptureFixture[str], place: Path, link: str) -> None:
+    elsewhere = place / "elsewhere"
+    begun(elsewhere, Trial(steps=2))
+    (elsewhere / "environment").mkdir()
+    (elsewhere / "environment" / "pyvenv.cfg").touch()
+    (place / link).parent.mkdir(exist_ok=True)
+    (place / link).symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    said(capsys, "clean", "trials", "states", "environments", "--yes")
+    assert sorted(elsewhere.rglob("*")) == before
+
+
 def test_results_are_never_deleted(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     folder = begun(place / "results" / "smoke")
     assert "results, which are never deleted" in refused(capsys, "clean", "--out", "results/smoke", "--dry-run")

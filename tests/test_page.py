@@ -257,7 +257,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(path.with_suffix(end)) for end in (".html", ".json", ".csv")]
+    *paths, _, said = done.stdout.splitlines()
+    assert paths == [str(path.with_suffix(end)) for end in (".html", ".json", ".csv")]
+    assert said == f"open {path} in a browser"
     return path
 
 

@@ -1,5 +1,6 @@
 """Whether committed results come out again: a sample of them is run afresh by the code of now, and compared."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, MEASURED
 from snp.experiment.manifest import code_state
 from snp.experiment.spec import Finetune, Scale
 from snp.experiment.store import Result, Store
@@ -17,32 +18,49 @@ NEAR = 0.5
 Verdict = Literal["to the bit", "near", "off"]
 
 
+COSTS = ("stored_params", "stored_ratio", "tower_ratio", "nonzero_ratio", "flops_ratio", "plan")
+"""What a compression measures that the same code makes the same; times are not."""
+
+
 @dataclass(frozen=True)
 class Audited:
-    """A result beside the same run done afresh.
+    """A result beside the same run done afresh, each with the compression that it is of: (scores, costs).
 
     Attributes:
-        worst: the largest difference of a split's main figure, in points, afresh less kept.
+        worst: the largest difference of a split's figure, in points, afresh less kept; infinite where other splits were
+            measured, or other data.
     """
 
-    kept: Result
-    afresh: Result
+    kept: tuple[Result, Result]
+    afresh: tuple[Result, Result]
 
     @property
     def worst(self) -> float:
-        return max(self._differences().values(), key=abs)
+        differences = self._differences()
+        return max(differences, key=abs) if differences else math.inf
 
     @property
     def verdict(self) -> Verdict:
-        if self.kept.metrics == self.afresh.metrics:
+        costs = [{name: costs.metrics.get(name) for name in COSTS} for _, costs in (self.kept, self.afresh)]
+        if self.kept[0].metrics == self.afresh[0].metrics and costs[0] == costs[1] and self.worst == 0:
             return "to the bit"
-        return "near" if abs(self.worst) <= NEAR else "off"
+        same = all(round(costs[0][name] - costs[1][name], 2) == 0 for name in COSTS if name.endswith("ratio"))
+        return "near" if same and abs(self.worst) <= NEAR else "off"
 
-    def _differences(self) -> dict[str, float]:
-        assert isinstance(self.kept.run, Finetune)
-        main = ABOUT[self.kept.run.benchmark].shown[0]
-        here, there = self.kept.metrics["splits"], self.afresh.metrics["splits"]
-        return {split: 100 * (there[split][main] - here[split][main]) for split in here}
+    def _differences(self) -> list[float]:
+        run = self.kept[0].run
+        assert isinstance(run, Finetune)
+        here, there = (self._figures(pair[0], run) for pair in (self.kept, self.afresh))
+        hashes = {pair[0].manifest.get("data_hash") for pair in (self.kept, self.afresh)}
+        if here.keys() != there.keys() or len(hashes) > 1:
+            return []
+        return [100 * (there[place] - here[place]) for place in here]
+
+    @staticmethod
+    def _figures(result: Result, run: Finetune) -> dict[tuple[str, str], float]:
+        names = MEASURED[ABOUT[run.benchmark].task]
+        return {(split, name): score[name] for split, score in result.metrics["splits"].items() for name in names
+                if name in score}  # fmt: skip
 
 
 def sample(store: Store, count: int, seed: int) -> list[Finetune]:
@@ -68,4 +86,5 @@ def afresh(store: Store, scale: Scale) -> Store:
 
 def compared(runs: Sequence[Finetune], kept: Store, afresh: Store) -> list[Audited]:
     """These runs in both stores."""
-    return [Audited(kept.result(run), afresh.result(run)) for run in runs]
+    stores = (kept, afresh)
+    return [Audited(*((store.result(run), store.result(run.parent)) for store in stores)) for run in runs]

@@ -18,7 +18,7 @@ from snp.errors import InputError
 from snp.experiment import inventory
 from snp.experiment.owner import Owner
 from snp.experiment.setup import data_folder, data_home
-from snp.experiment.store import OWNER, STATES, runs_in
+from snp.experiment.store import OWNER, STATES, read, runs_in
 from snp.files import alone
 
 Kind = Literal["trials", "states", "data", "environments"]
@@ -61,13 +61,15 @@ def items(out: Path | None = None) -> list[Item]:
     """
     if out is not None and _kept(out):
         raise InputError(f"--out {out}", "holds results, which are never deleted", "name another folder of runs")
-    roots = [root for root in inventory.roots(out) if not _kept(root)]
+    roots = [root for root in inventory.roots(out) if not root.is_symlink() and not _kept(root)]
     found = [*_runs(roots), *_data({*roots, *inventory.roots()}), *_environments()]
     return sorted(found, key=lambda item: list(KINDS).index(item.kind))
 
 
 def _kept(path: Path) -> bool:
-    return path.resolve().is_relative_to((home() / "results").resolve())
+    results = home() / "results"
+    places = [results.resolve(), *(folder.resolve() for folder in results.glob("*/"))]  # some are on another disk
+    return path.absolute().is_relative_to(results) or any(path.resolve().is_relative_to(place) for place in places)
 
 
 def _runs(roots: list[Path]) -> Iterator[Item]:
@@ -76,6 +78,8 @@ def _runs(roots: list[Path]) -> Iterator[Item]:
         for folder, _ in runs_in(root):
             if "running" in inventory.state(folder):
                 continue
+            if trial and (folder / "result.json").exists() and read(folder / "result.json").trial is None:
+                continue  # a real run, whatever its folder is called
             if trial:
                 yield Item("trials", folder, inventory.size(folder), lambda folder=folder: _trial(folder))  # type: ignore[misc]
             elif states := [path for name in STATES if (path := folder / name).is_file() and not path.is_symlink()]:
@@ -87,6 +91,7 @@ def _trial(folder: Path) -> bool:
     with alone(folder / OWNER, Owner.here().model_dump()) as other:
         if other is not None:
             return False
+        (folder / "result.json").unlink(missing_ok=True)  # cut off from here on, it counts as begun and not as done
         shutil.rmtree(folder)
     with suppress(OSError):  # others are in it
         folder.parent.rmdir()
@@ -110,7 +115,8 @@ def _data(roots: set[Path]) -> Iterator[Item]:
 
 
 def _environments() -> Iterator[Item]:
-    for root in sorted((home() / ".nox").glob("*/")) if checkout() else ():
+    place = home() / ".nox"
+    for root in sorted(place.glob("*/")) if checkout() and not place.is_symlink() else ():
         mine = Path(sys.prefix).resolve() == root.resolve()  # it would delete what it is made of
         if (root / "pyvenv.cfg").is_file() and not root.is_symlink() and not mine:
             yield Item("environments", root, inventory.size(root), lambda root=root: _environment(root))  # type: ignore[misc]

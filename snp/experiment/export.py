@@ -32,8 +32,11 @@ def export(run: Compress, store: Store, to: Store) -> Path:
     fine-tuning; the result says what either scores (`exported`).
 
     Raises:
-        InputError: the model is not there; or it is one that cannot be judged before it is fine-tuned.
+        InputError: the model is not there; `to` is where runs are; or it is one that cannot be judged before it is
+            fine-tuned.
     """
+    if to.root.resolve() in (store.root.resolve(), Store.at(run.scale).root.resolve()):
+        raise InputError(f"--to {to.root}", "holds runs, which would be overwritten", "name a folder of models")
     if not store.has_weights(run):
         raise InputError(store.folder(run), "holds no model", "run it first")
     model, plan, vocabulary = saved.load(store.folder(run))

@@ -36,7 +36,8 @@ class Held(NamedTuple):
 
 def roots(out: Path | None = None) -> list[Path]:
     """Folders of runs, those of trials apart: in `out`, or all that commands use when no folder is given."""
-    usual = [*sorted((home() / "results").glob("*/")), TRIALS, *sorted(REPRODUCED.glob("*/"))]
+    apart = [*sorted((TRIALS / "audit").glob("*/")), TRIALS / "models"]  # of `snp audit` and `snp export`
+    usual = [*sorted((home() / "results").glob("*/")), TRIALS, *apart, *sorted(REPRODUCED.glob("*/"))]
     bases = usual if out is None else [out]
     return [folder for base in bases for folder in (base, *sorted(base.glob("trial-*/")))]
 

@@ -13,10 +13,10 @@ def audited(found: Sequence[Audited]) -> str:
     """A line for every run, the worst last, and how many came out how; fitted to the terminal."""
     lines = [
         {
-            "run": one.kept.run.name,
+            "run": one.kept[0].run.name,
             "came out": one.verdict,
             "points": f"{one.worst:+.2f}",
-            "by": (one.kept.manifest.get("commit") or "?")[:10],
+            "by": str(one.kept[0].manifest.get("commit") or "?")[:10],
         }
         for one in sorted(found, key=lambda one: abs(one.worst))
     ]

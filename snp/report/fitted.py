@@ -53,7 +53,7 @@ def fitted(frame: pd.DataFrame, title: str, columns: int, folds: Sequence[str] =
             grid.add_column(_head(name), justify="left" if left else "right", overflow="fold", no_wrap=one_line)
     for line in frame[[name for name in names if name in chosen]].itertuples(index=False):
         grid.add_row(*map(str, line))
-    console = Console(width=columns, highlight=False, color_system=None)
+    console = Console(width=columns, highlight=False, markup=False, color_system=None)
     with console.capture() as text:
         console.print(grid)
     lines = "\n".join(line.rstrip() for line in text.get().splitlines()).strip("\n")

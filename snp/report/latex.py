@@ -23,4 +23,4 @@ def latex(frame: pd.DataFrame, title: str) -> str:
     columns = "".join("l" if name in LEFT else "r" for name in frame)
     lines = style.to_latex(hrules=True, column_format=columns).strip()
     signed = re.sub(r"(?<=[ \[])-(?=\d)", "$-$", lines)
-    return FRAME % (title.replace("%", r"\%").translate(SYMBOLS), signed.translate(SYMBOLS))
+    return FRAME % (title.replace("%", r"\%").replace("_", r"\_").translate(SYMBOLS), signed.translate(SYMBOLS))

@@ -11,6 +11,7 @@ from snp.compression.block import UNIT_DIMS, Block
 from snp.compression.method import Problem
 from snp.compression.statistics import evaluating
 from snp.compression.tower import COMPONENTS, Tower, packed
+from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
 
@@ -112,6 +113,9 @@ def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
     for _ in range(batches):
         _, slopes = task_gradients(problem, dense)
         for i, ((kind, c), slope_LN) in enumerate(zip(operations, slopes, strict=True)):
+            if not slope_LN.isfinite().all():
+                problem = "the gradient of a held-out batch is not finite on the dense model"
+                raise InputError("snp", problem, "check the batches and the loss")
             units = shape.units(c, "prune" if kind == "prune" else "share")
             sums[i] = sums[i] + slope_LN.double().cpu().unflatten(1, (-1, units)).sum(1).square()
     made: Vectors = {c: {} for c in COMPONENTS}
