@@ -148,7 +148,7 @@ def test_real_pictures_are_decoded_ahead_by_default_and_drawn_ones_are_not(monke
     def here(processors: int, processes: int = 1) -> tuple[int, int, int]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        return tuple(Setup().ahead(scale) for scale in ("paper", "desk", "smoke"))
+        return tuple(Setup().ahead(data) for data in ("real", "scenes", "stamps"))
 
     assert [here(*asked) for asked in ((1,), (4,), (64,), (16, 4))] == [
         (0, 0, 0),
@@ -156,4 +156,4 @@ def test_real_pictures_are_decoded_ahead_by_default_and_drawn_ones_are_not(monke
         (MOST_LOADERS, 0, 0),
         (3, 0, 0),
     ]
-    assert [Setup(loaders=n).ahead("paper") for n in (0, 5)] == [0, 5]
+    assert [Setup(loaders=n).ahead("real") for n in (0, 5)] == [0, 5]
