@@ -23,6 +23,7 @@ from snp.errors import InputError
 from snp.experiment import stopping
 from snp.experiment.begun import meant
 from snp.experiment.cleaning import Kind
+from snp.experiment.inventory import EXPORTS, REPRODUCED, TRIALS
 from snp.experiment.labels import find, find_own, present
 from snp.experiment.resources import Resources
 from snp.experiment.setup import NEEDED, Setup, Towers, own_name
@@ -197,7 +198,7 @@ def reproduce(
         raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
     data, setup = _own_data(data, Setup())
     chosen = [row.model_copy(update={"seeds": (seed,)}) for row in reproduced(select(table, scale, data))]
-    _run(chosen, (seed,), Store(out or Path(".reproduce") / scale, base=committed), workers, dry_run, setup)
+    _run(chosen, (seed,), Store(out or REPRODUCED / scale, base=committed), workers, dry_run, setup)
 
 
 @app.command
@@ -873,7 +874,7 @@ def export(
     ] = (),
     seed: OneSeed = 0,
     scale: Size = "desk",
-    out: Annotated[Named, tyro.conf.arg(help="folder of the runs; what is missing is run")] = Path(".runs/models"),
+    out: Annotated[Named, tyro.conf.arg(help="folder of the runs; what is missing is run")] = EXPORTS,
     to: Annotated[Named | None, tyro.conf.arg(help="folder of the models; default: results/models")] = None,
     workers: Workers = 2,
     dry_run: DryRun = False,
@@ -1012,7 +1013,7 @@ def _store(scale: Scale, out: Path | None, setup: Towers) -> Store:
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}", "is no folder", "name one, or a new one")
     if isinstance(setup, Setup) and setup.trial is not None:
-        return Store((out or Path(".runs")) / setup.trial.name, trial=setup.trial, weights=setup.named)
+        return Store((out or TRIALS) / setup.trial.name, trial=setup.trial, weights=setup.named)
     kept = Store.at(scale)
     return Store(out or kept.root, base=kept if out else None, weights=setup.named)
 

@@ -71,17 +71,22 @@ class Call(nn.Module):
         return self.how(self.model)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PLAIN)
-@torch.no_grad()
-def test_what_is_plain_is_compressed_with_its_function(name):
+def plain(name: str) -> tuple[nn.Module, dict[str, str]]:
+    """One of `PLAIN`, with weights not so small that attention is a mean, and the path of its tower."""
     make, how, path = PLAIN[name]
     torch.manual_seed(0)
     model = Call(make(), how)
     for parameter in model.parameters():
-        if parameter.dim() > 1:  # not so small that attention is a mean
+        if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.3)
-    paths = {"t": ".".join(filter(None, ("model", path)))}
+    return model, {"t": ".".join(filter(None, ("model", path)))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_what_is_plain_is_compressed_with_its_function(name):
+    model, paths = plain(name)
     small, plan = snp.compress(model, "random-structured", keep=0.8, towers=paths)
     expected = functional_call(model, substitute(model, towers_of(model, paths), plan), ())
     torch.testing.assert_close(small(), expected, atol=1e-4, rtol=1e-4)
@@ -91,11 +96,9 @@ def test_what_is_plain_is_compressed_with_its_function(name):
 @pytest.mark.parametrize("name", PLAIN)
 @torch.no_grad()
 def test_what_is_plain_keeps_its_function_in_the_spectral_basis(name):
-    make, how, path = PLAIN[name]
-    torch.manual_seed(0)
-    model = Call(make(), how)
+    model, paths = plain(name)
     before = model()
-    turn(towers_of(model, {"t": ".".join(filter(None, ("model", path)))}), "spectral")
+    turn(towers_of(model, paths), "spectral")
     torch.testing.assert_close(model(), before, atol=1e-5, rtol=1e-5)
 
 

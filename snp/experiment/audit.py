@@ -4,11 +4,11 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, MEASURED
+from snp.experiment.inventory import AUDITS
 from snp.experiment.manifest import code_state
 from snp.experiment.spec import Finetune, Scale
 from snp.experiment.store import Result, Store
@@ -81,7 +81,7 @@ def afresh(store: Store, scale: Scale) -> Store:
     state = code_state()
     if state["commit"] is None or state["dirty"]:
         raise InputError("snp audit", "the code is not that of a commit", "commit your changes first")
-    return Store(Path(".runs") / "audit" / f"{store.root.name}-{state['commit'][:10]}", base=Store.at(scale))
+    return Store(AUDITS / f"{store.root.name}-{state['commit'][:10]}", base=Store.at(scale))
 
 
 def compared(runs: Sequence[Finetune], kept: Store, afresh: Store) -> list[Audited]:

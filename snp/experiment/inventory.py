@@ -13,6 +13,8 @@ from snp.files import json_object
 
 TRIALS = Path(".runs")
 """Of the working folder: where trials are unless a folder is given."""
+AUDITS, EXPORTS = TRIALS / "audit", TRIALS / "models"
+"""Where runs of `snp audit`, a folder for each state of the code, and of `snp export` are."""
 REPRODUCED = Path(".reproduce")
 """Of the working folder: where reproductions are, a folder for each scale."""
 
@@ -36,8 +38,8 @@ class Held(NamedTuple):
 
 def roots(out: Path | None = None) -> list[Path]:
     """Folders of runs, those of trials apart: in `out`, or all that commands use when no folder is given."""
-    apart = [*sorted((TRIALS / "audit").glob("*/")), TRIALS / "models"]  # of `snp audit` and `snp export`
-    usual = [*sorted((home() / "results").glob("*/")), TRIALS, *apart, *sorted(REPRODUCED.glob("*/"))]
+    apart = [*sorted(AUDITS.glob("*/")), EXPORTS, *sorted(REPRODUCED.glob("*/"))]
+    usual = [*sorted((home() / "results").glob("*/")), TRIALS, *apart]
     bases = usual if out is None else [out]
     return [folder for base in bases for folder in (base, *sorted(base.glob("trial-*/")))]
 

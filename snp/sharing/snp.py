@@ -135,8 +135,7 @@ class SNPSession(Session):
     def _freeze(self) -> None:
         """Once enough is learned, the structure is that of the exact budget, for good."""
         if self.step >= self.freeze_at:
-            with torch.no_grad():
-                self._adopt(project(self.geometry, self._logits(), self.target)[0])
+            self._adopt(project(self.geometry, self._logits(), self.target)[0])
             self.frozen = True
 
     def _hyper_step(self) -> None:
