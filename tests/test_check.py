@@ -32,6 +32,19 @@ ENTRY = Entry(
     boxes=((4, 6, 10.5, 20),),
     spans=(((0, 7),),),
 )
+QUESTION = Entry(
+    id=0,
+    file_name="2405722.jpg",
+    height=48,
+    width=64,
+    caption="is it small",
+    dataset_name="gqa",
+    boxes=(),
+    spans=(),
+    question_id="7",
+    question_type="rel",
+    answer="yes",
+)
 
 
 def picture(path: Path) -> None:
@@ -356,21 +369,8 @@ def test_a_run_reads_mdetrs_questions_where_the_published_ones_are_missing(
 ) -> None:
     root = good(tmp_path, "gqa")
     (root / "val_balanced_questions.json").unlink()
-    asked = Entry(
-        id=0,
-        file_name="2405722.jpg",
-        height=48,
-        width=64,
-        caption="is it small",
-        dataset_name="gqa",
-        boxes=(),
-        spans=(),
-        question_id="7",
-        question_type="rel",
-        answer="yes",
-    )
-    prepared(root, "finetune_gqa_val_balanced", asked)
-    assert Source(root, real=True).questions("val") == [asked]
+    prepared(root, "finetune_gqa_val_balanced", QUESTION)
+    assert Source(root, real=True).questions("val") == [QUESTION]
     code, text = check(capsys, "gqa", root)
     assert code == 0 and "finetune_gqa_val_balanced.json: val: 1 samples" in text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_check import check, good, picture, prepared
+from test_check import QUESTION, check, good, picture, prepared
 from test_check_and_run import refusal, run_phrases
 
 from snp.data.annotations import Entry
@@ -34,19 +34,6 @@ SENTENCE = Entry(
     original_id=36979,
     evaluated=(((0, 7),), ((12, 17),)),
     sentence_id=2,
-)
-QUESTION = Entry(
-    id=0,
-    file_name="2405722.jpg",
-    height=48,
-    width=64,
-    caption="is it small",
-    dataset_name="gqa",
-    boxes=(),
-    spans=(),
-    question_id="7",
-    question_type="rel",
-    answer="yes",
 )
 
 
