@@ -93,6 +93,7 @@ def test_a_picture_that_cannot_be_read_is_named_as_without_other_processes(folde
         list(broken.made(broken.by_image(1)))
 
 
+@pytest.mark.slow
 def test_processes_work_at_the_same_time_and_end_with_the_iterator() -> None:
     batches = ahead(identities, count(), 2)
     workers = {next(batches) for _ in range(8)}

@@ -192,6 +192,7 @@ def test_a_table_can_be_had_as_csv_and_as_a_figure(
     assert (tmp_path / "figure.png").exists()
 
 
+@pytest.mark.slow
 def test_a_table_renders_without_torch_in_under_three_seconds(results: Path) -> None:
     code = (
         "import sys; from snp.cli import main; "

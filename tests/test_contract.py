@@ -168,6 +168,7 @@ def test_no_unit_is_both_shared_and_pruned_and_every_component_survives(name):
         assert all(plan.kept(tower, layer, component).any() for component in COMPONENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_compressed_model_computes_what_the_plan_says(name):
     problem, plan = decided(name)
@@ -218,6 +219,7 @@ def test_making_a_plan_changes_no_weight_of_the_model(name):
     assert all(torch.equal(value, before[key]) for key, value in problem.model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1.5, 0.0, -1, 0.01])
 @pytest.mark.parametrize("name", METHODS)
 def test_an_impossible_budget_is_one_clear_line(name, keep):

@@ -113,6 +113,7 @@ def test_a_text_in_another_encoding_is_named(tmp_path: Path) -> None:
         assert printed("utf-8", "readme", str(other)) == (2, f"snp: {other}: {problem}\n")
 
 
+@pytest.mark.slow
 def test_no_text_is_read_or_written_in_the_encoding_of_a_locale() -> None:
     """Every call that opens a text, here or of another program, names the encoding."""
     guessed = []

@@ -45,6 +45,7 @@ def test_a_committed_model_is_small_has_a_clean_commit_and_keeps_what_its_result
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.data)
 def test_a_committed_model_scores_on_fresh_pictures_about_what_its_result_says(row: Row, tmp_path: Path) -> None:
     if row.data == "stamps" and not stamps.SOURCE.is_dir():
@@ -64,6 +65,7 @@ def runs(smoke_dense: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(shutil.copytree(smoke_dense.root, tmp_path_factory.mktemp("runs") / "runs"))
 
 
+@pytest.mark.slow
 def test_one_command_compresses_and_writes_half_of_the_bytes(
     runs: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,12 +91,14 @@ def test_one_command_compresses_and_writes_half_of_the_bytes(
     assert (folder / "weights.safetensors").read_bytes() == (runs.folder(run) / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_not_exported(runs: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no model"):
         export.export(find("scenes/snp@60", "smoke").compress(1), runs, Store(tmp_path))
     assert runs.has_weights(Pretrain(scale="smoke", data="scenes"))
 
 
+@pytest.mark.slow
 def test_demo_and_predictions_ask_the_committed_models(
     smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

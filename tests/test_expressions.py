@@ -39,6 +39,7 @@ def test_the_oracle_solves_every_expression_of_400_scenes(pictures):
         assert solve(expression.caption, made.items) == [expression.target], expression.caption
 
 
+@pytest.mark.slow
 def test_all_kinds_and_all_shapes_of_sentences_occur(pictures):
     said = " | ".join(e.caption for p in pictures for found in p.expressions.values() for e in found)
     for words in (
@@ -50,12 +51,14 @@ def test_all_kinds_and_all_shapes_of_sentences_occur(pictures):
         assert words in said, words
 
 
+@pytest.mark.slow
 def test_refcoco_plus_has_no_location_words(pictures):
     for made in pictures:
         for expression in made.expressions.get("refcoco+", []):
             assert not LOCATION & set(expression.caption.split()), expression.caption
 
 
+@pytest.mark.slow
 def test_refcocog_is_long_and_the_others_are_short(pictures):
     def mean(style):
         lengths = [len(e.caption.split()) for p in pictures for e in p.expressions.get(style, [])]
@@ -64,12 +67,14 @@ def test_refcocog_is_long_and_the_others_are_short(pictures):
     assert mean("refcocog") >= 9 > 6.5 > max(mean("refcoco"), mean("refcoco+"))
 
 
+@pytest.mark.slow
 def test_the_vocabulary_is_small(pictures):
     said = [e.caption for p in pictures for found in p.expressions.values() for e in found]
     said += [p.caption.caption for p in pictures if p.caption]
     assert len(set(re.findall(r"\w+", " ".join(said)))) <= 110
 
 
+@pytest.mark.slow
 def test_captions_name_every_item_a_phrase_fits(pictures):
     for made in pictures:
         if made.caption is None:
@@ -84,6 +89,7 @@ def test_captions_name_every_item_a_phrase_fits(pictures):
                 assert named == set(solve(re.sub("^an? ", "the ", text), made.items)), text
 
 
+@pytest.mark.slow
 def test_captions_have_between_one_and_six_phrases(pictures):
     counts = [len({span for _, span in p.caption.named}) for p in pictures if p.caption]
     assert min(counts) == 1 and max(counts) == 6

@@ -169,6 +169,7 @@ def make(root: Path) -> None:
     scenes.make(root, 3, **SMALL)
 
 
+@pytest.mark.slow
 def test_several_processes_that_want_fresh_data_make_them_once(
     processes: BaseContext, made: Path, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_several_processes_that_want_fresh_data_make_them_once(
     assert contents(tmp_path / "scenes") == contents(made)
 
 
+@pytest.mark.slow
 def test_one_that_waits_takes_what_the_other_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,6 +231,7 @@ def test_untrained_the_official_alignment_gives_about_one_per_cent_too() -> None
     assert float(likely.median()) == pytest.approx(0.01, rel=0.3)
 
 
+@pytest.mark.slow
 def test_paper_scale_is_official_and_the_others_are_what_their_checkpoints_are() -> None:
     assert GLIP_PAPER.alignment == "official" and {GLIP_DESK.alignment, GLIP_SMOKE.alignment} == {"ours"}
     ours, theirs = GLIP(GLIP_SMOKE).state_dict().keys(), official().state_dict().keys()

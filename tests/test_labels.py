@@ -24,7 +24,7 @@ def test_any_method_at_any_size_is_a_row() -> None:
 
 
 def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:
-    row = find("scenes/snp@55", "smoke", options=("block=4", "every=8", "track=true"))
+    row = find("scenes/snp@55", "smoke", options=("block=4", "every=1", "track=true"))
     assert row.label == "scenes/snp,block=4@55" and row.options == {"block": 4}
     assert find(row.label, "smoke") == row
     assert find("scenes/snp-prune-only,lam=8@55", "smoke").options == {"cross": False, "blockwise": False, "lam": 8}

@@ -299,6 +299,7 @@ def left_behind(store: Store) -> list[str]:
     return scripts + [path.name for path in folder.glob("*.pkl") if "submitted" not in path.name]
 
 
+@pytest.mark.slow
 def test_more_runs_than_slurm_takes_in_an_array_are_several(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,6 +314,7 @@ def test_more_runs_than_slurm_takes_in_an_array_are_several(
     assert f"see `snp status table1 --scale smoke --out {tmp_path / 'runs'}`" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_where_sbatch_refuses_in_the_middle_nothing_is_lost_and_a_second_launch_goes_on(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

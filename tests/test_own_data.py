@@ -46,6 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str], *command: object) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_rows_run_on_it_and_are_called_by_its_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {path.name.rpartition("-")[0] for path in runs.iterdir()}
     row = "squares-magnitude-structured-uniform-keep60-seed0"
@@ -58,6 +59,7 @@ def test_rows_run_on_it_and_are_called_by_its_name(runs: Path, capsys: pytest.Ca
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_same_name_with_other_captions_is_refused(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_folder_of_the_same_name_with_other_captions_is_refused(
         stages.run(row.compress(0), Store(runs), setup=Setup(data_root=other))
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_folder(squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slug = dense("smoke", "squares").slug
     out = ("--scale", "smoke", "--out", tmp_path / "runs", "--data", squares, "--dry-run")

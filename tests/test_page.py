@@ -110,6 +110,7 @@ def test_scores_losses_and_costs_are_those_of_the_table(shown: dict[str, Any], s
     assert loss(snp) == "-2.0 [-4.5, +0.5]"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(shown: dict[str, Any]) -> None:
     labels = {row.label for name in TABLES for row in rows(name, "desk")}
@@ -127,6 +128,7 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
     assert cells(text, "scenes/snp@30")[7] == "joint"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_all_claims_are_there_with_their_verdicts(shown: dict[str, Any], tables: dict[str, Measured]) -> None:
     wanted = [claim for name in CLAIMED if not tables[name].scores.empty for claim in claims(tables[name])]
@@ -136,6 +138,7 @@ def test_all_claims_are_there_with_their_verdicts(shown: dict[str, Any], tables:
     assert page(shown, "").count('<li data-verdict="') == len(wanted)
 
 
+@pytest.mark.slow
 def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[str, Any]) -> None:
     def of(cost: float, score: float | None) -> Line:
         return {"cost": cost, "score": score}
@@ -156,6 +159,7 @@ def test_a_front_is_what_no_row_beats_at_the_same_or_a_lower_cost(shown: dict[st
     assert line(shown, "scenes/cross-modal@60")["fronts"] == []
 
 
+@pytest.mark.slow
 def test_a_row_leads_to_its_runs_and_a_run_has_plan_options_and_manifest(shown: dict[str, Any]) -> None:
     row = find("scenes/snp@60", "desk")
     own = shown["rows"][row.label]
@@ -195,6 +199,7 @@ def test_kinds_and_parts_have_looks_of_their_own() -> None:
     assert len({*PARTS.values()}) == len(PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_equal_results_give_equal_bytes_in_the_place_of_the_report_before(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +241,7 @@ def test_an_empty_store_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_csv_has_every_metric_of_every_table(tables: dict[str, Measured], store: Store) -> None:
     lines = list(csv.DictReader(io.StringIO(dump(tables))))
     own = [{k: v for k, v in one.items() if k != "table"} for one in lines if one["table"] == "table1"]

@@ -125,6 +125,7 @@ def test_the_reader_answers_every_question_of_scenes(of_scenes: Asked) -> None:
         assert answer(question.text, items) == question.answer, question
 
 
+@pytest.mark.slow
 def test_the_reader_answers_every_question_about_items_with_nothing_but_a_name_and_a_size(of_names: Asked) -> None:
     for question, items in of_names:
         assert answer(question.text, items) == question.answer, question
@@ -133,6 +134,7 @@ def test_the_reader_answers_every_question_about_items_with_nothing_but_a_name_a
 # -- what is asked ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_types_are_those_that_were_asked_for(of_scenes: Asked, of_names: Asked) -> None:
     for found in (of_scenes, of_names):
         counts = Counter(question.type for question, _ in found)
@@ -141,6 +143,7 @@ def test_types_are_those_that_were_asked_for(of_scenes: Asked, of_names: Asked) 
         assert all(0.15 < count / len(found) < 0.25 for count in counts.values())
 
 
+@pytest.mark.slow
 def test_all_templates_occur_and_adapt_to_the_items(of_scenes: Asked, of_names: Asked) -> None:
     sides = {f"compare {word}" for word in ("left of", "right of", "above", "below", "next to")}
     common = sides | {"exist", "count", "compare number", "compare bigger than", "compare smaller than"}
@@ -154,12 +157,14 @@ def test_all_templates_occur_and_adapt_to_the_items(of_scenes: Asked, of_names: 
     assert {question.template for question, _ in of_scenes} == common | looks
 
 
+@pytest.mark.slow
 def test_queries_refer_by_attributes_relations_and_order(of_scenes: Asked) -> None:
     said = " | ".join(question.text for question, _ in of_scenes if question.type == "query")
     for words in ("left of the", "next to the", "the leftmost", "the second", "of the same texture as", "biggest"):
         assert words in said, words
 
 
+@pytest.mark.slow
 def test_a_query_does_not_say_what_it_asks_about_its_item(of_scenes: Asked) -> None:
     for question, items in of_scenes:
         if question.type == "query":
@@ -170,6 +175,7 @@ def test_a_query_does_not_say_what_it_asks_about_its_item(of_scenes: Asked) -> N
             assert "size" not in question.template or not re.search("bigg|smalle|same size", question.text)
 
 
+@pytest.mark.slow
 def test_spans_name_the_one_item_their_words_describe(of_scenes: Asked, of_names: Asked) -> None:
     for question, items in (*of_scenes, *of_names):
         for index, (begin, end) in question.named:
@@ -180,6 +186,7 @@ def test_spans_name_the_one_item_their_words_describe(of_scenes: Asked, of_names
         assert len(question.named) == 2 or question.type != "compare" or "number" in question.template
 
 
+@pytest.mark.slow
 def test_questions_are_short_and_use_few_words_that_captions_have_not(of_scenes: Asked) -> None:
     words = {word for question, _ in of_scenes for word in question.text.split()}
     caption = "the a an is of same as to than left right above below next second from on at top bottom leftmost"
@@ -196,6 +203,7 @@ def share(answers: Sequence[str]) -> float:
     return Counter(answers).most_common(1)[0][1] / len(answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["of_scenes", "of_names"])
 def test_yes_and_no_are_alike_in_every_type_and_template(name: str, request: pytest.FixtureRequest) -> None:
     groups = defaultdict[str, list[str]](list)
@@ -208,17 +216,20 @@ def test_yes_and_no_are_alike_in_every_type_and_template(name: str, request: pyt
         assert abs(answers.count("yes") / len(answers) - 0.5) < 4 * math.sqrt(0.25 / len(answers)), group
 
 
+@pytest.mark.slow
 def test_counts_are_spread(of_scenes: Asked) -> None:
     answers = [question.answer for question, _ in of_scenes if question.type == "count"]
     assert share(answers) < 0.36 and set(answers) >= set("012345678")
 
 
+@pytest.mark.slow
 def test_what_is_queried_is_any_of_its_values_alike(of_scenes: Asked) -> None:
     for name, values in (("color", COLORS), ("noun", SHAPES), ("texture", TEXTURES), ("size", SIZES)):
         answers = [question.answer for question, _ in of_scenes if question.template == f"query {name}"]
         assert set(answers) == set(values) and share(answers) < 1.5 / len(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["of_scenes", "of_names"])
 @pytest.mark.parametrize(("kind", "most"), [("exist", 0.58), ("compare", 0.58), ("logical", 0.6), ("count", 0.5)])
 def test_a_reader_of_the_words_alone_is_right_no_more_often_than_by_chance(
@@ -241,6 +252,7 @@ def test_a_reader_of_the_words_alone_is_right_no_more_often_than_by_chance(
     assert right / (len(said) - half) < most
 
 
+@pytest.mark.slow
 def test_no_question_of_training_names_a_pair_that_only_tests_show(of_scenes: Asked) -> None:
     texts = [question.text.split() for question, _ in of_scenes]
     said = {pair for words in texts for pair in pairwise(words)}

@@ -144,6 +144,7 @@ def test_scenes_have_three_to_eight_objects_and_all_looks_occur():
         assert abs(max(item.box[2:]) - sum(SIZES[item.attributes["size"]]) / 2) <= 3
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_whatever_the_number_of_workers(root, tmp_path):
     again = scenes.make(tmp_path / "again", 3, train=60, test=50, pretrain_val=10, workers=2)
     assert contents(again) == contents(root)

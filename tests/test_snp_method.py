@@ -247,7 +247,7 @@ def test_the_prior_and_the_alignment_of_another_type_are_those_of_its_values(dty
         parameter.data.mul_(1e-3 if dtype == torch.float16 else 1)
     half = half.to(dtype)
     full = copy.deepcopy(half).float()
-    one, other = (get("snp").start(problem_of(model)) for model in (half, full))
+    one, other = (get("snp", score="magnitude").start(problem_of(model)) for model in (half, full))
     for c in COMPONENTS:
         for kind, values in one.prior[c].items():
             torch.testing.assert_close(values.float(), other.prior[c][kind], atol=1e-4, rtol=1e-4)
@@ -259,7 +259,7 @@ def test_a_gradient_of_the_hypernetwork_that_is_not_finite_names_the_step():
     model = two_towers()
     problem = problem_of(model)
     problem.loss = lambda batch, overrides: loss_of(model, batch, overrides) * float("inf")
-    session = get("snp", every=2).start(problem)
+    session = get("snp", every=2, score="magnitude").start(problem)
     session.after_step(0)
     with pytest.raises(InputError, match="snp: its gradient at step 2 is not finite; the held-out loss is inf"):
         session.after_step(1)

@@ -24,6 +24,7 @@ def weights(model: MDETR, *parts: str) -> torch.Tensor:
     return torch.cat([m.weight.detach().flatten() for m in linear])
 
 
+@pytest.mark.slow
 def test_a_sparsity_is_a_share_of_the_linear_weights_of_both_towers_and_of_fusion(store: Store) -> None:
     run = find("scenes/multiflow@s63", "smoke").compress(0)
     metrics = stages.run(run, store).metrics
@@ -35,6 +36,7 @@ def test_a_sparsity_is_a_share_of_the_linear_weights_of_both_towers_and_of_fusio
     assert float((weights(model, "slot_head", "box_head", "vision_to_fusion") == 0).float().mean()) < 0.01
 
 
+@pytest.mark.slow
 def test_without_recovery_the_decision_is_all_that_happens_to_the_weights(store: Store) -> None:
     run = find("scenes/omp@s63", "smoke").compress(0)
     result = stages.run(run, store)

@@ -60,6 +60,7 @@ def test_names_come_from_the_english_captions(source):
     assert len(named["apple"]) == 4 and {c.path.stem for c in named["goose"]} == {"goose", "gander"}
 
 
+@pytest.mark.slow
 def test_drawings_slivers_strangers_and_copies_are_left_out(source):
     stems = {cutout.path.stem for cutout in Stamps(source).cutouts}
     assert not stems & {"flat", "sliver", "gizmo"}

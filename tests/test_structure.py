@@ -93,6 +93,7 @@ def test_the_loss_reaches_every_structure_vector(two_towers, geometry):
         assert own[c]["blockwise"].grad[geometry.base].abs().sum() == 0  # base layers never take
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mean", [-3.0, 0.0, 3.0])
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.8])

@@ -4,7 +4,7 @@ import pytest
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.tables import TABLES, rows, table1
+from snp.experiment.tables import SWITCHES, TABLES, rows, table1
 
 DESK = table1("desk")
 
@@ -24,39 +24,47 @@ def test_no_two_rows_share_a_run_other_than_pretraining() -> None:
     assert len({run.hash for run in runs}) == len(runs)
 
 
-def test_the_main_rows_are_dense_snp_and_its_rivals() -> None:
-    main = [row.name for row in DESK if row.main and (row.data, row.group) == ("scenes", "40%")]
-    assert main == [
+def test_the_main_rows_are_dense_snp_and_its_rivals_as_published_and_in_its_basis() -> None:
+    main = {row.name for row in DESK if row.main and (row.data, row.group) == ("scenes", "40%")}
+    assert main == {
         "dense",
         "snp",
         "upop",
         "multiflow",
         "lottery",
         "cross-modal",
-        "magnitude",
         "magnitude-structured-uniform",
-        "magnitude-structured-global",
-        "random-structured",
-    ]
+        "magnitude-structured-uniform-basis",
+        "taylor-basis",
+    }
 
 
-def test_the_first_group_removes_40_per_cent_on_three_benchmarks_and_three_seeds() -> None:
+def test_the_first_group_removes_40_per_cent_on_three_benchmarks() -> None:
     group = [row for row in DESK if (row.data, row.group) == ("scenes", "40%")]
     assert {row.keep for row in group} == {0.6, 1.0}
     assert {row.benchmarks for row in group if row.main} == {("refcoco", "refcoco+", "refcocog")}
-    assert {row.seeds for row in group} == {(0, 1, 2)}
 
 
-def test_the_switches_of_snp_stand_in_the_first_group_on_refcoco() -> None:
-    switches = {row.name: row.benchmarks for row in DESK if row.group == "40%" and row.name.startswith("snp-")}
-    assert switches == dict.fromkeys(("snp-prune-only", "snp-cross-only", "snp-free-logits"), ("refcoco",))
+def test_seeds_are_three_and_five_where_claims_are_decided() -> None:
+    seeds = {row.name: len(row.seeds) for row in DESK if row.data == "scenes"}
+    five = {"dense", "snp", "upop", "taylor-basis", "magnitude-structured-uniform-basis"}
+    assert {name for name, count in seeds.items() if count == 5} == five
+    assert {count for name, count in seeds.items() if name not in five} == {3}
 
 
-def test_the_second_group_removes_60_per_cent_on_refcoco_without_rows_that_cannot_get_there() -> None:
-    group = [row for row in DESK if (row.data, row.group) == ("scenes", "60%")]
-    assert {(row.keep, row.benchmarks) for row in group} == {(0.4, ("refcoco",))}
-    assert "cross-modal" in names("scenes", "60%")
-    assert not {"dense", "snp-cross-only"} & set(names("scenes", "60%"))
+def test_the_switches_of_snp_stand_in_every_group_on_refcoco() -> None:
+    for group in ("40%", "60%", "75%"):
+        switches = {row.name: row.benchmarks for row in DESK if row.group == group and row.name.startswith("snp-")}
+        reached = [name for name in SWITCHES if group == "40%" or name != "snp-cross-only"]
+        assert switches == dict.fromkeys(reached, ("refcoco",))
+
+
+@pytest.mark.parametrize(("group", "keep"), [("60%", 0.4), ("75%", 0.25)])
+def test_later_groups_are_on_refcoco_without_rows_that_cannot_get_there(group: str, keep: float) -> None:
+    chosen = [row for row in DESK if (row.data, row.group) == ("scenes", group)]
+    assert {(row.keep, row.benchmarks) for row in chosen} == {(keep, ("refcoco",))}
+    assert "cross-modal" in names("scenes", group)
+    assert not {"dense", "snp-cross-only"} & set(names("scenes", group))
 
 
 def test_stamps_has_the_most_telling_methods_and_one_seed() -> None:
@@ -108,8 +116,11 @@ def test_table1b_zeroes_63_75_and_90_per_cent_of_the_prunable_weights_by_a_famil
 def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() -> None:
     chosen = rows("figure1", "desk")
     methods = {(row.method, *row.options.items()) for row in chosen if row.method != "dense"}
-    assert len(methods) == 9 + 10  # the main rows but dense, and what the family adds to them
-    assert {row.keep for row in chosen if row.name == "snp"} == {0.8, 0.6, 0.5, 0.4, 0.3}
+    assert len(methods) == 10 + 3 + 10  # the main rows but dense, those with help, and what the family adds to them
+    assert {row.keep for row in chosen if row.name == "snip"} == {0.8, 0.6, 0.5, 0.4, 0.3}
+    assert {row.keep for row in chosen if row.name == "snp"} == {0.8, 0.6, 0.5, 0.4, 0.3, 0.25}
+    assert {len(row.seeds) for row in chosen if row.name in ("snp", "taylor-basis")} == {3}
+    assert {len(row.seeds) for row in chosen if row.name in ("snip", "multiflow")} == {1}
     assert find("scenes/snp@60", "desk").compress(0) in [row.compress(0) for row in chosen]
 
 

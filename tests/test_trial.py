@@ -106,6 +106,7 @@ def test_a_mark_that_cannot_be_read_is_named(mark: object, tmp_path: Path) -> No
         store.save(COMPRESS, {**MANIFEST, "trial": mark}, cost(ROW))
 
 
+@pytest.mark.slow
 def test_a_launched_trial_is_found_by_status_and_cancel_with_the_same_flags(
     smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

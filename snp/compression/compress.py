@@ -51,7 +51,8 @@ def compress(
         token_masks: modality, name of a weight or pattern of names -> (batch -> bool [B, L], False at padding): which
             of the tokens that these maps see count; the most specific key holds, and it must fit what the map sees.
         loss: (model, batch) -> scalar, for methods that need gradients.
-        steps: weight steps of methods that decide while the model trains.
+        steps: length of the phase in which methods decide while the model trains; only the steps before their decision
+            are taken, of snp a tenth of them.
         optimizer: makes, of parameters, what takes these steps.
         seed: of everything random in the method.
         scores: return the scores of the weights too.

@@ -6,16 +6,14 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, Row, select
+from snp.experiment.tables import DENSE, HEADLINE, Row, select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
 from snp.report.table import markdown, share
 
-METHODS = (DENSE, "snp", "upop", "magnitude-structured-uniform", "cross-modal", "multiflow", "lottery")
-
 
 def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
-    """A line for each of `METHODS` among the rows of a table, as markdown.
+    """A line for each of `HEADLINE` among the rows of a table, as markdown.
 
     What is lost: points of the main figure below the dense row, in each group of sizes, mean over splits and then over
     benchmarks, paired over seeds, with its 95% interval. Stored and arithmetic: shares of the dense model in the first
@@ -35,7 +33,7 @@ def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
     first_group = next(iter(groups))
     found = {(row.name, row.group): row for row in rows}
     lines, notes = [], []
-    for method in METHODS:
+    for method in HEADLINE:
         sizes = {group: found[method, group] for group in groups if (method, group) in found}
         if not sizes:
             continue
@@ -61,7 +59,7 @@ def headline(name: str, store: Store, scale: Scale, data: Data) -> str:
 
 def _common(rows: list[Row]) -> list[Benchmark]:
     """The benchmarks that all methods of the headline are judged on."""
-    judged = [set(row.benchmarks) for row in rows if row.name in METHODS]
+    judged = [set(row.benchmarks) for row in rows if row.name in HEADLINE]
     return [name for name in ABOUT if judged and all(name in of for of in judged)]
 
 

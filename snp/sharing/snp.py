@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from snp.compression.basis import Basis
 from snp.compression.method import Method, Problem, Session, StructuredOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
@@ -28,15 +29,15 @@ ALIGN_EVERY = 8
 
 
 class Options(StructuredOptions):
-    """Options of SNP. Defaults are for a compression phase of 600-1500 weight steps at desk scale."""
+    """Options of SNP. Defaults are for a compression phase of 500 weight steps and more."""
 
+    basis: Basis = Field("spectral", description="in which basis units are seen [ours]")
     prune: bool = Field(True, description="prune units in both towers [paper]")
     cross: bool = Field(True, description="share text units with the vision tower [paper]")
     blockwise: bool = Field(True, description="share text units inside blocks of text layers [paper]")
     hypernetwork: bool = Field(True, description="False: one free logit per unit instead [author: ablation]")
     block: int = Field(2, ge=1, description="text layers per block; the first is the base layer [ours]")
-    before: int = Field(0, ge=0, description="hypernetwork steps on the dense weights, before any weight step [ours]")
-    every: int = Field(8, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
+    every: int = Field(1, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
     lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
     head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
     tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
@@ -44,21 +45,21 @@ class Options(StructuredOptions):
     b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
     track: bool = Field(True, description="the offset follows a target that falls from dense to budget [ours]")
     ramp: float = Field(0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]")
-    prior: float = Field(2.0, ge=0, description="weight of the magnitude prior in the logits [ours; author: 0]")
+    prior: float = Field(2.0, ge=0, description="weight of the prior in the logits [ours; author: 0]")
     score: Literal["magnitude", "fisher"] = Field(
-        "magnitude", description="the prior: change of weights, or loss that it costs by the Fisher information [ours]"
+        "fisher", description="the prior: change of weights, or loss that it costs by the Fisher information [ours]"
     )
     scope: Literal["uniform", "global"] = Field(
-        "uniform", description="the prior: units compete at first inside their layer and component, or over all [ours]"
+        "global", description="the prior: units compete at first inside their layer and component, or over all [ours]"
     )
-    batches: int = Field(16, ge=1, description="fisher: held-out batches [ours]")
+    batches: int = Field(8, ge=1, description="fisher: held-out batches [ours]")
     lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
     align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
     pull: float = Field(0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]")
     gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
     gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
-    freeze: float = Field(0.4, ge=0, le=1, description="share of the steps that learn the structure [ours]")
-    apply_at: float = Field(0.5, ge=0, le=1, description="share of the steps before the plan is applied [ours]")
+    freeze: float = Field(0.08, ge=0, le=1, description="share of the steps that learn the structure [ours]")
+    apply_at: float = Field(0.1, ge=0, le=1, description="share of the steps before the plan is applied [ours]")
 
 
 @register
@@ -107,15 +108,12 @@ class SNPSession(Session):
         )
         self.optimizer = torch.optim.Adam(self.hyper.parameters(), lr=options.lr, fused=True)
         self.generator = torch.Generator().manual_seed(problem.seed + 1)
-        self.frozen, self.step, self.begun = False, 0, 0
+        self.frozen, self.step = False, 0
         self.measured: dict[str, float] = {}
         scores = fisher(problem, self.geometry, options.batches) if options.score == "fisher" else change(self.geometry)
         self.prior = prior(self.geometry, scores, options.scope)
         if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
             raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
-        while self.begun < options.before:
-            self.begun += 1
-            self._hyper_step()
         self._adopt(self._structure())
         self._freeze()
 
@@ -161,9 +159,8 @@ class SNPSession(Session):
 
     def _target_now(self) -> float:
         """What the structure may store at this step: under `track` it falls linearly from everything to the budget."""
-        before, every = self.options.before, self.options.every
-        ramp = self.options.ramp * (before * every + self.freeze_at) if self.options.track else 0.0
-        done = min(1.0, (self.begun * every + self.step) / ramp) if ramp else 1.0
+        ramp = self.options.ramp * self.freeze_at if self.options.track else 0.0
+        done = min(1.0, self.step / ramp) if ramp else 1.0
         return self.problem.budget.total + done * (self.target - self.problem.budget.total)
 
     @torch.no_grad()
