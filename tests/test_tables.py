@@ -4,7 +4,7 @@ import pytest
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.tables import SWITCHES, TABLES, rows, table1
+from snp.experiment.tables import STEPS, SWITCHES, TABLES, rows, table1
 
 DESK = table1("desk")
 
@@ -122,6 +122,23 @@ def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() 
     assert {len(row.seeds) for row in chosen if row.name in ("snp", "taylor-basis")} == {3}
     assert {len(row.seeds) for row in chosen if row.name in ("snip", "multiflow")} == {1}
     assert find("scenes/snp@60", "desk").compress(0) in [row.compress(0) for row in chosen]
+
+
+def test_ablations_go_from_magnitude_to_snp_a_part_at_a_time() -> None:
+    steps = [find(f"scenes/{name}@25", "desk") for name in STEPS]
+    assert {row.label for row in steps} <= {row.label for row in rows("ablations", "desk")}
+    prune, share, snp = steps[2:]
+    at_once = {"freeze": 0, "apply_at": 0}
+    assert prune.options == {"cross": False, "blockwise": False} | at_once
+    assert (share.options, snp.options) == (at_once, {})
+    assert [row.options.get("basis") for row in steps[:2]] == [None, "spectral"]
+
+
+def test_ablations_share_their_runs_with_labels_that_people_type() -> None:
+    chosen = {row.name: row for row in rows("ablations", "desk") if row.group == "75%"}
+    for name in ("snp,block=3", "snp,pull=0", "snp,track=false", "snp,align=loss"):
+        assert find("scenes/snp@25", "desk", options=name.split(",")[1:]).compress(1) == chosen[name].compress(1)
+    assert {len(row.seeds) for row in chosen.values()} == {3}
 
 
 def test_tickets_are_found_on_a_task_on_pre_training_or_by_chance() -> None:

@@ -13,6 +13,7 @@ ALIASES: dict[str, tuple[str, Options]] = {
     "snp-cross-only": ("snp", {"prune": False, "blockwise": False}),
     "snp-blockwise-only": ("snp", {"prune": False, "cross": False}),
     "snp-free-logits": ("snp", {"hypernetwork": False}),
+    "snp-prune-at-once": ("snp", {"cross": False, "blockwise": False, "freeze": 0, "apply_at": 0}),
     "snp-no-basis": ("snp", {"basis": "none"}),
     "snp-magnitude-score": ("snp", {"score": "magnitude"}),
     "snp-uniform": ("snp", {"scope": "uniform"}),

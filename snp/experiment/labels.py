@@ -10,7 +10,7 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Model, Pretrain, Scale, is_own
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make
+from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make, named
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?))?(?::(?P<task>\w+))?"
@@ -96,9 +96,9 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
         raise InputError(label, "its size must be more than 0%, and at most 100% to keep or less to zero", _FORM)
     benchmark: Benchmark = parts["task"] or "refcoco"
     model: Model = "glip" if benchmark == "coco" else "mdetr"
-    named = _named(name, other)
+    called = named(name, other)
     row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), recovery="keep" in size, **size)
-    return row.model_copy(update={"name": named, "options": preset | other})
+    return row.model_copy(update={"name": called, "options": preset | other})
 
 
 def _option(text: str) -> tuple[str, bool | int | float | str]:
@@ -111,12 +111,6 @@ def _option(text: str) -> tuple[str, bool | int | float | str]:
     except ValueError:
         return name, value
     return name, found if isinstance(found, bool | int | float) else value
-
-
-def _named(name: str, options: Options) -> str:
-    """A name with options behind it, as labels have them."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
-    return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def present(store: Store) -> list[Row]:
@@ -193,4 +187,4 @@ def _name(method: str, options: Options) -> str:
     plain = [alias for alias, known in ALIASES.items() if known == (method, {})]
     own = plain[0] if len(plain) == 1 else method  # several names of the same say what it was compressed for
     alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(own, {}))
-    return _named(alias, {key: value for key, value in options.items() if key not in preset})
+    return named(alias, {key: value for key, value in options.items() if key not in preset})

@@ -1,5 +1,6 @@
 """Which rows a table has: pure functions from a scale to rows, each row a value that knows its runs."""
 
+import json
 from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
@@ -145,11 +146,18 @@ MAIN = (
 HELPED = ("taylor-basis", "magnitude-structured-uniform-basis", "upop-basis")
 # what SNP, UPop and the two strongest rivals come to decides claims, and is known from more seeds
 DECIDING = (DENSE, "snp", "upop", "taylor-basis", "magnitude-structured-uniform-basis")
-# SNP without one of its parts each; plain: without all that is not the paper's
-SWITCHES = (
-    "snp-prune-only", "snp-cross-only", "snp-free-logits", "snp-at-once", "snp-no-basis", "snp-magnitude-score",
-    "snp-uniform", "snp-late", "snp-plain",
+# SNP without one of its parts each, as the paper's claims speak of them
+SWITCHES = ("snp-prune-only", "snp-cross-only", "snp-free-logits")
+# from units of least norm to SNP, a part at a time: basis, score over all layers, sharing, learning
+STEPS = (
+    "magnitude-structured-uniform", "magnitude-structured-uniform-basis", "snp-prune-at-once", "snp-at-once", "snp",
 )  # fmt: skip
+# SNP without a part that the paper does not have; plain: without all of them
+OURS = ("snp-no-basis", "snp-magnitude-score", "snp-uniform", "snp-late", "snp-plain")
+ALTERNATIVES: dict[str, tuple[bool | int | float | str, ...]] = {
+    "block": (1, 3), "every": (2, 4), "align": ("loss",), "pull": (0,), "track": (False,), "prior": (0,),
+}  # fmt: skip
+"""Options of SNP at other values, as ablations have them."""
 # on request only: sharing inside the text tower cannot remove 40% of all parameters
 EXTRA = ("snp-blockwise-only",)
 SIZES = (0.6, 0.4, 0.25)
@@ -260,6 +268,27 @@ def figure1(scale: Scale) -> list[Row]:
     ]
 
 
+def ablations(scale: Scale) -> list[Row]:
+    """What each part of SNP gives: without it, from magnitude to SNP a part at a time, and options at other values.
+
+    Three seeds, RefCOCO-like benchmark of scenes; 40%, 60% and 75% of all parameters removed, options with the most.
+    """
+    data, seeds = home_of(scale), _seeds(scale)
+    sizes = SIZES[:1] if scale == "smoke" else SIZES
+    rows = [
+        make(scale, data, name, keep=keep, seeds=seeds, main=True)
+        for keep in sizes
+        for name in dict.fromkeys((DENSE, *STEPS, *SWITCHES, *OURS))
+        if keep == sizes[0] or name not in (DENSE, "snp-cross-only")
+    ]
+    snp = make(scale, data, "snp", keep=sizes[-1], seeds=seeds)
+    return rows + [
+        snp.model_copy(update={"name": named("snp", option), "options": option})
+        for key, values in ALTERNATIVES.items()
+        for option in ({key: value} for value in values)
+    ]
+
+
 def tickets(scale: Scale) -> list[Row]:
     """Relaxed tickets: lottery tickets of the task, of pre-training and of chance, over the prunable weights' sparsity.
 
@@ -283,6 +312,7 @@ TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "table3": table3,
     "table4": table4,
     "figure1": figure1,
+    "ablations": ablations,
     "tickets": tickets,
 }
 
@@ -317,6 +347,12 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
         others = " and ".join(dict.fromkeys(row.data for row in known))
         raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")
     return chosen
+
+
+def named(name: str, options: Options) -> str:
+    """A name with options behind it, as labels have them."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
+    return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def home_of(scale: Scale) -> Data:
