@@ -8,6 +8,7 @@ from synthetic import fill
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.store import Store
+from snp.experiment.tables import STEPS
 from snp.report.ablations import EXAMPLES, OTHERS, SWITCHES, Ablations
 from snp.sharing.snp import Options
 
@@ -42,7 +43,7 @@ def test_a_switch_is_a_difference_to_snp_paired_over_seeds(store: Store) -> None
     assert "snp,block=1 is undecided at 40% removed (+0.5 [-5.9, +6.9])" in plot.said
     assert "snp,block=6 has one seed at 40% removed (-8.0)" in plot.said
     numbers = plot.numbers.set_index("row")
-    assert numbers.loc["scenes/snp,block=3@60"].tolist() == ["87.0", "-2.0 [-2.0, -2.0]", "3"]
+    assert numbers.loc["scenes/snp,block=3@60"].tolist() == ["87.0", "-2.0 [-2.0, -2.0]", "0.01", "3"]
 
 
 @pytest.mark.parametrize("switch", [*SWITCHES])
@@ -54,12 +55,35 @@ def test_a_switch_that_is_not_measured_says_so_and_names_a_row_that_exists(store
         assert {*find(f"scenes/snp,{EXAMPLES[switch]}@60", "desk").options} <= {*SWITCHES[switch]}
 
 
+def test_a_waterfall_goes_from_least_norm_to_snp_and_gives_each_part_what_it_adds(store: Store) -> None:
+    assert "Not measured" in Ablations(store).waterfall().said
+    for name, lost in zip(STEPS[:-1], (0.10, 0.07, 0.05, 0.03), strict=True):
+        put(store, f"scenes/{name}@60", [0.90 - lost, 0.91 - lost, 0.92 - lost])
+    plot = Ablations(store).waterfall()
+    assert plot.png.startswith(b"\x89PNG")
+    assert plot.said == (
+        "With 40% removed, units of least norm lose 10.0 points, of which are given back: the basis 3.0, "
+        "a score over all layers 2.0, sharing 2.0 and learning 1.0."
+    )
+    assert plot.numbers.iloc[0].tolist()[:2] == ["40%", "-10.0 [-10.0, -10.0]"]
+
+
+def test_rows_are_drawn_over_the_sizes_that_they_are_measured_at(store: Store) -> None:
+    assert "No run of snp-free-logits" in Ablations(store).over_sizes("snp", "snp-free-logits").said
+    put(store, "scenes/snp-free-logits@60", [0.87, 0.88, 0.89])
+    put(store, "scenes/snp@25", [0.80, 0.81, 0.82])
+    plot = Ablations(store).over_sizes("snp", "snp-free-logits")
+    assert plot.png.startswith(b"\x89PNG")
+    assert plot.said.startswith("Beside the dense model: snp -10.0 [-10.0, -10.0] with 75% removed and snp-free-logits")
+    assert plot.numbers.row.tolist() == ["scenes/snp@60", "scenes/snp@25", "scenes/snp-free-logits@60"]
+
+
 def test_what_differs_in_several_switches_or_in_none_is_not_left_out(store: Store) -> None:
-    put(store, "scenes/snp,block=3,every=4@60", [0.89, 0.90, 0.89])
+    put(store, "scenes/snp,block=3,lam=8@60", [0.89, 0.90, 0.89])
     put(store, "scenes/snp,tau=0.2@60", [0.89, 0.90, 0.89])
     put(store, "scenes/snp,block=3@50", [0.89])  # of a size at which snp is not measured
     shown = Ablations(store)
-    assert shown.switch(OTHERS).numbers.row.tolist() == ["scenes/snp,block=3,every=4@60", "scenes/snp,tau=0.2@60"]
+    assert shown.switch(OTHERS).numbers.row.tolist() == ["scenes/snp,block=3,lam=8@60", "scenes/snp,tau=0.2@60"]
     assert not shown.switch("block size").png
 
 

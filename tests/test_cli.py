@@ -76,14 +76,14 @@ def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[
 def test_rows_are_listed_with_the_state_of_every_seed_and_the_time_left(
     capsys: pytest.CaptureFixture[str], results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "140")
     store, row = Store(results), find("scenes/dense@100", "desk")
     (store.folder(row.finetune(1, "refcoco")) / "result.json").unlink()
     main(["rows", "table1", "--data", "scenes", "--out", str(results)])
     lines = {text.split()[0]: " ".join(text.split()) for text in capsys.readouterr().out.splitlines() if "@" in text}
     # of seed 1 one run is missing, of seed 2 all four; every finished run took a minute
-    assert lines["scenes/dense@100"] == "scenes/dense@100 dense yes done 3 of 4 runs missing 5 min"
-    assert lines["scenes/snp@40"] == "scenes/snp@40 60% yes missing missing missing 6 min"
+    assert lines["scenes/dense@100"] == "scenes/dense@100 dense yes done 3 of 4 runs missing missing missing 13 min"
+    assert lines["scenes/snp@40"] == "scenes/snp@40 60% yes missing missing missing missing missing 10 min"
 
 
 def test_without_a_table_the_tables_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_a_structure_step_whose_loss_is_no_number_names_the_batch(tmp_path: Path
     )
     run.progress = lambda captions: captions and nn.init.constant_(network.slot_head.bias, NAN)
     run.losses = lambda *given: {"zero": sum(p.sum() * 0 for p in network.vision.parameters())}
-    with pytest.raises(InputError, match="run: held-out batch 1: the model's loss is nan"):
+    with pytest.raises(InputError, match="run: held-out batch 9: the model's loss is nan"):
         run.run()
 
 

@@ -249,7 +249,7 @@ def test_a_dry_run_prints_every_script_needs_no_slurm_and_writes_nothing(tmp_pat
         assert all(f"#SBATCH {line}\n" in script for script in scripts)
     assert "#SBATCH --job-name=snp-data-scenes-smoke\n" in scripts[0] and "--dependency" not in scripts[0]
     assert "#SBATCH --dependency=afterok:JOB1\n" in scripts[1]
-    assert "#SBATCH --array=0-9%4\n" in scripts[2] and "#SBATCH --dependency=afterok:JOB2\n" in scripts[2]
+    assert "#SBATCH --array=0-13%4\n" in scripts[2] and "#SBATCH --dependency=afterok:JOB2\n" in scripts[2]
     assert any("#SBATCH --dependency=aftercorr:JOB3\n#" in script for script in scripts)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 

@@ -88,6 +88,10 @@ def loop(folder: Path, phase: Phase, network: nn.Module | None = None, **options
 TURNED = {"basis": "spectral", "score": "fisher", "scope": "global", "batches": 2}
 
 
+LATE = {"every": 2, "freeze": 0.4, "apply_at": 0.5}
+"""So that the hypernetwork takes several steps of a short phase."""
+
+
 def snp_session(dense: nn.Module, steps: int, method: str = "snp", **options: Any) -> tuple[Session, Cursor]:
     held, towers = Cursor(lambda start: stream(1000 + start)), towers_of(dense, TOWERS)
 
@@ -95,7 +99,7 @@ def snp_session(dense: nn.Module, steps: int, method: str = "snp", **options: An
         return torch.stack(list(losses(dense, batch, overrides, 0).values())).sum()
 
     problem = Problem(dense, towers, Budget.of(dense, towers, 0.8), steps, loss, held)
-    return get(method, **({"every": 2} if method == "snp" else {}), **options).begin(problem), held
+    return get(method, **(LATE if method == "snp" else {}) | options).begin(problem), held
 
 
 # -- rates -------------------------------------------------------------------------------------------------------------

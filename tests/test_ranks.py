@@ -145,7 +145,7 @@ PLAINLY = DENSE.model_copy(update={"seed": 3})
     [
         (PLAINLY, STEPS),
         (SNP, STEPS),
-        (compression("snp", every=2, align="loss"), 12),
+        (compression("snp", every=2, freeze=0.4, apply_at=0.5, align="loss"), 12),
         (compression("upop", interval=5), 20),
         (GLIP, 6),
     ],
@@ -226,7 +226,7 @@ def structures() -> tuple[list[bytes], list[bytes], list[float], list[list[float
     held = Cursor(lambda start: map(batch_of, range(1000 + start, 2000)))
     budget = Budget.of(network, towers, 0.7)
     problem = Problem(network, towers, budget, 20, heldout=held, **stages.own_passes(network, PHASE))
-    session: Any = get("snp", every=1).start(problem)
+    session: Any = get("snp", every=1, freeze=0.4, apply_at=0.5).start(problem)
     drawn, losses = [], []
     for step in range(6):
         session.after_step(step)

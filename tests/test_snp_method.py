@@ -15,6 +15,9 @@ from snp.compression.surgery import substitute
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 
+LATE = {"freeze": 0.4, "apply_at": 0.5}
+"""So that the hypernetwork takes several steps of a short phase."""
+
 
 def problem_of(model=None, keep=0.6, steps=60, seed=0):
     model = two_towers() if model is None else model
@@ -122,7 +125,7 @@ def test_text_units_that_equal_their_donors_are_shared_rather_than_pruned():
 @pytest.mark.parametrize("on", [("prune",), ("cross",), ("blockwise",), ("cross", "blockwise")])
 def test_each_operation_can_be_switched_off(on):
     switches = {kind: kind in on for kind in ("prune", "cross", "blockwise")}
-    plan = run(p := problem_of(keep=0.8), get("snp", every=2, **switches).start(p)).plan()
+    plan = run(p := problem_of(keep=0.8), get("snp", every=2, **LATE, **switches).start(p)).plan()
     assert bool(plan.keep) == ("prune" in on)
     assert any(s.donor[0] == "vision" for s in plan.shares) == ("cross" in on)
     assert any(s.donor[0] == "text" for s in plan.shares) == ("blockwise" in on)
@@ -138,7 +141,7 @@ def test_the_hypernetwork_step_changes_neither_weights_nor_gradients_nor_modes()
     problem = problem_of()
     problem.model.text.eval()
     before = copy.deepcopy(problem.model.state_dict())
-    session = get("snp", every=1).start(problem)
+    session = get("snp", every=1, **LATE).start(problem)
     session.after_step(0)
     assert all(torch.equal(v, before[k]) for k, v in problem.model.state_dict().items())
     assert all(p.grad is None for p in problem.model.parameters())
@@ -178,7 +181,7 @@ def distance_to_plan(problem, session) -> float:
 
 def test_decoupled_alignment_closes_the_projection_gap_before_the_plan_is_applied():
     problem = problem_of()
-    session = run(problem, get("snp", every=3).start(problem))
+    session = run(problem, get("snp", every=3, **LATE).start(problem))
     assert distance_to_plan(problem, session) < 1e-6
 
 
@@ -200,7 +203,7 @@ def test_alignment_in_the_loss_grows_after_the_freeze_and_narrows_the_gap():
 def test_a_killed_run_goes_on_bit_equal(cut, hypernetwork):
     def fresh():
         problem = problem_of()
-        return problem, get("snp", every=3, hypernetwork=hypernetwork).start(problem)
+        return problem, get("snp", every=3, hypernetwork=hypernetwork, **LATE).start(problem)
 
     whole, session = fresh()
     run(whole, session)

@@ -12,7 +12,7 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import present
 from snp.experiment.spec import Benchmark, Data
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import DENSE, Row, select
+from snp.experiment.tables import DENSE, STEPS, Row, select
 from snp.report.frame import ALL, Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import Estimate, estimate, points, signed
 
@@ -23,10 +23,12 @@ BENCHMARK: Benchmark = "refcoco"
 SWITCHES: dict[str, tuple[str, ...]] = {
     "donors": ("prune", "cross", "blockwise"),
     "hypernetwork": ("hypernetwork",),
-    "alternation": ("every",),
+    "basis": ("basis",),
+    "score": ("score", "scope", "prior", "batches"),
+    "alternation": ("every", "freeze", "apply_at"),
     "alignment": ("align", "pull", "gamma", "gamma_end"),
     "block size": ("block",),
-    "budget schedule": ("track", "ramp", "b0", "lam", "freeze", "apply_at"),
+    "budget schedule": ("track", "ramp", "b0", "lam"),
 }
 """The switches of the method, and the options that are theirs."""
 OTHERS = "others"
@@ -34,6 +36,8 @@ OTHERS = "others"
 EXAMPLES = {
     "alternation": "every=20", "alignment": "align=loss", "block size": "block=3", "budget schedule": "track=false",
 }  # fmt: skip
+GIVES = ("the basis", "a score over all layers", "sharing", "learning")
+"""What each of `tables.STEPS` adds to the one before."""
 DECIDED = {
     "pruned": ("pruned", "#b9bec7"),
     "cross": ("shared with the vision tower", drawing.ORANGE),
@@ -71,7 +75,7 @@ class Plot:
 
 
 class Ablations:
-    """The rows of Table 1, and every other size or variant of SNP that a store holds for the same data.
+    """The rows of Table 1 and of the ablations, and every other size or variant of SNP that a store holds for the data.
 
     Raises:
         InputError: no row of SNP is measured beside the dense one.
@@ -79,7 +83,9 @@ class Ablations:
 
     def __init__(self, store: Store, data: Data = "scenes") -> None:
         self.store, self.data = store, data
-        known = {row.compress(0): row for row in select("table1", "desk", data)}
+        planned = [*select("table1", "desk", data), *select("ablations", "desk", data)]
+        known = {row.compress(0): row for row in reversed(planned)}  # those of Table 1 have more seeds
+        known = dict(reversed(known.items()))
         for row in present(store):
             if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.keep is not None:
                 known.setdefault(row.compress(0), row)
@@ -137,6 +143,7 @@ class Ablations:
                 "row": row.label,
                 _figure(): f"{self._score(row).mean():.1f}",
                 "minus snp, points [95%]": points(value),
+                "projection gap": self._projected(row),
                 "seeds": str(value.n),
             }
             for row, value in zip(rows, values, strict=True)
@@ -149,12 +156,90 @@ class Ablations:
         assert reference is not None
         return (self._score(row) - self._score(reference)).dropna()
 
+    def _projected(self, row: Row) -> str:
+        """How much the loss jumps where the plan is applied, mean over seeds."""
+        gaps = [result.metrics.get("projection_gap") for result in self._results(row)]
+        known = [gap for gap in gaps if gap is not None]
+        return f"{sum(known) / len(known):.2f}" if known else ""
+
     def _missing(self, switch: str) -> str:
         if switch == OTHERS:
             return "No other variant of snp is measured."
         options = _and([f"`{option}`" for option in SWITCHES[switch]], "or")
         example = f": `snp run {self.data}/snp,{EXAMPLES[switch]}@60` makes one" if switch in EXAMPLES else ""
         return f"**Not measured.** No committed run differs from snp in {options} alone{example}."
+
+    def waterfall(self) -> Plot:
+        """From units of least norm to SNP, a part at a time, at every size that has all steps."""
+        found = {(row.name, row.group): row for row in self.rows}
+        groups = [group for group in self.groups if all((name, group) in found for name in STEPS)]
+        if not groups:
+            return Plot(b"", "**Not measured.** No size has all steps from magnitude to snp: `snp run ablations`.")
+        losses = {group: [estimate(self._loss(found[name, group])) for name in STEPS] for group in groups}
+        page = BytesIO()
+        with drawing.picture(page, (7, 3), dpi=DPI) as figure:
+            panels = figure.subplots(1, len(groups), sharey=False, squeeze=False)[0]
+            for axes, group in zip(panels, groups, strict=True):
+                means = [loss.mean for loss in losses[group]]
+                for place, loss in enumerate(losses[group]):
+                    axes.bar(place, loss.mean, color=drawing.BLUE if STEPS[place] == "snp" else drawing.SKY)
+                    if loss.n > 1:
+                        axes.vlines(place, loss.low, loss.high, color=drawing.INK, linewidth=1.2)
+                axes.axhline(0, color=drawing.GREY, linewidth=0.8)
+                axes.set(title=f"{group} removed", ylim=(1.25 * min(-1, *means), max(0.5, *means) + 0.5))
+                names = ["least norm", *(f"+ {part}" for part in GIVES[:-1]), f"+ {GIVES[-1]}: snp"]
+                axes.set_xticks(range(len(STEPS)), names, rotation=40, ha="right", rotation_mode="anchor")
+            panels[0].set_ylabel(f"points of {_figure()} beside dense")
+        told = [self._given(group, losses[group]) for group in groups]
+        numbers = pd.DataFrame(
+            {"removed": group} | {name: points(loss) for name, loss in zip(STEPS, losses[group], strict=True)}
+            for group in groups
+        )
+        return Plot(page.getvalue(), f"{'; '.join(told)}.", numbers)
+
+    def _given(self, group: str, losses: list[Estimate]) -> str:
+        parts = [
+            f"{part} {after.mean - before.mean:.1f}"
+            for part, before, after in zip(GIVES, losses[:-1], losses[1:], strict=True)
+        ]
+        lost = f"With {group} removed, units of least norm lose {-losses[0].mean:.1f} points"
+        return f"{lost}, of which are given back: {_and(parts)}"
+
+    def _loss(self, row: Row) -> pd.Series:
+        """Points beside the dense model, by seed."""
+        return (self._score(row) - self._score(self.dense)).dropna()
+
+    def over_sizes(self, *names: str) -> Plot:
+        """How rows of these names lose over sizes; a row is drawn where it is measured."""
+        lines = {
+            name: [row for row in self.rows if row.name == name and row.keep is not None and row.keep < 1]
+            for name in names
+        }
+        missing = [name for name, rows in lines.items() if not rows]
+        if missing:
+            return Plot(b"", f"**Not measured.** No run of {_and(missing)}: `snp run ablations`.")
+        page, told, rows_of = BytesIO(), [], []
+        with drawing.picture(page, (7, 3.2), dpi=DPI) as figure:
+            axes = figure.subplots()
+            ends = []
+            for name, color, marker in zip(names, drawing.COLORS, "os^Dv", strict=False):
+                sized = sorted(lines[name], key=lambda row: -(row.keep or 0))
+                values = [estimate(self._loss(row)) for row in sized]
+                removed = [100 * (1 - (row.keep or 0)) for row in sized]
+                axes.plot(removed, [value.mean for value in values], color=color, marker=marker)
+                for x, value in zip(removed, values, strict=True):
+                    if value.n > 1:
+                        axes.vlines(x, value.low, value.high, color=color, alpha=0.4, linewidth=3)
+                ends.append(drawing.End(removed[-1], values[-1].mean, name, color))
+                told.append(f"{name} {points(values[-1])} with {removed[-1]:.0f}% removed")
+                rows_of += [
+                    {"row": row.label, "points beside dense [95%]": points(value), "seeds": str(value.n)}
+                    for row, value in zip(sized, values, strict=True)
+                ]
+            axes.axhline(0, color=drawing.GREY, linestyle=":")
+            axes.set(xlabel="parameters removed, %", ylabel=f"points of {_figure()} beside dense")
+            drawing.label(axes, ends)
+        return Plot(page.getvalue(), f"Beside the dense model: {_and(told)}.", pd.DataFrame(rows_of))
 
     def search(self) -> Plot:
         """What SNP's variants decide for the units of the text tower while they search."""
@@ -218,7 +303,7 @@ class Ablations:
         said = (
             f"With {group} removed, {most} units are pruned most ({pruned[most]:.0f}%; {least}: {pruned[least]:.0f}%), "
             f"and of the text tower layer {own.idxmax() + 1} keeps most of its own ({own.max():.0f}%) and layer "
-            f"{own.idxmin() + 1} least ({own.min():.0f}%)."
+            f"{own.idxmin() + 1} least ({own.min():.0f}%){_stable(plans)}."
         )
         numbers = pd.DataFrame(
             {"tower": tower, "units": COMPONENTS[part]} | {kind: f"{share[kind].mean():.1f}%" for kind in colors}
@@ -304,6 +389,19 @@ def _layers(plans: list[dict[str, Any]], tower: str, part: str) -> pd.DataFrame:
     frames = [pd.DataFrame(plan[tower][part]) for plan in plans]
     mean = 100 * sum(frame[["own", "kept"]].div(frame.units, axis=0) for frame in frames) / len(frames)
     return pd.DataFrame({"own": mean.own, "shared": mean.kept - mean.own, "pruned": 100 - mean.kept})
+
+
+def _stable(plans: list[dict[str, Any]]) -> str:
+    """How much the units that layers keep of their own vary over seeds; nothing where there is one."""
+    if len(plans) < 2:
+        return ""
+    alone = [
+        pd.concat([_layers([plan], tower, part).own for tower in ("text", "vision") for part in COMPONENTS])
+        for plan in plans
+    ]
+    return (
+        f"; over seeds the share that a layer keeps varies by {pd.concat(alone, axis=1).std(axis=1).mean():.1f} points"
+    )
 
 
 def _mean(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
