@@ -181,6 +181,8 @@ def borrowed(smoke_dense: Store, root: Path) -> Store:
         (lambda m: m["config"].update(heads=7), r"model\.json: config: .*no multiple of heads=7"),
         (lambda m: m["config"].pop("depth"), r"model\.json: config: depth: Field required"),
         (lambda m: m.pop("vocabulary"), r"model\.json: vocabulary: missing"),
+        (lambda m: m.update(vocabulary=None), r"model\.json: vocabulary: is not an array"),
+        (lambda m: m.update(config=[1]), r"model\.json: config: is not an object"),
     ],
 )
 def test_a_checkpoint_of_another_model_is_named(

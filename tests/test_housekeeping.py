@@ -72,6 +72,14 @@ def test_of_a_run_that_is_not_done_the_log_is_shown(capsys: pytest.CaptureFixtur
     assert [*curve_of(RUN, store)["l1"]] == [9, 8, 7]
 
 
+def test_what_is_no_number_in_a_log_is_left_out(place: Path) -> None:
+    store = Store(place / "runs")
+    store.begin(RUN)
+    log = store.folder(RUN) / "log.jsonl"
+    log.write_text('{"step": "x", "l1": 5}\n{"step": 1, "l1": NaN, "lr": 0.1}\n{"step": 2, "l1": 4}\n[3]\n')
+    assert {name: [*series] for name, series in curve_of(RUN, store).items()} == {"l1": [4], "lr": [0.1]}
+
+
 def test_a_run_without_a_curve_is_one_line(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     fill(Store(place / "runs"), ROW, [0.5])
     assert "has no learning curve here" in refused(capsys, "curve", "scenes/snp@60", "--out", "runs")

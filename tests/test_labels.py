@@ -45,6 +45,8 @@ def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:
         ("scenes/lamp@101", (), "its size must be"),
         ("scenes/snp@55", ("blok=4",), r"snp.blok: is no option of it \(options of snp: .*prune, cross"),
         ("scenes/snp@55", ("block=x",), "snp.block: .*integer"),
+        ("scenes/snp@55", ("block=3", "block=4"), r"--option block: is given twice"),
+        ("scenes/snp,block=3@55", ("block=4",), r"--option block: is given twice"),
         ("scenes/snp@55", ("block",), r"--option block: is no option \(write name=value"),
         ("scenes/snp-prune-only@55", ("cross=true",), "snp-prune-only.cross: is False by this name"),
     ],

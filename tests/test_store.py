@@ -110,6 +110,21 @@ def test_a_precision_above_one_is_refused_with_its_place(store: Store) -> None:
         store.save(FINETUNE, MANIFEST, finetuned("refcoco", 1.5))
 
 
+def test_a_split_that_its_benchmark_does_not_have_is_refused(store: Store) -> None:
+    metrics = finetuned("refcoco", 0.9)
+    metrics["splits"]["testC"] = metrics["splits"]["val"]
+    with pytest.raises(InputError, match=r"metrics\.splits\.testC: refcoco has no such split \(its splits are val"):
+        store.save(FINETUNE, MANIFEST, metrics)
+
+
+def test_a_curve_of_anything_but_objects_is_refused(store: Store) -> None:
+    store.save(FINETUNE, MANIFEST, finetuned("refcoco", 0.9), [{"step": 1}])
+    path = store.folder(FINETUNE) / "result.json"
+    path.write_text(path.read_text().replace('"step": 1', '"step": 1}, [2], {"step": 3'))
+    with pytest.raises(InputError, match=r"result\.json: curve\.1: is not a JSON object"):
+        store.result(FINETUNE)
+
+
 def judged(steps: int, every: int, record_every: int) -> list[dict[str, float]]:
     """A curve of training losses, with a measurement at every so many steps and at the end."""
     return [

@@ -78,7 +78,11 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
         raise unknown
     if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
         raise unknown
-    given = dict(_option(text) for text in [*parts["options"].split(",")[1:], *more])
+    given: Options = {}
+    for key, value in (_option(text) for text in [*parts["options"].split(",")[1:], *more]):
+        if given.get(key, value) != value:
+            raise InputError(f"--option {key}", "is given twice", "give one of its values")
+        given[key] = value
     name = parts["name"]
     from snp.compression.registry import get, methods  # loads torch, which rows of tables do not need
 

@@ -115,6 +115,9 @@ def check(run: Pretrain | Compress | Finetune, metrics: dict[str, Any], where: o
     schema = SCORES[ABOUT[run.benchmark].task]
     for group in ("splits", "zero_shot"):
         for split, score in metrics.get(group, {}).items():
+            if split not in (known := ABOUT[run.benchmark].splits):
+                mend = f"its splits are {', '.join(known)}"
+                raise InputError(f"{where}.{group}.{split}", f"{run.benchmark} has no such split", mend)
             parts = {(): score} | {("by_type", kind): part for kind, part in score.get("by_type", {}).items()}
             for place, part in parts.items():
                 try:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
@@ -55,10 +56,12 @@ def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
         InputError: names the file that is missing or damaged, and the field at fault, or a weight that is not finite.
     """
     file = folder / ABOUT
-    about = read_json(file)
-    for name in ("config", "vocabulary"):
+    about = _about(folder)
+    for name, kind, told in (("config", dict, "an object"), ("vocabulary", list, "an array")):
         if name not in about:
             raise InputError(f"{file}: {name}", "missing", "save the checkpoint again")
+        if not isinstance(about[name], kind):
+            raise InputError(f"{file}: {name}", f"is not {told}", "save the checkpoint again")
     try:
         config = family.parse(about["config"])
     except ValidationError as error:
@@ -72,7 +75,16 @@ def load(folder: Path) -> tuple[GroundingModel, Plan, Vocabulary]:
 
 def answers(folder: Path) -> Answers:
     """Type of questions -> answer -> number, of a model that was saved with them; else empty."""
-    return read_json(folder / ABOUT).get("answers", {})
+    return _about(folder).get("answers", {})
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    if not (folder / ABOUT).is_file():
+        raise InputError(folder / ABOUT, "file not found", "name the folder of a run that is done and keeps its model")
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict):
+        raise InputError(folder / ABOUT, "is not a JSON object", "save the checkpoint again")
+    return about
 
 
 def _check_finite(model: nn.Module, where: Path, mend: str) -> None:

@@ -297,6 +297,9 @@ def read(path: Path) -> Result:
     for name, kind in (("manifest", dict), ("metrics", dict), ("curve", list)):
         if not isinstance(value.setdefault(name, kind()), kind):
             raise InputError(f"{path}: {name}", f"is not a JSON {'object' if kind is dict else 'array'}", MEND)
+    for number, record in enumerate(value["curve"]):
+        if not isinstance(record, dict):
+            raise InputError(f"{path}: curve.{number}", "is not a JSON object", MEND)
     run = parse(value["spec"], f"{path}: spec")
     check(run, value["metrics"], f"{path}: metrics")
     Trial.of(value["manifest"].get("trial"), f"{path}: manifest.trial")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def curve_of(run: AnyRun, store: Store) -> Curve:
     """
     result = store.find(run)
     records = result.curve if result else store.read_log(run)
-    frame = pd.DataFrame([_numbers(record) for record in records if "step" in record])
+    frame = pd.DataFrame([numbers for record in records if "step" in (numbers := _numbers(record))])
     if frame.empty:
         return {}
     frame = frame.set_index("step").sort_index()
@@ -103,7 +103,7 @@ def _color(name: str) -> str:
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in record.items() if type(value) in (int, float)}
+    return {name: value for name, value in record.items() if type(value) in (int, float) and isfinite(value)}
 
 
 def _short(value: float) -> str:
