@@ -1095,5 +1095,7 @@ def _own(row: Row, seed: int) -> list[AnyRun]:
 
 
 def _sort(run: AnyRun) -> str:
-    """Runs that take about the same time: the kind, compression without training apart."""
-    return run.kind if getattr(run, "recovery", True) else "compress at once"
+    """Runs that take about the same time: the kind, compression without training, or with more of it, apart."""
+    if not getattr(run, "recovery", True):
+        return "compress at once"
+    return run.kind if (times := getattr(run, "times", 1)) == 1 else f"{run.kind} x{times}"

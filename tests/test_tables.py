@@ -4,6 +4,7 @@ import pytest
 
 from snp.errors import InputError
 from snp.experiment.labels import find
+from snp.experiment.recipes import phase_of
 from snp.experiment.tables import STEPS, SWITCHES, TABLES, rows, table1
 
 DESK = table1("desk")
@@ -139,6 +140,18 @@ def test_ablations_share_their_runs_with_labels_that_people_type() -> None:
     for name in ("snp,block=3", "snp,pull=0", "snp,track=false", "snp,align=loss"):
         assert find("scenes/snp@25", "desk", options=name.split(",")[1:]).compress(1) == chosen[name].compress(1)
     assert {len(row.seeds) for row in chosen.values()} == {3}
+
+
+def test_a_longer_phase_is_of_the_strongest_and_of_a_dense_model_that_trains_as_long() -> None:
+    chosen = rows("longer", "desk")
+    assert {row.times for row in chosen} == {4}
+    assert {row.name for row in chosen if row.group == "75%"} == {"snp", "upop", *STEPS[1:2], "taylor-basis"}
+    row = find("scenes/snp@25x4", "desk")
+    assert row in chosen and row.compress(0).name == "scenes-snp-keep25-x4-seed0"
+    assert phase_of(row.compress(0)).steps == 4 * phase_of(find("scenes/snp@25", "desk").compress(0)).steps
+    assert find("scenes/lamp@25x2", "desk").times == 2
+    with pytest.raises(InputError, match="has no phase to be longer"):
+        find("scenes/lamp@s63x4", "desk")
 
 
 def test_tickets_are_found_on_a_task_on_pre_training_or_by_chance() -> None:

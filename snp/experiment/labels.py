@@ -13,7 +13,7 @@ from snp.experiment.store import AnyRun, Store
 from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make, named
 
 LABEL = re.compile(
-    r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?))?(?::(?P<task>\w+))?"
+    r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -101,7 +101,10 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
     benchmark: Benchmark = parts["task"] or "refcoco"
     model: Model = "glip" if benchmark == "coco" else "mdetr"
     called = named(name, other)
-    row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), recovery="keep" in size, **size)
+    phase = {"recovery": "keep" in size, "times": int(parts["times"] or 1)}
+    if not phase["recovery"] and phase["times"] > 1:
+        raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
+    row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), **phase, **size)
     return row.model_copy(update={"name": called, "options": preset | other})
 
 
@@ -139,8 +142,11 @@ def present(store: Store) -> list[Row]:
 
 def _among(dense: Row, rows: Sequence[Row]) -> Row:
     """The dense row in the first group that it goes with, as in tables."""
-    alike = lambda row: (row.data, row.model, row.recovery) == (dense.data, dense.model, dense.recovery)  # noqa: E731
-    first = next((row for row in rows if row.method != DENSE and alike(row)), dense)
+
+    def phase(row: Row) -> tuple[str, str, bool, int]:
+        return row.data, row.model, row.recovery, row.times
+
+    first = next((row for row in rows if row.method != DENSE and phase(row) == phase(dense)), dense)
     return dense.model_copy(update={"group": first.group, "of": first.of})
 
 
@@ -174,6 +180,7 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
         benchmarks=benchmarks,
         seeds=tuple(run.seed for run in members),
         recovery=first.recovery,
+        times=first.times,
         task=first.task,
         **size,
     )

@@ -248,10 +248,11 @@ def training_of(run: Pretrain | Compress | Finetune) -> Training:
 
 
 def phase_of(run: Pretrain | Compress | Finetune) -> Phase:
-    """The phase that a run trains for; without steps where it is compressed at once."""
+    """The phase that a run trains for; without steps where it is compressed at once, longer where it asks for it."""
     training = training_of(run)
     if isinstance(run, Finetune):
         return training.tune.get(run.benchmark, training.finetune)
     phase: Phase = getattr(training, run.kind)
-    at_once = isinstance(run, Compress) and not run.recovery
-    return phase.model_copy(update={"steps": 0}) if at_once else phase
+    if isinstance(run, Compress):
+        return phase.model_copy(update={"steps": phase.steps * run.times if run.recovery else 0})
+    return phase

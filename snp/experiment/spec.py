@@ -132,6 +132,7 @@ class Compress(Spec):
         sparsity: share of the prunable weights to zero: the linear maps of both towers and of the fusion.
         task: trained on the training expressions of this benchmark instead of the pre-training mixture.
         recovery: False: decided at once and left as it is, without continued pre-training; fine-tuning alone heals it.
+        times: how often the steps of the recipe's phase it has.
     """
 
     kind: Literal["compress"] = "compress"
@@ -143,6 +144,7 @@ class Compress(Spec):
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
     task: Expressions | None = None
     recovery: bool = True
+    times: Annotated[int, Field(ge=1)] = 1
     seed: Seed = 0
     parent: Pretrain
 
@@ -171,8 +173,8 @@ class Compress(Spec):
     def name(self) -> str:
         size = f"zero{percent(self.sparsity)}" if self.keep is None else f"keep{percent(self.keep)}"
         found = f"-on-{self.task}" if self.task else ""
-        at_once = "" if self.recovery else "-at-once"
-        return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{at_once}-seed{self.seed}"
+        phase = "-at-once" if not self.recovery else f"-x{self.times}" if self.times > 1 else ""
+        return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{phase}-seed{self.seed}"
 
 
 class Finetune(Spec):

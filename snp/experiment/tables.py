@@ -38,6 +38,7 @@ class Row(BaseModel):
         sparsity: share of the prunable weights that is zero.
         task: the benchmark it is compressed on; none for the pre-training mixture.
         recovery: whether continued pre-training follows, or goes with, the compression.
+        times: how often the steps of the recipe it has for that.
         group: the share that is removed, in per cent.
         of: what it is a share of.
         main: a reproduction runs it.
@@ -56,6 +57,7 @@ class Row(BaseModel):
     sparsity: float | None = None
     task: Expressions | None = None
     recovery: bool = True
+    times: int = 1
     group: str
     of: str = ALL_PARAMETERS
     benchmarks: tuple[Benchmark, ...] = EXPRESSIONS
@@ -68,10 +70,12 @@ class Row(BaseModel):
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
-        `@s63`: 63 per cent of the prunable weights are zero; `:gqa`: it is judged on something other than expressions.
+        `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `:gqa`: it is judged on
+        something other than expressions.
         """
         size = percent(self.keep) if self.sparsity is None else f"s{percent(self.sparsity)}"
         others = [name for name in self.benchmarks if ABOUT[name].task != "expressions"]
+        size += f"x{self.times}" if self.times > 1 else ""
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
     def sized(self, keep: float) -> "Row":
@@ -116,6 +120,7 @@ class Row(BaseModel):
             sparsity=self.sparsity,
             task=self.task,
             recovery=self.recovery,
+            times=self.times,
             seed=seed,
             parent=self.pretrain,
         )
@@ -162,6 +167,8 @@ ALTERNATIVES: dict[str, tuple[bool | int | float | str, ...]] = {
 EXTRA = ("snp-blockwise-only",)
 SIZES = (0.6, 0.4, 0.25)
 """Shares of all parameters that remain in the groups of Table 1."""
+LONGER = 4
+"""Times the steps of the recipe."""
 # as MULTIFLOW's paper, which calls magnitude OMP, compares them: those that it speaks of most, and the others
 FAMILY_FIRST = ("multiflow", "magnitude", "lamp", "snip", "chita")
 FAMILY = (*FAMILY_FIRST, "random", "localmp", "modalitymp", "l2", "itersnip", "chita++", "tamt")
@@ -289,6 +296,19 @@ def ablations(scale: Scale) -> list[Row]:
     ]
 
 
+def longer(scale: Scale) -> list[Row]:
+    """A phase of four times the steps, as the paper compresses during pre-training: what is left of differences.
+
+    One seed, RefCOCO-like benchmark of scenes; dense, SNP, UPop and the two strongest rivals.
+    """
+    return [
+        make(scale, home_of(scale), name, keep=keep, times=LONGER, main=True)
+        for keep in (SIZES[:1] if scale == "smoke" else SIZES)
+        for name in DECIDING
+        if name != DENSE or keep == SIZES[0]
+    ]
+
+
 def tickets(scale: Scale) -> list[Row]:
     """Relaxed tickets: lottery tickets of the task, of pre-training and of chance, over the prunable weights' sparsity.
 
@@ -313,6 +333,7 @@ TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "table4": table4,
     "figure1": figure1,
     "ablations": ablations,
+    "longer": longer,
     "tickets": tickets,
 }
 
@@ -377,6 +398,7 @@ def make(
     benchmarks: tuple[Benchmark, ...] = ("refcoco",),
     main: bool = False,
     recovery: bool = True,
+    times: int = 1,
 ) -> Row:
     """A row by its name, which is that of a method or of one with options, in the group of its size."""
     method, options = ALIASES.get(name, (name, {}))
@@ -390,6 +412,7 @@ def make(
         options=options,
         **whole,
         recovery=recovery,
+        times=times,
         group=_of_weights(sparsity) if keep is None else _removed(keep),
         of=PRUNABLE if keep is None else ALL_PARAMETERS,
         benchmarks=benchmarks,

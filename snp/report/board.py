@@ -14,8 +14,6 @@ from snp.report.statistics import Estimate, estimate, estimates
 from snp.report.summary import state
 
 Line = dict[str, Any]
-PHASES = {True: "continued pre-training", False: "fine-tuning alone"}
-"""What follows, or goes with, the compression of a row before it is fine-tuned; `Row.recovery`."""
 FRONTS = {"size": "remaining", "FLOPs": "flops_ratio"}
 """Name of a front, and the cost that it weighs against the score."""
 _SAME = 3  # decimals of a share: sizes that differ by less are one size, as no method meets a budget to the last weight
@@ -35,7 +33,7 @@ def board(tables: dict[str, Measured]) -> list[Line]:
         for row in measured.rows:
             seen.setdefault(row.label, (row, measured))
     dense = {
-        (row.data, row.model, row.recovery, benchmark): (row, measured)
+        (row.data, row.model, phase(row), benchmark): (row, measured)
         for row, measured in seen.values()
         if row.method == DENSE
         for benchmark in row.benchmarks
@@ -44,7 +42,7 @@ def board(tables: dict[str, Measured]) -> list[Line]:
     lines = []
     for row, measured in seen.values():
         for benchmark in row.benchmarks:
-            whole = dense.get((row.data, row.model, row.recovery, benchmark))
+            whole = dense.get((row.data, row.model, phase(row), benchmark))
             lines.append(_line(row, measured, benchmark, whole) | {"kind": kinds.get(row.method)})
     for line in lines:
         line["remaining"] = line["nonzero_ratio" if line["kind"] == "unstructured" else "stored_ratio"]
@@ -55,6 +53,13 @@ def board(tables: dict[str, Measured]) -> list[Line]:
                 if name not in line["fronts"]:
                     line["fronts"].append(name)
     return lines
+
+
+def phase(row: Row) -> str:
+    """What follows, or goes with, the compression of a row before it is fine-tuned."""
+    if not row.recovery:
+        return "fine-tuning alone"
+    return "continued pre-training" + (f", {row.times} times as long" if row.times > 1 else "")
 
 
 def front(lines: list[Line], cost: str) -> list[Line]:
@@ -96,7 +101,7 @@ def _line(row: Row, measured: Measured, benchmark: Benchmark, dense: tuple[Row, 
         "benchmark": benchmark,
         "title": ABOUT[benchmark].title,
         "metric": ABOUT[benchmark].shown[0],
-        "phase": PHASES[row.recovery],
+        "phase": phase(row),
         "group": row.group,
         "of": row.of,
         **_told("score", score),

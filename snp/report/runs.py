@@ -78,6 +78,7 @@ def _row(row: Row) -> Value:
         "model": row.model,
         "removed": row.heading,
         "recovery": row.recovery,
+        "times": row.times,
         "task": row.task,
         "benchmarks": row.benchmarks,
         "seeds": row.seeds,
