@@ -193,6 +193,19 @@ def test_only_data_that_were_made_here_are_deleted(capsys: pytest.CaptureFixture
     assert (place / "data" / "mine" / "dear.txt").exists()
 
 
+def test_data_that_a_run_of_another_working_folder_reads_are_left(
+    capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    from snp.data import scenes
+
+    root = scenes.make(place / "data" / "scenes-smoke", seed=0, train=8, test=4, pretrain_val=4, workers=1)
+    with datasets.reading(root), datasets.reading(root):
+        said(capsys, "clean", "data", "--yes")
+        assert datasets.ours(root) and (root / "annotations").is_dir()
+    said(capsys, "clean", "data", "--yes")
+    assert not root.exists()
+
+
 def test_environments_are_deleted_but_for_the_one_at_work(
     capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,13 @@
 """Folders of data sets that are made here: what tells them, what is made in them, and by one process at a time."""
 
+import fcntl
 import os
 import re
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,29 @@ def clear(root: Path) -> None:
                 path.unlink()
 
 
+@contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Until its end nobody removes the data set, from whatever working folder."""
+    with _held(root, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _held(root: Path, how: int) -> Iterator[bool]:
+    """Whether this process may have the mark until its end, alone or with others; also where nothing can be locked."""
+    with ExitStack() as stack:
+        free = True
+        try:
+            fcntl.flock(stack.enter_context(open(root / MARK, "rb")), how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        except OSError:
+            pass
+        yield free
+
+
 def remove(root: Path) -> bool:
-    """Remove a data set of ours, and the folders that are empty then; False where a process makes it now.
+    """Remove a data set of ours, and the folders that are empty then; False where a process makes or reads it now.
 
     Raises:
         InputError: one of its folders is a link, or none.
@@ -126,8 +148,11 @@ def remove(root: Path) -> bool:
     with alone(root / LOCK, {"host": socket.gethostname(), "process": os.getpid()}) as other:
         if other is not None:
             return False
-        clear(root)
-        (root / MARK).unlink(missing_ok=True)
+        with _held(root, fcntl.LOCK_EX) as unread:
+            if not unread:
+                return False
+            clear(root)
+            (root / MARK).unlink(missing_ok=True)
     inner = {root / name for name in NAMES} | {(root / name).parent for name in NAMES}
     for folder in sorted(inner, key=lambda folder: len(folder.parts), reverse=True):
         with suppress(OSError):  # it holds something else, or was never made

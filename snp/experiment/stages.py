@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
+from snp.data.folder import reading
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
@@ -30,8 +32,8 @@ from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.prepare import HELD_OUT, Source
 from snp.experiment.recipes import Phase, training_of
-from snp.experiment.setup import Setup
-from snp.experiment.spec import Compress, Expressions, Finetune, Pretrain, Weights, is_own
+from snp.experiment.setup import Setup, data_folder
+from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Weights, is_own
 from snp.experiment.store import AnyRun, Result, Store
 from snp.experiment.tables import DENSE
 from snp.experiment.tuning import tuning
@@ -76,7 +78,7 @@ def run(
     code_state()  # now: the checkout may be another one when the run ends
     do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
     # rank 0 alone attempts it, and every process notes why it fails
-    with stopping.catching(), ranks.leading(store.attempt(run)), store.noting(run):
+    with stopping.catching(), ranks.leading(store.attempt(run)), store.noting(run), _reading(run):
         if ranks.once(lambda: store.settled(run)):
             phase = setup.phase(run)
             progress(phase.steps * phase.batch)
@@ -357,6 +359,11 @@ def learning(
     mixed = first.joined(*others)
     turn = np.arange(len(mixed)) % HELD_OUT == 0
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
+
+
+def _reading(run: AnyRun) -> AbstractContextManager[None]:
+    """What was made here for runs is not deleted while one reads it."""
+    return reading(data_folder(run.scale, run.data)) if run.data in DRAWN else nullcontext()
 
 
 def _source(run: AnyRun, setup: Setup) -> Source:
