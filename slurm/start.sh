@@ -23,7 +23,7 @@ start() {
     # requeued, a job runs the code that it began with, though the checkout has moved on
     code=.runs/code/job-$SLURM_JOB_ID
     [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -h "$code" ] ||
-        ln -sfn "$("$PYTHON" -m snp.experiment.snapshot .runs/code)" "$code" || exit 2
+        ln -sfn "$("$PYTHON" -m snp.launch.snapshot .runs/code)" "$code" || exit 2
     export PYTHONSAFEPATH=1 PYTHONPATH="$PWD/$code${PYTHONPATH:+:$PYTHONPATH}"
     first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     MASTER_ADDR=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)

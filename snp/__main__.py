@@ -2,7 +2,7 @@
 
 import signal
 
-from snp.experiment.stopping import ending
+from snp.training.stopping import ending
 
 
 def main() -> None:

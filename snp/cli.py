@@ -20,20 +20,22 @@ from tyro.conf import Positional
 
 from snp import __version__
 from snp.errors import InputError
-from snp.experiment import stopping
 from snp.experiment.begun import meant
-from snp.experiment.cleaning import Kind
 from snp.experiment.inventory import EXPORTS, REPRODUCED, TRIALS
 from snp.experiment.labels import find, find_own, present
+from snp.experiment.places import NEEDED, own_name
 from snp.experiment.resources import Resources
-from snp.experiment.setup import NEEDED, Setup, Towers, own_name
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import DRAWN, REAL, Data, Model, Scale, Seed, dense, is_own
 from snp.experiment.store import AnyRun, Store, mendable, run_of, runs_in
-from snp.experiment.tables import DENSE, TABLES, Row, reproduced, select
+from snp.experiment.tables import TABLES, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
 from snp.flags import CONFIG, App, Named, registry
+from snp.launch.cleaning import Kind
 from snp.terminal import lenient, progress
+from snp.training import stopping
+from snp.training.setup import Setup, Towers
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
@@ -229,10 +231,12 @@ def launch(
     """
     from tabulate import tabulate
 
-    from snp.experiment.jobs import array_limit, launching, live, statuses
-    from snp.experiment.launch import Array, Draw, Launch, arrays, look_for_slurm, resources
-    from snp.experiment.runner import look_for_data, planned, undrawn
-    from snp.experiment.work import Place
+    from snp.experiment.submitted import launching
+    from snp.launch.runner import look_for_data, planned, undrawn
+    from snp.launch.slurm import array_limit
+    from snp.launch.status import live, statuses
+    from snp.launch.submit import Array, Draw, Launch, arrays, look_for_slurm, resources
+    from snp.launch.work import Place
 
     setup.bring()
     given = data
@@ -302,7 +306,8 @@ def status(
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from pandas import DataFrame
 
-    from snp.experiment.jobs import Job, slurm_jobs, statuses, summary
+    from snp.launch.slurm import Job, slurm_jobs
+    from snp.launch.status import statuses, summary
     from snp.report.fitted import fitted, width
 
     def ask(jobs: set[str]) -> dict[str, Job]:
@@ -336,8 +341,8 @@ def cancel(
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """End the queued and running jobs of a table; what runs saves its state first, and goes on when launched again."""
-    from snp.experiment.jobs import cancel as end
-    from snp.experiment.jobs import statuses
+    from snp.launch.status import cancel as end
+    from snp.launch.status import statuses
 
     scale = _scale(scale, out)
     store = _results(scale, out, setup)
@@ -358,7 +363,7 @@ def pretrain(
     setup: OfRuns = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
-    from snp.experiment.runner import advancing, captions, make_data
+    from snp.launch.runner import advancing, captions, make_data
 
     data, setup = _own_data(data or rows_of("table1", scale)[0].data, setup)
     if is_own(data) and model != "mdetr":
@@ -378,7 +383,7 @@ def pretrain(
                 total = captions(spec, setup)
                 look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "disable": not first}
                 with progress(total=total, desc=spec.name, **look) as bar:
-                    import_module("snp.experiment.stages").run(spec, store, bar.update, setup)
+                    import_module("snp.training.stages").run(spec, store, bar.update, setup)
             if first:
                 print(f"done: {store.folder(spec)}")
 
@@ -389,7 +394,7 @@ def params(
     model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
 ) -> None:
     """Print where a model's parameters are, dense and at the paper's sizes; its weights are not made."""
-    print(import_module("snp.experiment.params").table(scale, model))
+    print(import_module("snp.bench.params").table(scale, model))
 
 
 @app.command
@@ -523,7 +528,7 @@ def audit(
     To the bit, near (sums in another order), or off, which ends the command with code 1. Killed, it goes on.
     """
     from snp.experiment import audit as audits
-    from snp.experiment.runner import run_all, undone
+    from snp.launch.runner import run_all, undone
     from snp.report.audit import audited
 
     scale = _scale(scale, out)
@@ -697,7 +702,7 @@ def clean(
     from pandas import DataFrame
     from rich.filesize import decimal
 
-    from snp.experiment import cleaning
+    from snp.launch import cleaning
     from snp.report.fitted import fitted, width
 
     if out is not None and not out.is_dir():
@@ -786,7 +791,7 @@ def data(
         _check(name, data_root, decode, scale)
         return
     page = (png or _new(f"{name}.png")) if action == "show" else None
-    from snp.experiment import prepare
+    from snp.training import prepare
 
     options = {} if source is None else {"source": source}
     root = prepare.ready(root or prepare.data_folder(scale, name), scale, name, workers, **options)
@@ -801,7 +806,7 @@ def data(
 def _check(name: str, root: Path | None, decode: bool, scale: Scale) -> None:
     """Print the report on a folder; exit code 2 where it has an error."""
     from snp.data.sources.check import NEEDS, check, report
-    from snp.experiment.prepare import limits
+    from snp.training.prepare import limits
 
     if root is None:
         raise InputError("--data-root", "missing", f"the folder that holds {NEEDS[name]}")
@@ -827,8 +832,8 @@ def demo(
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.data.pixels import load
-    from snp.experiment.demo import Checkpoint, Panel, draw, predict
-    from snp.experiment.export import COMMITTED, models
+    from snp.demo import Checkpoint, Panel, draw, predict
+    from snp.training.export import COMMITTED, models
 
     load(picture)
     png = png or _new("demo.png")
@@ -857,8 +862,8 @@ def predictions(
 
     By the committed models before fine-tuning; with --out one sample of every task, by the models that learned it.
     """
-    from snp.experiment.demo import page
-    from snp.experiment.export import models
+    from snp.demo import page
+    from snp.training.export import models
 
     scale = _scale(scale, out)
     store = models() if out is None and scale == "desk" else _results(scale, out)
@@ -880,9 +885,9 @@ def export(
     dry_run: DryRun = False,
 ) -> None:
     """Compress models, and write them small, in half precision where the score stays: to commit, or to pass on."""
-    from snp.experiment.export import COMMITTED, models
-    from snp.experiment.export import export as write
-    from snp.experiment.runner import run_rows
+    from snp.launch.runner import run_rows
+    from snp.training.export import COMMITTED, models
+    from snp.training.export import export as write
 
     store = Store(out, base=Store.at(scale))
     chosen = [find(label, scale).model_copy(update={"benchmarks": ()}) for label in row or COMMITTED]
@@ -914,19 +919,19 @@ def bench(
     if what != "train" and (scale or data):
         raise InputError("--scale, --data", f"are not of `snp bench {what}`", "it has one size")
     if what == "scoring":
-        print(import_module("snp.experiment.bench_scoring").scoring())
+        print(import_module("snp.bench.scoring").scoring())
     elif what == "eval":
-        print(import_module("snp.experiment.bench_eval").evaluators())
+        print(import_module("snp.bench.evaluation").evaluators())
     elif what == "annotations":
-        print(import_module("snp.experiment.bench_annotations").reading())
+        print(import_module("snp.bench.annotations").reading())
     elif what == "scaling":
-        print(import_module("snp.experiment.bench_scaling").measure(keep=keep))
+        print(import_module("snp.bench.scaling").measure(keep=keep))
     elif what == "launch":
-        print(import_module("snp.experiment.bench_launch").starting())
+        print(import_module("snp.bench.launching").starting())
     elif what == "plan":
-        print(import_module("snp.experiment.bench_plan").planning())
+        print(import_module("snp.bench.planning").planning())
     else:
-        print(import_module("snp.experiment.bench").train(scale or "desk", data or "scenes"))
+        print(import_module("snp.bench.training").train(scale or "desk", data or "scenes"))
 
 
 def _use(plugin: Sequence[Path]) -> None:
@@ -1044,7 +1049,7 @@ def _run(
     setup: Setup = Setup(),  # noqa: B008 - frozen
 ) -> None:
     """Run what is missing, and say what was found; or only say what is missing."""
-    from snp.experiment.runner import planned, run_rows
+    from snp.launch.runner import planned, run_rows
 
     if dry_run:
         todo = planned(rows, seeds, store)

@@ -93,7 +93,7 @@ def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smoke_dense(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Store:
     """A store that holds the finished dense run of smoke scale, from which all rows start."""
-    from snp.experiment import stages
+    from snp.training import stages
 
     store = Store(tmp_path_factory.mktemp("dense"))
     with pytest.MonkeyPatch.context() as patch:
@@ -109,5 +109,5 @@ def processes(smoke_data: Path) -> Iterator[BaseContext]:
         for name, value in (("SNP_DATA", smoke_data), ("SNP_SAVE_EVERY", 0), ("OMP_NUM_THREADS", 1)):
             patch.setenv(name, str(value))
         context = get_context("forkserver")
-        context.set_forkserver_preload(["snp.experiment.stages", "snp.sharing.snp"])
+        context.set_forkserver_preload(["snp.training.stages", "snp.sharing.snp"])
         yield context

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from snp.errors import InputError
-from snp.experiment import loop, stages
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
-from snp.experiment.stopping import Stopped
 from snp.experiment.store import AnyRun, Store
+from snp.training import loop, stages
+from snp.training.stopping import Stopped
 
 ROW = find("scenes/snp@60", "smoke")
 PRETRAIN, COMPRESS, FINETUNE = ROW.pretrain, ROW.compress(0), ROW.finetune(0, "refcoco")

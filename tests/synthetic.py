@@ -3,9 +3,9 @@
 from typing import Any
 
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import Row
 from snp.experiment.spec import Benchmark
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
 
 MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}
 

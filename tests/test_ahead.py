@@ -22,7 +22,7 @@ from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws, Fit
 from snp.errors import InputError
-from snp.experiment.setup import MOST_LOADERS, Setup
+from snp.training.setup import MOST_LOADERS, Setup
 
 
 @pytest.fixture(scope="module")

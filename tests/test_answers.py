@@ -13,11 +13,12 @@ from synthetic import MANIFEST, cost, fill
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment.jobs import live, records, statuses
 from snp.experiment.labels import find
-from snp.experiment.setup import NEEDED
+from snp.experiment.places import NEEDED
 from snp.experiment.store import Store
+from snp.experiment.submitted import records
 from snp.experiment.tables import TABLES, rows
+from snp.launch.status import live, statuses
 from snp.report.readme import rendered
 
 HERE = Path(__file__).parents[1]

@@ -20,9 +20,9 @@ from PIL.PngImagePlugin import PngInfo
 from snp.cli import main
 from snp.data.dataset import read_image
 from snp.errors import InputError
-from snp.experiment import stages
 from snp.experiment.labels import find
 from snp.experiment.store import Store
+from snp.training import stages
 
 ROW = find("scenes/snp@60", "smoke")
 

@@ -17,8 +17,8 @@ from snp.data.sources.check import CAPTION, PROMPT
 from snp.data.sources.layout import NEEDS, PUBLISHED
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment.prepare import Source
 from snp.models.config import GLIP_PAPER, PAPER
+from snp.training.prepare import Source
 
 BENCHMARKS = [name for name in NEEDS if name != "own"]
 """Of a user's own data: test_own_data.py."""

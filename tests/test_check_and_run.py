@@ -22,11 +22,11 @@ from snp.data.sources import layout
 from snp.data.sources.check import check
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment import prepare
-from snp.experiment.prepare import Source
 from snp.models.config import GLIP_PAPER, PAPER
 from snp.tasks import detection
 from snp.tasks.phrases import Truth
+from snp.training import prepare
+from snp.training.prepare import Source
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from torchvision.ops import box_iou
 
 from snp.cli import main
 from snp.data.annotations import Entry
+from snp.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Truth, predict
 from snp.errors import InputError
-from snp.experiment.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Truth, predict
 from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from snp.experiment.deviations import settings
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Store
-from snp.report.deviations import markdown
+from snp.report.deviations import markdown, settings
 from snp.report.readme import rendered
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper-scale.md"

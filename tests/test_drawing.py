@@ -19,7 +19,7 @@ ALL_PICTURES = """
 import sys, json, hashlib
 from pathlib import Path
 from snp.data.show import sample_page
-from snp.experiment.demo import Panel, Prediction, Seen, Truth, draw
+from snp.demo import Panel, Prediction, Seen, Truth, draw
 from snp.experiment.store import Store
 from snp.report import figures, method, scaling
 

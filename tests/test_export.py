@@ -13,14 +13,14 @@ from snp.compression import count
 from snp.compression.tower import towers_of
 from snp.data import stamps
 from snp.errors import InputError
-from snp.experiment import export, saved
 from snp.experiment.labels import find
-from snp.experiment.prepare import Source
+from snp.experiment.rows import Row
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
-from snp.experiment.tuning import tuning
 from snp.models.mdetr import TOWERS
+from snp.training import export, saved
+from snp.training.prepare import Source
+from snp.training.tuning import tuning
 
 LARGEST = 3_000_000
 """Bytes: it is kept in git."""

@@ -14,10 +14,10 @@ from processes import COMPRESS, FINETUNE, MODEL_FILES, Blow, assert_bit_equal, s
 from synthetic import MANIFEST, cost
 
 from snp.errors import InputError
-from snp.experiment import stages
 from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Busy, Store
+from snp.training import stages
 
 pytestmark = pytest.mark.slow
 

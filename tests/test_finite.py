@@ -26,17 +26,17 @@ from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment import saved, stages
 from snp.experiment.labels import find
-from snp.experiment.loop import Loop
 from snp.experiment.recipes import Phase
-from snp.experiment.setup import Setup
 from snp.experiment.spec import Pretrain, dense
 from snp.experiment.store import Store
 from snp.files import not_finite, write_json
 from snp.models.glip import Detection
 from snp.models.mdetr import TOWERS
 from snp.tasks import detect, detection, grounding, phrases, rec, vqa
+from snp.training import saved, stages
+from snp.training.loop import Loop
+from snp.training.setup import Setup
 
 KINDS = ("plain", "proposals", "warm-up", "glip")
 NAN, INF = float("nan"), float("inf")
@@ -74,7 +74,7 @@ def without_a_slope(found: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 def test_a_step_that_is_no_number_changes_no_weight_and_the_state_before_it_stays(
     change: Any, problem: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("snp.training.loop.SAVE_EVERY_SECONDS", 0)
     run = training(tmp_path, change, at)
     with pytest.raises(InputError, match=rf"{tmp_path.name}: step {at + 1} of 8: {problem}: training has diverged"):
         run.run()
@@ -88,7 +88,7 @@ def test_a_step_that_is_no_number_changes_no_weight_and_the_state_before_it_stay
 
 
 def test_weights_that_overflow_in_a_step_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("snp.training.loop.SAVE_EVERY_SECONDS", 0)
     run = Loop(model(), PHASE.model_copy(update={"lr": 3e38, "warm_up": 0}), stream, losses, tmp_path, seed=0)
     with pytest.raises(InputError, match=r"step 1 of 8: weight \S+ is -?(nan|inf)"):
         run.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snp.cli import main
-from snp.experiment.setup import Setup
+from snp.training.setup import Setup
 
 RUN = ("run", "scenes/snp@60", "--scale", "smoke")
 LAUNCH = ("launch", "table1", "--scale", "smoke")

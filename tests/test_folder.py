@@ -14,7 +14,7 @@ from snp.data import build, folder, pictures, scenes
 from snp.data.dataset import GroundingSet, pixels_below
 from snp.data.sources.images import naming
 from snp.errors import InputError
-from snp.experiment import prepare
+from snp.training import prepare
 
 SMALL = {"train": 2, "test": 4, "pretrain_val": 1, "workers": 1}
 MINE = {

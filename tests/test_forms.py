@@ -16,10 +16,10 @@ from test_check_and_run import refusal, run_phrases
 from snp.data.annotations import Entry
 from snp.data.sources import refer
 from snp.data.tokens import Vocabulary
-from snp.experiment import prepare
-from snp.experiment.prepare import Source
 from snp.models.config import PAPER
 from snp.tasks.phrases import Truth
+from snp.training import prepare
+from snp.training.prepare import Source
 
 WORDS = Vocabulary.full()
 SENTENCE = Entry(

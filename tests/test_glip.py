@@ -14,7 +14,6 @@ from torchvision.ops import box_convert, box_iou, generalized_box_iou
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
 from snp.errors import InputError
-from snp.experiment import saved
 from snp.experiment.store import Store
 from snp.files import read_json
 from snp.models.config import GLIP_DESK, GLIP_PAPER, GLIP_SMOKE
@@ -23,6 +22,7 @@ from snp.models.glip import GLIP, BiAttention
 from snp.models.mdetr import TOWERS
 from snp.models.pyramid import DynamicBlock, Pyramid
 from snp.tasks import detect
+from snp.training import saved
 
 B, L = 3, 6
 

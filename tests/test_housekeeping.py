@@ -8,10 +8,11 @@ from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
 from snp.data import folder as datasets
-from snp.experiment import cleaning, inventory
+from snp.experiment import inventory
 from snp.experiment.labels import find, label_of
-from snp.experiment.setup import Trial
+from snp.experiment.places import Trial
 from snp.experiment.store import STATES, Store
+from snp.launch import cleaning
 from snp.report.curve import bars, curve_of
 
 ROW = find("scenes/snp@60", "smoke")

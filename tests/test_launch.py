@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,32 +16,24 @@ import standin
 from processes import alive
 from synthetic import fill
 
+from snp.bench import planning as bench_plan
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment import bench_plan, jobs
-from snp.experiment.jobs import (
-    ELEMENTS,
-    Job,
-    array_limit,
-    cancel,
-    keep,
-    launch_folder,
-    launching,
-    live,
-    records,
-    statuses,
-)
 from snp.experiment.labels import find
-from snp.experiment.launch import Array, Draw, Launch, arrays, resources
 from snp.experiment.manifest import code_state
 from snp.experiment.owner import Owner
 from snp.experiment.resources import Resources
-from snp.experiment.runner import planned
-from snp.experiment.setup import Setup
-from snp.experiment.snapshot import freeze
+from snp.experiment.rows import Row
 from snp.experiment.store import Store
-from snp.experiment.tables import Row, rows
-from snp.experiment.work import Place
+from snp.experiment.submitted import keep, launch_folder, launching, records
+from snp.experiment.tables import rows
+from snp.launch.runner import planned
+from snp.launch.slurm import ELEMENTS, Job, array_limit, slurm_jobs
+from snp.launch.snapshot import freeze
+from snp.launch.status import cancel, live, statuses
+from snp.launch.submit import Array, Draw, Launch, arrays, resources
+from snp.launch.work import Place
+from snp.training.setup import Setup
 
 SNP, OMP = find("scenes/snp@60", "smoke"), find("scenes/magnitude@60", "smoke")
 
@@ -482,11 +475,11 @@ def test_elements_that_were_cancelled_before_they_were_told_apart_are_known(
     ]
     slurm.become(accounts="8_[0,2-...]|CANCELLED by 0|0:0\n9|CANCELLED by 0|0:0\n10_[2-3]|PENDING|0:0")
     cancelled = {"8_2", "9_0", "10_1"}  # all at once, one by one, and but for some
-    assert jobs.slurm_jobs(cancelled) == dict.fromkeys(cancelled, Job("CANCELLED"))
+    assert slurm_jobs(cancelled) == dict.fromkeys(cancelled, Job("CANCELLED"))
     (slurm.folder / "jobs.json").write_text('{"10": 4}')
-    assert jobs.slurm_jobs({"10_2"})["10_2"].state == "PENDING"
+    assert slurm_jobs({"10_2"})["10_2"].state == "PENDING"
     slurm.become(accounts="10_[2-3]|PENDING|0:0")
-    assert jobs.slurm_jobs({"7_0"}) == {}
+    assert slurm_jobs({"7_0"}) == {}
 
 
 def test_runs_of_a_chain_are_running_one_after_the_other(tmp_path: Path) -> None:
@@ -531,21 +524,21 @@ def test_without_slurm_the_folders_speak(
     assert "nothing to cancel" in capsys.readouterr().out
 
 
-class Clock(jobs.datetime):
+class Clock(datetime):
     """The system's, which somebody sets."""
 
     hour = 12
 
     @classmethod
-    def now(cls, tz: object = None) -> jobs.datetime:
-        return jobs.datetime(2026, 1, 1, cls.hour, tzinfo=jobs.UTC)
+    def now(cls, tz: object = None) -> datetime:
+        return datetime(2026, 1, 1, cls.hour, tzinfo=UTC)
 
 
 def test_of_two_submissions_the_later_one_counts_though_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = Store(tmp_path), SNP.pretrain
-    monkeypatch.setattr(jobs, "datetime", Clock)
+    monkeypatch.setattr("snp.experiment.submitted.datetime", Clock)
     said = {str(job): Job("CANCELLED") for job in range(100, 112)} | {"111": Job("RUNNING")}
     for job in range(100, 112):  # and more than nine
         monkeypatch.setattr(Clock, "hour", 23 - (job - 100))
@@ -672,7 +665,7 @@ def test_five_hundred_rows_are_planned_and_watched_in_seconds_without_torch(tmp_
     found = statuses(runs, store, lambda jobs: asked.append(jobs) or known)
     assert len(asked) == 1 and {one.state for one in found} == {"done", "running", "queued", "failed"}
     assert time.process_time() - begun < 15  # about two
-    code = "import sys, snp.experiment.bench_plan; assert 'torch' not in sys.modules"
+    code = "import sys, snp.bench.planning; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -16,13 +16,13 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
-from snp.experiment.loop import Cursor, Loop
 from snp.experiment.recipes import Phase
 from snp.models.checkpointing import checkpointing
 from snp.models.config import GLIP_SMOKE, SMOKE
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, grounding
+from snp.training.loop import Cursor, Loop
 
 TINY = SMOKE.model_copy(update=dict(image_size=32, vocabulary=30, context=10))
 #: As at paper scale: learned queries, a class token, a patch stem, a causal mask, dropout.
@@ -303,7 +303,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("options", [{}, TURNED], ids=["as trained", "in a basis"])
 @pytest.mark.parametrize("kill", [3, 6])
 def test_a_run_with_all_options_that_is_killed_goes_on_bit_equal(kill, options, tmp_path, monkeypatch):
-    monkeypatch.setattr("snp.experiment.loop.SAVE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("snp.training.loop.SAVE_EVERY_SECONDS", 0)
 
     def start(folder: Path, until: int | None) -> Loop:
         dense = model()

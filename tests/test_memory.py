@@ -20,8 +20,6 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem
 from snp.compression.tower import COMPONENTS, towers_of
 from snp.data.dataset import Batch
-from snp.experiment import stages
-from snp.experiment.loop import Loop
 from snp.experiment.recipes import RECIPES
 from snp.models import config as configs
 from snp.models.config import TowerConfig
@@ -29,6 +27,8 @@ from snp.models.family import build
 from snp.models.mdetr import TOWERS
 from snp.sharing.objective import task_gradients
 from snp.sharing.structure import KINDS, Geometry, Structure
+from snp.training import stages
+from snp.training.loop import Loop
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,14 @@ from owndata import write
 from snp.cli import main
 from snp.data.fields import hit, whole_words
 from snp.errors import InputError
-from snp.experiment import stages
 from snp.experiment.labels import find_own
-from snp.experiment.prepare import limits
-from snp.experiment.setup import Setup, own_name
+from snp.experiment.places import own_name
 from snp.experiment.spec import dense
 from snp.experiment.store import Store
 from snp.experiment.tables import select
+from snp.training import stages
+from snp.training.prepare import limits
+from snp.training.setup import Setup
 
 RUN = ("run", "magnitude-structured-uniform@60", "dense@100", "--scale", "smoke", "--workers", "1")
 

@@ -15,9 +15,9 @@ from PIL import Image
 from snp.data import pictures, scenes
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
-from snp.experiment.prepare import Source
-from snp.experiment.stages import learning
 from snp.models.config import PAPER
+from snp.training.prepare import Source
+from snp.training.stages import learning
 
 pytestmark = pytest.mark.slow
 

@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 
+from snp.bench import params
+from snp.bench.params import dense, parameters
 from snp.cli import main
 from snp.compression.count import count
 from snp.compression.tower import towers_of
 from snp.errors import InputError
-from snp.experiment import params
-from snp.experiment.params import dense, parameters
 from snp.models.config import GLIP_PAPER, GLIP_SMOKE, PAPER, SMOKE
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS

@@ -18,15 +18,15 @@ from snp.compression.overriding import gradients_of, overriding
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.errors import InputError
-from snp.experiment import stages
-from snp.experiment.loop import Cursor
 from snp.experiment.recipes import RECIPES, Phase
-from snp.experiment.setup import Setup
 from snp.experiment.spec import Compress, dense
 from snp.experiment.store import Store
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
 from snp.sharing.objective import task_gradients
+from snp.training import stages
+from snp.training.loop import Cursor
+from snp.training.setup import Setup
 
 IN_PARTS = PHASE.model_copy(update=dict(accumulate=2, checkpointing=True))
 """Eight captions in parts of two, layers computed again."""

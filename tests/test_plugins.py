@@ -15,9 +15,9 @@ from snp.compression import plugins, registry
 from snp.compression.registry import get, methods
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.setup import Setup
 from snp.experiment.store import Store
-from snp.experiment.work import Place
+from snp.launch.work import Place
+from snp.training.setup import Setup
 
 METHOD = """
 import torch

@@ -11,11 +11,11 @@ from test_paper import real  # noqa: F401 - a fixture
 from snp.data import annotations, tasks
 from snp.data.sources import layout
 from snp.data.sources.check import check
-from snp.experiment import stages
 from snp.experiment.labels import find
-from snp.experiment.setup import Setup
 from snp.experiment.store import Store
 from snp.models import config as configs
+from snp.training import stages
+from snp.training.setup import Setup
 
 NAMES = ["thing"]
 ROW = "real/dense@100"

@@ -30,18 +30,18 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.errors import InputError
-from snp.experiment import saved, stages
-from snp.experiment.loop import Cursor
-from snp.experiment.prepare import Source
 from snp.experiment.recipes import Phase
-from snp.experiment.setup import Setup
 from snp.experiment.spec import Compress, Finetune, Pretrain, dense
-from snp.experiment.stopping import Stopped, catching
 from snp.experiment.store import AnyRun, Store
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
+from snp.training import saved, stages
+from snp.training.loop import Cursor
+from snp.training.prepare import Source
+from snp.training.setup import Setup
+from snp.training.stopping import Stopped, catching
 
 pytestmark = pytest.mark.slow
 

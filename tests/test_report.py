@@ -11,9 +11,10 @@ import pytest
 from synthetic import MANIFEST, cost, fill, score
 
 from snp.errors import InputError
+from snp.experiment.rows import Row
 from snp.experiment.spec import Scale
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import TABLES, Row, rows, select, table1
+from snp.experiment.tables import TABLES, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
 from snp.report.figures import curves, figure, limits

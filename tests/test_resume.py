@@ -14,9 +14,9 @@ import torch
 from processes import COMPRESS, FINETUNE, MODEL_FILES, PRETRAIN, ROW, Blow, alive, assert_bit_equal, start
 
 from snp.errors import InputError
-from snp.experiment import stages
 from snp.experiment.recipes import RECIPES
 from snp.experiment.store import Store
+from snp.training import stages
 
 pytestmark = pytest.mark.slow
 

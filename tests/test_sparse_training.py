@@ -9,8 +9,8 @@ from nets import GROUPS, NAMES, Net, batches, loss_of
 from torch import Tensor, nn
 
 import snp
-from snp.experiment.loop import Loop
 from snp.experiment.recipes import Phase
+from snp.training.loop import Loop
 
 PHASE = Phase(steps=6, batch=4, lr=1e-2, warm_up=2, decay=0.5, weight_decay=0.1, ema=0.9, log_every=3)
 

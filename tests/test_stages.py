@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from snp.errors import InputError
-from snp.experiment import saved, stages
 from snp.experiment.labels import find
 from snp.experiment.store import Store
 from snp.models.mdetr import MDETR
+from snp.training import saved, stages
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from processes import alive
 from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
-from snp.experiment.jobs import statuses
 from snp.experiment.labels import find
 from snp.experiment.manifest import git_state, manifest
 from snp.experiment.owner import Owner
 from snp.experiment.store import CURVE_POINTS, Busy, Store
+from snp.launch.status import statuses
 from snp.processes import mark
 
 ROW = find("scenes/snp@60", "smoke")

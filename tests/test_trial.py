@@ -10,10 +10,12 @@ from synthetic import MANIFEST, cost
 
 from snp.cli import main
 from snp.errors import InputError
-from snp.experiment import stages
-from snp.experiment.jobs import records, statuses
-from snp.experiment.setup import Setup, Trial
+from snp.experiment.places import Trial
 from snp.experiment.store import Store
+from snp.experiment.submitted import records
+from snp.launch.status import statuses
+from snp.training import stages
+from snp.training.setup import Setup
 
 SHORT = Setup(steps=2, batch=8)
 

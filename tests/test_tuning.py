@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from snp.experiment import saved, stages
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
+from snp.experiment.rows import Row
 from snp.experiment.spec import dense
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import Row, rows
+from snp.experiment.tables import rows
 from snp.report import frame
 from snp.report.table import table
+from snp.training import saved, stages
 
 pytestmark = pytest.mark.slow
 

@@ -10,17 +10,17 @@ from timm.models.deit import VisionTransformerDistilled
 from snp.cli import main
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment import stages
 from snp.experiment.begun import meant
-from snp.experiment.jobs import keep
 from snp.experiment.labels import find
-from snp.experiment.setup import Setup
+from snp.experiment.rows import Row
 from snp.experiment.spec import Weights, dense, parse
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
+from snp.experiment.submitted import keep
 from snp.models.named import identity
 from snp.models.pretrained import load_vision
 from snp.models.towers import vision_tower
+from snp.training import stages
+from snp.training.setup import Setup
 
 NAMED = Weights(vision="deit_base_patch16_224", text="ViT-L-14/openai")
 RUN = ("run", "real/snp@60", "--scale", "paper", "--dry-run")

@@ -12,12 +12,13 @@ import pytest
 from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
-from snp.experiment import runner, stages, stopping, work
 from snp.experiment.labels import find
-from snp.experiment.prepare import data_folder
-from snp.experiment.setup import Setup
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.work import Drawing, Place, Runs
+from snp.launch import runner, work
+from snp.launch.work import Drawing, Place, Runs
+from snp.training import stages, stopping
+from snp.training.prepare import data_folder
+from snp.training.setup import Setup
 
 ROW = find("scenes/magnitude@60", "smoke")
 COMPRESS, *FINETUNE = ROW.runs(0)[1:]
@@ -153,7 +154,7 @@ def test_what_a_job_of_several_runs_has_finished_is_progress(store: Store, train
 @pytest.mark.slow
 def test_a_job_starts_without_what_its_runs_do_not_need() -> None:
     names = "{'timm', 'transformers'} & {*sys.modules}"
-    code = f"import sys; from snp.experiment.runner import stage; stage(); print({names})"
+    code = f"import sys; from snp.launch.runner import stage; stage(); print({names})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "{'timm'}"
 
 

@@ -1,1 +1,1 @@
-"""Experiments: what a run is (spec), where it lives (store), what a table consists of (tables), how it is run."""
+"""Experiments: what a run is (spec), where it lives (store), what a table consists of (tables); never imports torch."""

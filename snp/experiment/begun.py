@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from snp.errors import InputError
-from snp.experiment.jobs import records
+from snp.experiment.rows import Row
 from snp.experiment.spec import Weights, dense_of, parse
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
+from snp.experiment.submitted import records
 from snp.files import read_json
 
 

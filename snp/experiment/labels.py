@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from snp.compression.aliases import ALIASES, Options
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.rows import DENSE, Row, make, named
 from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Model, Pretrain, Scale, is_own
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import DENSE, EXTRA, TABLES, Row, home_of, make, named
+from snp.experiment.tables import EXTRA, TABLES, home_of
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?(?::(?P<task>\w+))?"

@@ -10,7 +10,7 @@ from typing import Any
 
 from snp.checkout import CODE
 from snp.compression import plugins
-from snp.experiment.setup import Trial
+from snp.experiment.places import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.files import read_json
 

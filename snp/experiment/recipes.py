@@ -156,7 +156,7 @@ _GLIP = Phase(
 )  # fmt: skip
 """GLIP-T's optimizer and sizes [GLIP's code]; parts, precision and checkpointing fit one GPU of 24 GB. [ours]
 
-What differs from the sources, and why, is told by `snp.experiment.deviations`. How long methods compress is not known:
+What differs from the sources, and why, is told by `snp.report.deviations`. How long methods compress is not known:
 an eighth of pre-training, for both. [ours]
 """
 

@@ -13,7 +13,7 @@ from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.metrics import check
 from snp.experiment.owner import Owner
-from snp.experiment.setup import Trial
+from snp.experiment.places import Trial
 from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, Weights, parse
 from snp.files import PART, alone, json_object, read_json, write_json
 

@@ -10,9 +10,10 @@ import pandas as pd
 from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import present
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Data
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import DENSE, STEPS, Row, select
+from snp.experiment.tables import STEPS, select
 from snp.report.frame import ALL, Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import Estimate, estimate, points, signed
 

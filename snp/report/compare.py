@@ -4,9 +4,9 @@ import pandas as pd
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import Row
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from snp.experiment.rows import Row
 from snp.experiment.spec import Pretrain
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import TABLES, Row, reproduced, rows
+from snp.experiment.tables import TABLES, reproduced, rows
 from snp.report.frame import unmeasured
 from snp.report.table import markdown
 

@@ -5,9 +5,9 @@ import shlex
 import pandas as pd
 
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, Row
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, dense_of, on, over_benchmarks, subtract, undense
 from snp.report.statistics import signed

@@ -9,9 +9,10 @@ import pandas as pd
 
 from snp import drawing
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, Row, select
+from snp.experiment.tables import select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach
 

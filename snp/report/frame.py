@@ -11,10 +11,10 @@ from snp.checkout import checkout
 from snp.errors import InputError
 from snp.experiment.begun import meant
 from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
-from snp.experiment.setup import NEEDED
+from snp.experiment.places import NEEDED
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Scale, is_own
 from snp.experiment.store import Result, Store
-from snp.experiment.tables import DENSE, Row
 
 ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning

@@ -4,9 +4,10 @@ import pandas as pd
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import DENSE, HEADLINE, Row, select
+from snp.experiment.tables import HEADLINE, select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
 from snp.report.table import markdown, share

@@ -18,9 +18,10 @@ import pandas as pd
 
 from snp.checkout import home
 from snp.errors import InputError
+from snp.experiment.rows import ALL_PARAMETERS, DENSE
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import ALL_PARAMETERS, DENSE, TABLES, rows
+from snp.experiment.tables import TABLES, rows
 from snp.files import json_object, write_atomic
 from snp.report.board import Line, board
 from snp.report.charts import KINDS, PARTS, charts

@@ -5,9 +5,9 @@ import math
 from functools import cache
 from typing import Any
 
+from snp.experiment.rows import Row
 from snp.experiment.spec import Compress, Finetune
 from snp.experiment.store import CURVE_POINTS, MEASURED, AnyRun, Result, Store, thinned
-from snp.experiment.tables import Row
 
 Value = dict[str, Any]
 Shared = dict[str, tuple[int, Value]]

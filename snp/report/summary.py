@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from snp.experiment.tables import DENSE, Row
+from snp.experiment.rows import DENSE, Row
 from snp.report.frame import KEYS, RATIOS, Measured
 from snp.report.statistics import estimates
 

@@ -8,9 +8,10 @@ from typing import Literal
 import pandas as pd
 
 from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, OWN, TYPES
+from snp.experiment.rows import ALL_PARAMETERS, DENSE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
-from snp.experiment.tables import ALL_PARAMETERS, DENSE, Row, select
+from snp.experiment.tables import select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
 from snp.report.frame import (

@@ -15,27 +15,19 @@ import torch
 from cluster import ELEMENTS, NODES, REPOSITORY, Cluster
 
 from snp.data.folder import making
-from snp.experiment.jobs import (
-    Status,
-    array_limit,
-    cancel,
-    drawing,
-    launch_folder,
-    log_file,
-    records,
-    slurm_jobs,
-    statuses,
-)
 from snp.experiment.labels import find
-from snp.experiment.launch import Array, Draw, Launch, arrays, resources
 from snp.experiment.recipes import phase_of
 from snp.experiment.resources import RESOURCES, Resources
-from snp.experiment.runner import planned
-from snp.experiment.setup import Setup
-from snp.experiment.snapshot import freeze
 from snp.experiment.store import AnyRun, Store
+from snp.experiment.submitted import drawing, launch_folder, log_file, records
 from snp.experiment.tables import rows
-from snp.experiment.work import Place
+from snp.launch.runner import planned
+from snp.launch.slurm import array_limit, slurm_jobs
+from snp.launch.snapshot import freeze
+from snp.launch.status import Status, cancel, statuses
+from snp.launch.submit import Array, Draw, Launch, arrays, resources
+from snp.launch.work import Place
+from snp.training.setup import Setup
 
 LONG = Setup(steps=20, batch=32)
 """A pre-training of desk scale on few scenes, whose steps take long enough for something to happen between them."""

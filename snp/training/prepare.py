@@ -22,8 +22,8 @@ from snp.data.sources.images import places
 from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
+from snp.experiment.places import data_folder, own_name
 from snp.experiment.recipes import RECIPES
-from snp.experiment.setup import data_folder, own_name
 from snp.experiment.spec import DRAWN, Data, Scale, is_own
 from snp.files import read_json, write_json
 from snp.models import config as configs

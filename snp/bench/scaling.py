@@ -15,17 +15,17 @@ import torch
 import torch.distributed
 from rich.progress import track
 
+from snp.bench.counts import WORDS, counts, decoding
 from snp.data.dataset import Batch
-from snp.experiment.bench_counts import WORDS, counts, decoding
 from snp.experiment.manifest import code_state, cpu_name
-from snp.experiment.prepare import Source
-from snp.experiment.stages import learning
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.family import build
 from snp.processes import pool
 from snp.report import scaling
 from snp.tasks.objective import losses
+from snp.training.prepare import Source
+from snp.training.stages import learning
 
 STEPS = 40
 BATCH = 32

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from snp.errors import InputError
-from snp.experiment import stopping
-from snp.experiment.setup import Setup, data_folder
+from snp.experiment.places import data_folder
+from snp.experiment.rows import Row
 from snp.experiment.spec import DRAWN
 from snp.experiment.store import STATE, AnyRun, Busy, Store
-from snp.experiment.tables import Row
 from snp.processes import Workers, pool
 from snp.terminal import progress
+from snp.training import stopping
+from snp.training.setup import Setup
 
 
 def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
@@ -83,7 +84,7 @@ def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
     from snp import ranks
 
     for first in ranks.once(lambda: undrawn(runs)):
-        from snp.experiment.prepare import data_root  # slow to import
+        from snp.training.prepare import data_root  # slow to import
 
         data_root(first.scale, first.data, workers)
 
@@ -91,7 +92,7 @@ def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
 def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
     """See that the user's own data are there, where runs are on them."""
     for scale, data in sorted({(run.scale, run.data) for run in runs if run.data not in DRAWN}):
-        from snp.experiment.prepare import Source
+        from snp.training.prepare import Source
 
         Source.of(scale, data, setup.data_root)
 
@@ -255,7 +256,7 @@ def stage() -> Callable[..., Any]:
     missing: dict[str, Any] = {} if "transformers" in sys.modules else {"transformers": None}
     sys.modules |= missing
     try:
-        from snp.experiment.stages import run
+        from snp.training.stages import run
     finally:
         for name in missing:
             del sys.modules[name]

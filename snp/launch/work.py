@@ -13,12 +13,13 @@ from typing import Any
 
 from submitit.helpers import Checkpointable
 
-from snp.experiment import stopping
-from snp.experiment.runner import advancing, one_thread, run_rows, stage
-from snp.experiment.setup import Setup, data_home
+from snp.experiment.places import data_home
+from snp.experiment.rows import Row
 from snp.experiment.spec import Data, Scale, parse
 from snp.experiment.store import AnyRun, Busy, Store
-from snp.experiment.tables import Row
+from snp.launch.runner import advancing, one_thread, run_rows, stage
+from snp.training import stopping
+from snp.training.setup import Setup
 
 POLL = 5
 """Seconds until a job looks again whether a run that another process does is done."""
@@ -120,7 +121,7 @@ class Drawing:
     def __call__(self) -> None:
         with stopping.ending():
             self.place.enter()
-            from snp.experiment.prepare import data_root
+            from snp.training.prepare import data_root
 
             data_root(self.scale, self.data, self.workers)
 

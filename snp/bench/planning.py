@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from snp.experiment.jobs import Job, keep, statuses
 from snp.experiment.labels import find
-from snp.experiment.launch import Launch, arrays, resources
 from snp.experiment.resources import Resources
-from snp.experiment.runner import planned
-from snp.experiment.setup import Setup
+from snp.experiment.rows import Row
 from snp.experiment.store import Store
-from snp.experiment.tables import Row
-from snp.experiment.work import Place
+from snp.experiment.submitted import keep
+from snp.launch.runner import planned
+from snp.launch.slurm import Job
+from snp.launch.status import statuses
+from snp.launch.submit import Launch, arrays, resources
+from snp.launch.work import Place
+from snp.training.setup import Setup
 
 ROWS, RUNS = 500, 500
 

@@ -17,7 +17,7 @@ from snp.data import folder as datasets
 from snp.errors import InputError
 from snp.experiment import inventory
 from snp.experiment.owner import Owner
-from snp.experiment.setup import data_folder, data_home
+from snp.experiment.places import data_folder, data_home
 from snp.experiment.store import OWNER, STATES, read, runs_in
 from snp.files import alone
 

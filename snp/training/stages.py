@@ -26,17 +26,13 @@ from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
 from snp.errors import InputError
-from snp.experiment import saved, stopping
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.loop import Cursor, Loop
 from snp.experiment.manifest import code_state, manifest
-from snp.experiment.prepare import HELD_OUT, Source
+from snp.experiment.places import data_folder
 from snp.experiment.recipes import Phase, training_of
-from snp.experiment.setup import Setup, data_folder
+from snp.experiment.rows import DENSE
 from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Weights, is_own
 from snp.experiment.store import AnyRun, Result, Store
-from snp.experiment.tables import DENSE
-from snp.experiment.tuning import tuning
 from snp.models import config as configs
 from snp.models.checkpointing import checkpointing
 from snp.models.config import TowerConfig
@@ -46,6 +42,11 @@ from snp.models.named import identity
 from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
+from snp.training import saved, stopping
+from snp.training.loop import Cursor, Loop
+from snp.training.prepare import HELD_OUT, Source
+from snp.training.setup import Setup
+from snp.training.tuning import tuning
 
 Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from snp.checkout import home
 from snp.errors import InputError
-from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.prepare import Source
 from snp.experiment.spec import Benchmark, Compress
 from snp.experiment.store import Store
-from snp.experiment.tuning import tuning
 from snp.files import write_json
+from snp.training import saved
+from snp.training.prepare import Source
+from snp.training.tuning import tuning
 
 COMMITTED = ("scenes/snp@60", "stamps/snp@60")
 """Rows whose compressed models, of seed 0, are in git."""

@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 from rich.progress import track
 
+from snp.bench.live import Live
+from snp.bench.params import dense
 from snp.compression import count
 from snp.data.annotations import Entry
 from snp.data.dataset import Batch, GroundingSet
 from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
-from snp.experiment.live import Live
-from snp.experiment.params import dense
-from snp.experiment.prepare import fit_of
 from snp.experiment.recipes import RECIPES, Training
 from snp.models import config as configs
 from snp.models.checkpointing import checkpointing
 from snp.models.family import build
 from snp.models.pictures import grid
 from snp.tasks.objective import losses
+from snp.training.prepare import fit_of
 
 WORDS = {"mdetr": 24, "glip": 176}
 """Tokens of a sample: a caption of MDETR's mixture with room to spare, and all classes of COCO in one prompt. [ours]"""

@@ -21,11 +21,11 @@ from snp.compression.plan import Plan
 from snp.data.crops import cropped
 from snp.data.dataset import Batch
 from snp.errors import InputError
-from snp.experiment import stopping
 from snp.experiment.recipes import Phase
 from snp.experiment.store import STATES
 from snp.files import replacing
 from snp.models.checkpointing import checkpointing
+from snp.training import stopping
 
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 45))
 """With the step that is under way, a killed run loses less than a minute."""

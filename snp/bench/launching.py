@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 
 from snp.errors import InputError
-from snp.experiment.jobs import array_limit, slurm_command, statuses
-from snp.experiment.launch import Launch, arrays, look_for_slurm, resources
 from snp.experiment.resources import Resources
-from snp.experiment.runner import make_data, one_thread, planned, stage
-from snp.experiment.setup import Setup
+from snp.experiment.rows import Row
 from snp.experiment.store import AnyRun, Store
-from snp.experiment.tables import Row, select
-from snp.experiment.work import Place
+from snp.experiment.tables import select
+from snp.launch.runner import make_data, one_thread, planned, stage
+from snp.launch.slurm import array_limit, slurm_command
+from snp.launch.status import statuses
+from snp.launch.submit import Launch, arrays, look_for_slurm, resources
+from snp.launch.work import Place
+from snp.training.setup import Setup
 
 ROWS = 5
 """Each a compression and its fine-tunings on three benchmarks."""

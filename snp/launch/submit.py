@@ -16,15 +16,16 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
 from snp.errors import InputError
-from snp.experiment import stopping
-from snp.experiment.jobs import ELEMENTS, Record, drawing, keep, launch_folder, records, slurm_command
 from snp.experiment.resources import DRAWING, Resources
-from snp.experiment.snapshot import freeze
+from snp.experiment.rows import Row
 from snp.experiment.spec import Compress, Data, Finetune, Scale
 from snp.experiment.store import AnyRun, Busy, Store
-from snp.experiment.tables import Row
-from snp.experiment.work import AllRuns, Drawing, Place, Runs
+from snp.experiment.submitted import Record, drawing, keep, launch_folder, records
+from snp.launch.slurm import ELEMENTS, slurm_command
+from snp.launch.snapshot import freeze
+from snp.launch.work import AllRuns, Drawing, Place, Runs
 from snp.processes import sheltered
+from snp.training import stopping
 
 Cluster = Literal["slurm", "local", "debug"]
 REQUEUES = 1000

@@ -2,30 +2,21 @@
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
-
-from snp.errors import InputError
 from snp.experiment.owner import Owner
 from snp.experiment.recipes import phase_of
-from snp.experiment.spec import Weights, explain
-from snp.experiment.store import AnyRun, Busy, Store
-from snp.files import alone, read_json, write_json
-from snp.processes import mark
+from snp.experiment.store import AnyRun, Store
+from snp.experiment.submitted import Record, drawing, log_file, records
+from snp.launch.slurm import QUEUED, RUNNING, Job, slurm_command, slurm_jobs
 
 RunState = Literal["done", "running", "queued", "failed", "incomplete", "missing"]
-QUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED")
 REASONS = {
     "OUT_OF_MEMORY": "out of memory: ask for more with --mem",
     "TIMEOUT": "out of time, and not requeued",
@@ -34,42 +25,8 @@ REASONS = {
 }
 SLURM_SAYS = ("slurmstepd", "srun:")
 """How lines of a log begin that are not the run's."""
-ELEMENTS = 1001
-"""Of an array, by SLURM's default."""
 TAIL = 4096
 """Bytes at the end of a log that are looked at."""
-Number = Annotated[str, Field(pattern=r"^\d+(_\d+)?$")]
-
-
-class Record(BaseModel):
-    """One submission: an array, or a process on this machine; kept in a file of its own below `.launch`.
-
-    Args:
-        number: of the submission in its store: clocks are set back, and the last one counts.
-        cluster: slurm, or local: then `job` is a process, and `mark` tells it from others that get its number.
-        job: its number; array elements have `<job>_<index>`.
-        time: of submission, ISO 8601. host: where it was submitted. code: the snapshot that it runs.
-        runs: slug -> job, in the order of the array; runs of a chain have the same one. A job that draws data has
-            `drawing` for a slug.
-        weights: that its dense models start from.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    number: NonNegativeInt = 0
-    cluster: Literal["slurm", "local"]
-    job: Annotated[str, Field(pattern=r"^\d+$")]
-    time: str
-    host: str
-    code: str
-    runs: dict[str, Number]
-    mark: str | None = None
-    weights: Weights | None = None
-
-    @property
-    def lives(self) -> bool:
-        """Whether a job of this machine goes on."""
-        return self.mark is not None and self.mark == mark(int(self.job))
 
 
 class Submission(NamedTuple):
@@ -91,14 +48,6 @@ class Submission(NamedTuple):
         return [*self.record.runs.values()].count(self.job) > 1
 
 
-class Job(NamedTuple):
-    """A job as SLURM sees it: state, `exit:signal` (empty where nobody knows) and what it waits for, or failed of."""
-
-    state: str
-    exit_code: str = ""
-    reason: str = ""
-
-
 class Status(NamedTuple):
     """Where one run is.
 
@@ -113,70 +62,6 @@ class Status(NamedTuple):
     job: str = ""
     progress: str = ""
     reason: str = ""
-
-
-def launch_folder(store: Store) -> Path:
-    """Where a store keeps records of submissions, logs of jobs, and the code that they run."""
-    return store.root / ".launch"
-
-
-def drawing(run: AnyRun) -> str:
-    """What stands for the data of a run where those are drawn by a job: no run has such a slug."""
-    return f"data-{run.data}-{run.scale}"
-
-
-def log_file(store: Store, job: str) -> Path:
-    """What a job wrote to stderr; the name is submitit's."""
-    return launch_folder(store) / "jobs" / f"{job}_0_log.err"
-
-
-@contextmanager
-def launching(store: Store) -> Iterator[None]:
-    """Within, no other launch submits runs of this store, which would then be submitted twice.
-
-    Raises:
-        Busy: another launch is under way.
-    """
-    with alone(launch_folder(store) / "launching.json", Owner.here().model_dump()) as about:
-        if about is not None:
-            owner = Owner.of(about) or "just begun"
-            raise Busy(store.root, f"another launch submits runs of it ({owner})", "wait for it, or stop it")
-        yield
-
-
-def keep(
-    store: Store,
-    cluster: Literal["slurm", "local"],
-    job: str,
-    code: Path,
-    runs: dict[str, str],
-    weights: Weights | None = None,
-) -> Record:
-    """Note a submission; it is the last one."""
-    record = Record(
-        number=1 + max((known.number for known in records(store)), default=0),
-        cluster=cluster,
-        job=job,
-        time=datetime.now(UTC).isoformat(),
-        host=socket.gethostname(),
-        code=str(code),
-        runs=runs,
-        mark=mark(int(job)) if cluster == "local" else None,
-        weights=weights,
-    )
-    write_json(launch_folder(store) / "submitted" / f"{record.number:06d}-{job}.json", record.model_dump())
-    return record
-
-
-def records(store: Store) -> list[Record]:
-    """All submissions, the last one last."""
-    found = []
-    for path in sorted((launch_folder(store) / "submitted").glob("*.json")):
-        try:
-            found.append(Record.model_validate(read_json(path)))
-        except ValidationError as error:
-            raise explain(error, path) from None
-    return sorted(found, key=lambda record: record.number)
 
 
 def statuses(
@@ -324,81 +209,6 @@ def summary(found: Iterable[Status]) -> str:
     counts = Counter(status.state for status in found)
     order: tuple[RunState, ...] = ("done", "running", "queued", "failed", "incomplete", "missing")
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
-
-
-def slurm_jobs(numbers: set[str]) -> dict[str, Job]:
-    """What SLURM knows of these jobs: accounting (where it is kept), then the controller, which is ahead of it.
-
-    Raises:
-        InputError: SLURM is here and does not answer.
-    """
-    found: dict[str, Job] = {}
-    arrays: dict[str, str] = {}  # number -> state of those elements that were never told apart
-    if not numbers:
-        return found
-    names = ",".join(sorted({number.split("_")[0] for number in numbers}))
-    # others may have launched into the same folder
-    text = slurm_command(
-        "sacct",
-        "--noheader",
-        "--parsable2",
-        "--allusers",
-        f"--jobs={names}",
-        "--format=JobID,State,ExitCode",
-        unless="accounting storage is disabled",
-    )
-    for name, state, code in (line.split("|") for line in text.splitlines()):
-        job, _, step = name.partition("[")[0].partition(".")  # 7_[3-5], 7_2.batch
-        state = state.split()[0]  # CANCELLED by 1000
-        if not step or state == "OUT_OF_MEMORY":
-            found[job] = Job(state, code)
-        number, _, element = job.partition("_")
-        arrays.setdefault(number, "CANCELLED")
-        if not element and state not in QUEUED + RUNNING:
-            arrays[number] = state
-    text = slurm_command(
-        "squeue",
-        "--noheader",
-        "--array",
-        "--states=all",
-        f"--jobs={names}",
-        "--format=%i|%T|%r",
-        unless="Invalid job id",
-    )
-    for name, state, reason in (line.split("|") for line in text.splitlines()):
-        ended = state not in QUEUED + RUNNING
-        if name in numbers:
-            old = found.get(name, Job(""))
-            found[name] = old if ended and old.state not in ("", *QUEUED, *RUNNING) else Job(state, "", reason)
-        elif "_" not in name and ended:  # of an array whose elements were cancelled one by one this alone is left
-            arrays.setdefault(name, state)
-    # an element that is cancelled before it is told apart has no line of its own
-    lost = {name: arrays[number] for name in numbers - found.keys() if (number := name.partition("_")[0]) in arrays}
-    return {name: Job(state) for name, state in lost.items()} | {
-        name: job for name, job in found.items() if name in numbers
-    }
-
-
-def array_limit() -> int:
-    """How many elements SLURM takes in one array; by default, and where there is none that answers, `ELEMENTS`."""
-    try:
-        said = slurm_command("scontrol", "show", "config")
-    except InputError:  # sbatch will say it, and a dry run needs no SLURM
-        return ELEMENTS
-    limits = map(int, re.findall(r"\b(?:MaxArraySize|max_array_tasks) *= *(\d+)", said))
-    return max(min(limits, default=ELEMENTS), 1)  # 0: no arrays
-
-
-def slurm_command(program: str, *arguments: str, unless: str | None = None) -> str:
-    """What one of SLURM's programs says; nothing where there is no SLURM."""
-    try:
-        command = [program, *arguments]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    except FileNotFoundError:
-        return ""
-    if done.returncode and (unless is None or unless not in done.stderr):
-        raise InputError(program, done.stderr.strip() or f"exit code {done.returncode}", "is SLURM up?")
-    return done.stdout
 
 
 def _progress(run: AnyRun, store: Store) -> str:

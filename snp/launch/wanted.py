@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
-from snp.experiment.setup import NEEDED
+from snp.experiment.places import NEEDED
 from snp.experiment.spec import Pretrain, dense_of
 from snp.experiment.store import AnyRun, Store, run_of
 from snp.experiment.tables import TABLES

@@ -10,10 +10,10 @@ from snp.data.dataset import GroundingSet
 from snp.data.sources import layout
 from snp.data.tokens import Vocabulary
 from snp.experiment.benchmarks import ABOUT, Task
-from snp.experiment.prepare import Source
 from snp.experiment.spec import Benchmark
 from snp.models.family import GroundingModel, grow_vocabulary
 from snp.tasks import detect, phrases, rec, vqa
+from snp.training.prepare import Source
 
 GLANCE = 1000
 """Expressions that the learning curve looks at."""

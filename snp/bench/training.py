@@ -14,13 +14,13 @@ from snp.compression.method import Problem, Session
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch
-from snp.experiment.prepare import Source
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import Data, Scale
-from snp.experiment.stages import inference_loss, learning
 from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks.objective import losses
+from snp.training.prepare import Source
+from snp.training.stages import inference_loss, learning
 
 ROUNDS = 5
 STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them

@@ -19,20 +19,21 @@ from snp.data.pixels import load, read_image
 from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.data.views import View
 from snp.errors import InputError
-from snp.experiment import saved
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.labels import label_of
-from snp.experiment.prepare import Source, fit_of
+from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Scale
 from snp.experiment.store import AnyRun, Store, run_of
-from snp.experiment.tables import DENSE, TABLES, Row, rows
-from snp.experiment.wanted import check_folder, check_models
+from snp.experiment.tables import TABLES, rows
+from snp.launch.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
 from snp.tasks import detect
 from snp.tasks.outputs import check_finite
+from snp.training import saved
+from snp.training.prepare import Source, fit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

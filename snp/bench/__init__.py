@@ -1,0 +1,1 @@
+"""Benches: what counting, training, scoring and starting cost."""
