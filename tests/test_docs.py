@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,10 @@ def parser() -> App:
 
         return nothing
 
+    groups = [import_module(f"snp.cli.{group}") for group in cli.GROUPS]
     for name in cli.app._subcommands:
-        reading.command(mute(inspect.unwrap(getattr(cli, name))))
+        [function] = [vars(group)[name] for group in groups if name in vars(group)]
+        reading.command(mute(inspect.unwrap(function)))
     return reading
 
 
