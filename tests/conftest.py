@@ -83,7 +83,7 @@ def two_towers_fixture() -> TwoTowers:
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for SNP_DATA with the drawn scenes of smoke scale, fewer than usual."""
-    from snp.data import scenes
+    from snp.data.drawn import scenes
 
     folder = tmp_path_factory.mktemp("data")
     scenes.make(folder / "scenes-smoke", seed=0, train=80, test=8, pretrain_val=4, workers=1)

@@ -11,7 +11,7 @@ import torch
 from snp.cli import main
 from snp.compression import count
 from snp.compression.tower import towers_of
-from snp.data import stamps
+from snp.data.drawn import stamps
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
@@ -51,7 +51,9 @@ def test_a_committed_model_scores_on_fresh_pictures_about_what_its_result_says(r
     if row.data == "stamps" and not stamps.SOURCE.is_dir():
         pytest.skip(f"needs Debian's {stamps.PACKAGE}")
     store, run = export.models(), row.compress(0)
-    import_module(f"snp.data.{row.data}").make(tmp_path / "made", seed=7, train=8, test=200, pretrain_val=4, workers=1)
+    import_module(f"snp.data.drawn.{row.data}").make(
+        tmp_path / "made", seed=7, train=8, test=200, pretrain_val=4, workers=1
+    )
     model, _, vocabulary = saved.load(store.folder(run))
     judge = tuning("refcoco", Source(tmp_path / "made"), model, vocabulary)
     told = store.result(run).metrics["exported"]["precision@1"]["float16"]

@@ -6,9 +6,9 @@ import re
 import pytest
 from oracle import solve
 
-from snp.data.build import picture
-from snp.data.expressions import KINDS, STYLES, Item, Scene
-from snp.data.scenes import Scenes
+from snp.data.drawn.build import picture
+from snp.data.drawn.expressions import KINDS, STYLES, Item, Scene
+from snp.data.drawn.scenes import Scenes
 
 LOCATION = {"left", "right", "top", "bottom", "above", "below", "leftmost", "rightmost"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from snp.cli import main
-from snp.data import build, folder, pictures, scenes
 from snp.data.dataset import GroundingSet, pixels_below
+from snp.data.drawn import build, folder, pictures, scenes
 from snp.data.sources.images import naming
 from snp.errors import InputError
 from snp.training import prepare
@@ -188,7 +188,7 @@ def test_one_that_waits_takes_what_the_other_made(
 ) -> None:
     root = tmp_path / "scenes"
     code = (
-        "import sys, time; from pathlib import Path; from snp.data import build, scenes\n"
+        "import sys, time; from pathlib import Path; from snp.data.drawn import build, scenes\n"
         "draw = build._draw\n"
         "def slowly(*a): print('drawing', flush=True); time.sleep(2); draw(*a)\n"
         f"build._draw = slowly; scenes.make(Path({str(root)!r}), 3, **{SMALL})"

@@ -7,7 +7,7 @@ import pytest
 from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
-from snp.data import folder as datasets
+from snp.data.drawn import folder as datasets
 from snp.experiment import inventory
 from snp.experiment.labels import find, label_of
 from snp.experiment.places import Trial
@@ -180,7 +180,7 @@ def test_results_are_never_deleted(capsys: pytest.CaptureFixture[str], place: Pa
 
 
 def test_only_data_that_were_made_here_are_deleted(capsys: pytest.CaptureFixture[str], place: Path) -> None:
-    from snp.data import scenes
+    from snp.data.drawn import scenes
 
     root = scenes.make(place / "data" / "scenes-smoke", seed=0, train=8, test=4, pretrain_val=4, workers=1)
     (place / "data" / "mine").mkdir()
@@ -197,7 +197,7 @@ def test_only_data_that_were_made_here_are_deleted(capsys: pytest.CaptureFixture
 def test_data_that_a_run_of_another_working_folder_reads_are_left(
     capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:
-    from snp.data import scenes
+    from snp.data.drawn import scenes
 
     root = scenes.make(place / "data" / "scenes-smoke", seed=0, train=8, test=4, pretrain_val=4, workers=1)
     with datasets.reading(root), datasets.reading(root):

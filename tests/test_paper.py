@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snp.data import pictures, scenes
+from snp.data.drawn import pictures, scenes
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.models.config import PAPER

@@ -135,7 +135,7 @@ def test_pictures_spoiled_anywhere_are_read_or_refused_in_one_line(tmp_path: Pat
 
 def test_the_sample_page_shows_pictures_by_the_same_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snp.data.show.load", lambda path: (_ for _ in ()).throw(InputError(path, "asked for")))
-    from snp.data import scenes
+    from snp.data.drawn import scenes
 
     made = scenes.make(tmp_path / "s", 1, train=1, test=4, pretrain_val=1, workers=1)
     with pytest.raises(InputError, match="asked for"):

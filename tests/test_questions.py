@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 from oracle import solve
 
-from snp.data.expressions import Item, Scene
-from snp.data.questions import TYPES, Question, ask
-from snp.data.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
+from snp.data.drawn.expressions import Item, Scene
+from snp.data.drawn.questions import TYPES, Question, ask
+from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
 from snp.data.tokens import encode
 
 YES_NO = ("exist", "compare", "logical")

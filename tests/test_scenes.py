@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snp.data import annotations, scenes
-from snp.data.build import BENCHMARKS, data_hash
-from snp.data.expressions import KINDS
-from snp.data.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
+from snp.data import annotations
+from snp.data.drawn import scenes
+from snp.data.drawn.build import BENCHMARKS, data_hash
+from snp.data.drawn.expressions import KINDS
+from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
 from snp.data.show import sample_page
 from snp.errors import InputError
 

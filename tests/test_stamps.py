@@ -8,9 +8,10 @@ import pytest
 from oracle import solve
 from PIL import Image, ImageDraw
 
-from snp.data import annotations, stamps
-from snp.data.build import picture
-from snp.data.stamps import NOUNS, SOURCE, Stamps, photographic
+from snp.data import annotations
+from snp.data.drawn import stamps
+from snp.data.drawn.build import picture
+from snp.data.drawn.stamps import NOUNS, SOURCE, Stamps, photographic
 from snp.errors import InputError
 
 installed = pytest.mark.skipif(not SOURCE.is_dir(), reason=f"needs Debian's {stamps.PACKAGE}")

@@ -7,11 +7,12 @@ import pytest
 from pycocotools.coco import COCO
 from test_sources import GRAPHS, INSTANCES, QUESTIONS, SENTENCE, XML, write
 
-from snp.data import annotations, build, pictures, scenes, stamps, taskfiles, tasks
-from snp.data.expressions import Item, Scene
-from snp.data.pictures import Picture
-from snp.data.questions import TYPES, Question
-from snp.data.scenes import SHAPES, Scenes
+from snp.data import annotations, tasks
+from snp.data.drawn import build, pictures, scenes, stamps, taskfiles
+from snp.data.drawn.expressions import Item, Scene
+from snp.data.drawn.pictures import Picture
+from snp.data.drawn.questions import TYPES, Question
+from snp.data.drawn.scenes import SHAPES, Scenes
 from snp.data.sources import flickr
 from snp.data.sources.check import check
 from snp.data.tokens import UNKNOWN, Vocabulary

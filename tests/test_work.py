@@ -162,7 +162,7 @@ def test_data_are_drawn_by_a_job_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SNP_DATA", str(tmp_path / "data"))
     [first] = runner.undrawn(ROW.runs(0))
     assert first == ROW.runs(0)[0]
-    from snp.data import scenes
+    from snp.data.drawn import scenes
 
     made = scenes.make
     drawn = []

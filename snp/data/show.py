@@ -7,7 +7,7 @@ from pathlib import Path
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.expressions import KINDS
+from snp.data.drawn.expressions import KINDS
 from snp.data.pixels import load
 
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from snp.checkout import checkout, home
-from snp.data import folder as datasets
+from snp.data.drawn import folder as datasets
 from snp.errors import InputError
 from snp.experiment import inventory
 from snp.experiment.owner import Owner

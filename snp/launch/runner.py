@@ -99,7 +99,7 @@ def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
 
 def undrawn(runs: Iterable[AnyRun]) -> list[AnyRun]:
     """Of each data set that is drawn from its seed and is not there yet, the first of these runs on it."""
-    from snp.data.build import is_made
+    from snp.data.drawn.build import is_made
 
     first = {(run.scale, run.data): run for run in reversed([*runs])}
     return [run for (scale, data), run in first.items() if data in DRAWN and not is_made(data_folder(scale, data))]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from snp import ranks
-from snp.data import annotations, build, folder, tasks, tokens
+from snp.data import annotations, tasks, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet, Resolve, pixels_below
+from snp.data.drawn import build, folder
 from snp.data.fields import checked
 from snp.data.flat import Flat
 from snp.data.loading import Pictures
@@ -62,7 +63,7 @@ def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any)
     if data not in DRAWN:
         raise InputError(f"data set {data}", "is not made here", "give its folder with --data-root")
     train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
-    maker = import_module(f"snp.data.{data}").make
+    maker = import_module(f"snp.data.drawn.{data}").make
     return maker(root, SEED, train=train, test=test, pretrain_val=max(40, train // 64), workers=workers, **options)
 
 

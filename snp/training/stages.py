@@ -21,7 +21,7 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.dataset import Batch, GroundingSet
-from snp.data.folder import reading
+from snp.data.drawn.folder import reading
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws

@@ -14,7 +14,7 @@ import pytest
 import torch
 from cluster import ELEMENTS, NODES, REPOSITORY, Cluster
 
-from snp.data.folder import making
+from snp.data.drawn.folder import making
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.resources import RESOURCES, Resources

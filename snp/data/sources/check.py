@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from snp.data import annotations, folder, tasks
+from snp.data import annotations, tasks
 from snp.data.annotations import Entry
+from snp.data.drawn import folder
 from snp.data.fields import SPANS, hit, noted, whole_words
 from snp.data.flat import unfit
 from snp.data.sources import coco, flickr

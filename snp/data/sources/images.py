@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from snp.data import folder, pictures, pixels
+from snp.data import pixels
+from snp.data.drawn import folder, pictures
 from snp.data.sources.layout import home
 from snp.errors import InputError
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snp.data.pictures import SPLITS
+from snp.data.drawn.pictures import SPLITS
 from snp.errors import InputError
 from snp.files import alone, json_object, read_json
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from snp.data.build import build, place
-from snp.data.expressions import Item
+from snp.data.drawn.build import build, place
+from snp.data.drawn.expressions import Item
 
 SIDE = 64
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring", "moon", "arrow")

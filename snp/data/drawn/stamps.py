@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from snp.data.build import build, place
-from snp.data.expressions import Item
+from snp.data.drawn.build import build, place
+from snp.data.drawn.expressions import Item
 from snp.errors import InputError
 
 SOURCE = Path("/usr/share/tuxpaint/stamps")

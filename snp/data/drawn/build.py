@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 from rich.filesize import decimal
 
-from snp.data import annotations, folder, taskfiles
+from snp.data import annotations
 from snp.data.annotations import Box, Entry, Span
-from snp.data.expressions import STYLES, Expression, Item, Scene
-from snp.data.pictures import SPLITS, Picture
-from snp.data.questions import TYPES, Question, ask
+from snp.data.drawn import folder, taskfiles
+from snp.data.drawn.expressions import STYLES, Expression, Item, Scene
+from snp.data.drawn.pictures import SPLITS, Picture
+from snp.data.drawn.questions import TYPES, Question, ask
 from snp.errors import InputError
 from snp.files import write_json
 from snp.processes import pool, spread

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from snp.data.expressions import Expression, Item
-from snp.data.questions import Question
+from snp.data.drawn.expressions import Expression, Item
+from snp.data.drawn.questions import Question
 from snp.errors import InputError
 
 SPLITS = ("train", "pretrain-val", "val", "testA", "testB", "test")

@@ -12,8 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from snp.data.annotations import Span
-from snp.data.expressions import Expression
-from snp.data.pictures import Picture, identity
+from snp.data.drawn.expressions import Expression
+from snp.data.drawn.pictures import Picture, identity
 from snp.files import write_atomic
 
 VERSION = 2
