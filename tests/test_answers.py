@@ -189,7 +189,7 @@ LABEL = re.compile(r"\b(?:scenes|stamps|real)/[\w+-]+@s?\d+(?::[\w+]+)?")
 
 def examples() -> list[tuple[str, str]]:
     """Every row that a text of the project names as an example, and the file that does."""
-    texts = [HERE / "README.md", HERE / "snp" / "cli.py"]
+    texts = [HERE / "README.md", *(HERE / "snp" / "cli").glob("*.py")]
     texts += [path for pattern in ("slurm/*.md", "slurm/*.sh", "docs/*.md") for path in sorted(HERE.glob(pattern))]
     found = [(label, path.name) for path in texts for label in LABEL.findall(path.read_text(encoding="utf-8"))]
     return [(label, name) for label, name in found if label not in ("scenes/NAME@60", "scenes/my-method@60")]
