@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from snp.cli import main
-from snp.data.dataset import read_image
+from snp.data.pixels import read_image
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.store import Store

@@ -7,7 +7,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from snp.compression.statistics import input_energy
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.errors import InputError
 from snp.models.config import GLIP_SMOKE, SMOKE
 from snp.models.glip import GLIP

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from snp.data.batch import Batch
 from snp.data.crops import SMALLEST, crop, cropped
-from snp.data.dataset import Batch
 
 SIDE = 40
 

@@ -13,7 +13,10 @@ from PIL import Image
 
 from snp.data import annotations, tokens
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet, PixelCache, Resolve, pixels_below, read_image
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
+from snp.data.decoded import PixelCache, Resolve, pixels_below
+from snp.data.pixels import read_image
 from snp.data.tokens import END, PAD, START, UNKNOWN, Vocabulary
 from snp.errors import InputError
 
@@ -170,7 +173,7 @@ def test_images_are_decoded_once_and_again_when_one_changes(tmp_path, monkeypatc
         Image.new("RGB", (SIZE, SIZE), (9, 9, 9)).save(folder / name)
     PixelCache(folder, SIZE, store)
     with monkeypatch.context() as patch:
-        patch.setattr("snp.data.dataset.read_image", lambda *_: pytest.fail("decoded a second time"))
+        patch.setattr("snp.data.decoded.read_image", lambda *_: pytest.fail("decoded a second time"))
         PixelCache(folder, SIZE, store)
     before = (folder / "b.png").stat()
     Image.new("RGB", (SIZE, SIZE), (8, 9, 9)).save(folder / "b.png")

@@ -23,7 +23,7 @@ from snp.compression.plan import Plan
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.experiment.labels import find
@@ -34,7 +34,7 @@ from snp.files import not_finite, write_json
 from snp.models.glip import Detection
 from snp.models.mdetr import TOWERS
 from snp.tasks import detect, detection, grounding, phrases, rec, vqa
-from snp.training import saved, stages
+from snp.training import held_out, saved, stages
 from snp.training.loop import Loop
 from snp.training.setup import Setup
 
@@ -122,8 +122,8 @@ def test_a_query_that_is_no_number_is_matched_so_that_the_loss_is_none_either(va
 def test_a_structure_step_whose_loss_is_no_number_names_the_batch(tmp_path: Path) -> None:
     network = model()
     session, held = snp_session(network, PHASE.steps)
-    passes = stages.own_passes(network, PHASE, lambda: f"run: held-out batch {held.position}")
-    session.problem = replace(session.problem, **passes)
+    own = held_out.own_passes(network, PHASE, lambda: f"run: held-out batch {held.position}")
+    session.problem = replace(session.problem, **own)
     run = Loop(
         network,
         PHASE,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from snp.cli import main
-from snp.data.dataset import GroundingSet, pixels_below
+from snp.data.dataset import GroundingSet
+from snp.data.decoded import pixels_below
 from snp.data.drawn import build, folder, pictures, scenes
 from snp.data.sources.images import naming
 from snp.errors import InputError

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.errors import InputError
 from snp.experiment.store import Store
 from snp.files import read_json

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 from transformers.loss.loss_for_object_detection import HungarianMatcher
 
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR, Grounding, Patches
 from snp.tasks import grounding

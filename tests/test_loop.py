@@ -15,7 +15,7 @@ from snp.compression.method import Problem, Session
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.experiment.recipes import Phase
 from snp.models.checkpointing import checkpointing
 from snp.models.config import GLIP_SMOKE, SMOKE

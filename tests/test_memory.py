@@ -19,7 +19,7 @@ from snp.compression import trial
 from snp.compression.budget import Budget
 from snp.compression.method import Problem
 from snp.compression.tower import COMPONENTS, towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.experiment.recipes import RECIPES
 from snp.models import config as configs
 from snp.models.config import TowerConfig
@@ -27,7 +27,7 @@ from snp.models.family import build
 from snp.models.mdetr import TOWERS
 from snp.sharing.objective import task_gradients
 from snp.sharing.structure import KINDS, Geometry, Structure
-from snp.training import stages
+from snp.training import held_out, stages
 from snp.training.loop import Loop
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_structure_step_at_paper_scale_needs_less_memory_than_a_weight_step(
         held = 2 * phase.own_part
         budget = Budget.of(model, towers, 0.6)
         problem = Problem(
-            model, towers, budget, 1, heldout=lambda: batch(config, held), **stages.own_passes(model, phase)
+            model, towers, budget, 1, heldout=lambda: batch(config, held), **held_out.own_passes(model, phase)
         )
         geometry = Geometry.of(list(towers.values()), budget.fixed, block=2)
         shape = geometry.shape

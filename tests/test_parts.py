@@ -24,7 +24,7 @@ from snp.experiment.store import Store
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
 from snp.sharing.objective import task_gradients
-from snp.training import stages
+from snp.training import held_out, stages
 from snp.training.loop import Cursor
 from snp.training.setup import Setup
 
@@ -44,7 +44,7 @@ def problem_of(kind: str, phase: Phase, **more: Any) -> Problem:
     torch.manual_seed(0)
     model = MODELS[kind]()
     towers, budget = towers_of(model, TOWERS), Budget.of(model, towers_of(model, TOWERS), 0.8)
-    return Problem(model, towers, budget, 20, heldout=Cursor(held), **stages.own_passes(model, phase), **more)
+    return Problem(model, towers, budget, 20, heldout=Cursor(held), **held_out.own_passes(model, phase), **more)
 
 
 def sizes(model: nn.Module) -> list[int]:
@@ -120,7 +120,7 @@ def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> 
 @pytest.mark.parametrize("method", ["snp", "tamt", "multiflow"])
 def test_a_held_out_batch_whose_loss_is_not_finite_is_named(method: str) -> None:
     problem = problem_of("mdetr", IN_PARTS)
-    named = stages.own_passes(problem.model, IN_PARTS, lambda: f"batch {problem.heldout.position}")
+    named = held_out.own_passes(problem.model, IN_PARTS, lambda: f"batch {problem.heldout.position}")
     problem = replace(problem, **named)
     with torch.no_grad():
         problem.model.get_parameter("box_head.4.bias").fill_(torch.nan)

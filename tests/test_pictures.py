@@ -15,7 +15,7 @@ from snp.compression.registry import get
 from snp.compression.statistics import input_energy
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.models import pictures
 from snp.models.anchors import NOWHERE, Anchors
 from snp.models.checkpointing import checkpointing

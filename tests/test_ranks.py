@@ -37,7 +37,7 @@ from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
-from snp.training import saved, stages
+from snp.training import held_out, saved, stages
 from snp.training.loop import Cursor
 from snp.training.prepare import Source
 from snp.training.setup import Setup
@@ -225,7 +225,7 @@ def structures() -> tuple[list[bytes], list[bytes], list[float], list[list[float
     towers = towers_of(network, TOWERS)
     held = Cursor(lambda start: map(batch_of, range(1000 + start, 2000)))
     budget = Budget.of(network, towers, 0.7)
-    problem = Problem(network, towers, budget, 20, heldout=held, **stages.own_passes(network, PHASE))
+    problem = Problem(network, towers, budget, 20, heldout=held, **held_out.own_passes(network, PHASE))
     session: Any = get("snp", every=1, freeze=0.4, apply_at=0.5).start(problem)
     drawn, losses = [], []
     for step in range(6):
@@ -315,7 +315,7 @@ def trained(folder: Path, stop_at: int | None) -> tuple[int, list[dict[str, Any]
     """Steps done, curve and weights; None where it was stopped, by a signal that rank 1 alone gets."""
     network = model("plain")
     session, held = snp_session(network, ALL.steps)
-    session.problem = replace(session.problem, **stages.own_passes(network, ALL))
+    session.problem = replace(session.problem, **held_out.own_passes(network, ALL))
     run = loop(folder, ALL, network, session=session, cursor=held, apply=lambda m, plan: apply(m, plan, TOWERS))
     run.stream = stream
     done = [0]

@@ -11,7 +11,8 @@ from torchvision.ops import box_convert
 
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.dataset import GroundingSet, pixels_below
+from snp.data.dataset import GroundingSet
+from snp.data.decoded import pixels_below
 from snp.data.tokens import Vocabulary
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR

@@ -9,7 +9,8 @@ from pycocotools.coco import COCO
 from torch import Tensor, nn
 
 from snp.data.annotations import Box, Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.tokens import END, START, Vocabulary
 from snp.errors import InputError
 from snp.models.config import GLIP_SMOKE, SMOKE

@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws, Fit

@@ -15,7 +15,8 @@ from snp.compression import checkpoint
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.models.config import SMOKE, ModelConfig

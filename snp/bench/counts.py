@@ -15,7 +15,8 @@ from snp.bench.live import Live
 from snp.bench.params import dense
 from snp.compression import count
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.loading import Pictures
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws

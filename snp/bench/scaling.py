@@ -16,7 +16,7 @@ import torch.distributed
 from rich.progress import track
 
 from snp.bench.counts import WORDS, counts, decoding
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.experiment.manifest import code_state, cpu_name
 from snp.files import read_json, write_json
 from snp.models import config as configs

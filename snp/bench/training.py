@@ -13,14 +13,15 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import Data, Scale
 from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks.objective import losses
+from snp.training.held_out import inference_loss
 from snp.training.prepare import Source
-from snp.training.stages import inference_loss, learning
+from snp.training.stages import learning
 
 ROUNDS = 5
 STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import resized_crop
 
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.data.views import window
 
 SMALLEST = 0.5

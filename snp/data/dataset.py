@@ -1,183 +1,24 @@
-"""Annotations and pixels as arrays: a memory-mapped pixel cache, entries as flat arrays, and batches made from both."""
+"""A data set of entries as flat arrays and of decoded pictures, and the batches that are made of both."""
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
-from torch import Tensor
 
 from snp.data.ahead import ahead
 from snp.data.annotations import Entry
+from snp.data.batch import Batch
+from snp.data.decoded import Resolve
 from snp.data.flat import Flat, Where, place
-from snp.data.pixels import VERSION, read_image
 from snp.data.tokens import PAD, Vocabulary, cover
 from snp.data.views import Draws, View, padded, views_of
 from snp.errors import InputError
-from snp.files import replacing
 
-MEND = "make the data set again with `snp data make`"
 OUTSIDE = -1
 """Id of an answer, or of a type of questions, that the vocabulary of answers does not have."""
-Resolve = Callable[[str], tuple[Any, int]]
-"""File name of a picture -> (pixels NCHW of it and others, its row); KeyError where there is none.
-
-Pixels of pictures that keep their sides' ratio (`snp.data.loading.Pictures`) have a `fit`, and give a `view` of a row.
-"""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B captions over I images; M is the largest number of boxes of a caption, at least 1, L the longest caption.
-
-    images_ICHW: uint8; sizes_I2: height and width of each image, which stands at the upper left of its pixels, padding
-    on its right and below; None where all are squares without any; image_index_B: the image of each caption; tokens_BL:
-    vocabulary ids; text_BL: True where a token stands, False where padding; boxes_BM4: (centre x, centre y, width,
-    height), each a share of the image's own side; valid_BM: True where a box stands; positive_BML: True where a token
-    belongs to the phrase of a box; category_BM: the category id of a box, 0 where none stands. Of questions alone, else
-    None: type_B: id of the type; answer_B: id of the answer among those of its type; both -1 where the vocabulary of
-    answers does not have it. whole: the batch that this one is a part of: losses are divided by its boxes and tokens,
-    so that those of its parts add up; its pixels may not have been made.
-    """
-
-    images_ICHW: Tensor
-    image_index_B: Tensor
-    tokens_BL: Tensor
-    text_BL: Tensor
-    boxes_BM4: Tensor
-    valid_BM: Tensor
-    positive_BML: Tensor
-    category_BM: Tensor
-    type_B: Tensor | None = None
-    answer_B: Tensor | None = None
-    whole: "Batch | None" = None
-    sizes_I2: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.tokens_BL)
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """All that a model is given: pixels and words, and sizes where pictures have any of their own."""
-        sizes = () if self.sizes_I2 is None else (self.sizes_I2,)
-        return self.images_ICHW, self.image_index_B, self.tokens_BL, self.text_BL, *sizes
-
-    @property
-    def sizes_B2(self) -> Tensor | None:
-        """Height and width of the image of each caption, where images have sizes of their own."""
-        return None if self.sizes_I2 is None else self.sizes_I2[self.image_index_B]
-
-    @property
-    def divisor(self) -> "Batch":
-        """The batch that losses are divided by: the whole one of which this is a part."""
-        return self if self.whole is None else self.whole
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """With all tensors on this device."""
-        whole = None if self.whole is None else self.whole.to(device)
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()}
-        return replace(self, whole=whole, **moved)
-
-    def pin_memory(self) -> "Batch":
-        """In memory from which a GPU copies while it computes: what torch's DataLoader asks for."""
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
-
-    def parts(self, count: int) -> Iterator["Batch"]:
-        """The captions in `count` parts of about one size, each with the images that it needs."""
-        return (self.part(place, count) for place in range(count))
-
-    def in_parts_of(self, most: int) -> Iterator["Batch"]:
-        """The captions in as few parts as hold at most so many each; the batch itself where it holds no more."""
-        return iter([self]) if len(self) <= most else self.parts(-(-len(self) // most))
-
-    def part(self, place: int, count: int) -> "Batch":
-        """The one of `count` parts at this place, from 0.
-
-        Raises:
-            InputError: there are fewer captions than parts.
-        """
-        if count > len(self):
-            raise InputError("batch", f"{len(self)} captions are too few for {count} parts", "use larger batches")
-        rows = torch.arange(len(self), device=self.tokens_BL.device).tensor_split(count)[place]
-        images, index = self.image_index_B[rows].unique(return_inverse=True)
-        of_images = {name: t[images] for name, t in self._tensors().items() if name in _OF_IMAGES}
-        own = {name: t[rows] for name, t in self._tensors().items() if name not in (*_OF_IMAGES, "image_index_B")}
-        return replace(self, image_index_B=index, whole=self.divisor, **of_images, **own)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-
-
-_OF_IMAGES = ("images_ICHW", "sizes_I2")
-
-
-class PixelCache:
-    """The images below a folder, decoded once and kept as one memory-mapped uint8 array NCHW. [ours]
-
-    Args:
-        folder: a folder of images; its subfolders are not read.
-        size: side in pixels that every image is brought to.
-        store: where the decoded array is kept; its name changes with the names, sizes and times of the images.
-    """
-
-    def __init__(self, folder: Path, size: int, store: Path) -> None:
-        if not folder.is_dir():
-            raise InputError(folder, "image folder not found", MEND)
-        files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
-        if not files:
-            raise InputError(folder, "holds no images", MEND)
-        key = hashlib.sha256(f"{size} {VERSION}".encode())
-        for file in files:
-            stat = file.stat()
-            key.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        self.rows = {file.name: row for row, file in enumerate(files)}
-        path = store / f"{folder.name}-{size}-{key.hexdigest()[:12]}.npy"
-        shape = len(files), 3, size, size
-        pixels = self._mapped(path, shape)
-        if pixels is None:
-            self._decode([Path(f.path) for f in files], shape, path)
-            pixels = open_memmap(path, "r")
-        self.pixels_NCHW: np.ndarray = pixels
-
-    @staticmethod
-    def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The decoded array, if it is there and whole."""
-        try:
-            found = open_memmap(path, "r")
-        except (OSError, ValueError):
-            return None
-        return found if (found.shape, found.dtype) == (shape, np.uint8) else None
-
-    @staticmethod
-    def _decode(files: list[Path], shape: tuple[int, ...], path: Path) -> None:
-        with replacing(path) as part:
-            pixels = open_memmap(part, "w+", np.uint8, shape)
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
-                for row, image in enumerate(pool.map(lambda f: read_image(f, shape[-1]), files)):
-                    pixels[row] = image
-            pixels.flush()
-
-
-def pixels_below(root: Path, size: int, store: Path) -> Resolve:
-    """The pictures below `root`; every folder is decoded, or its cache in `store` opened, when first asked for."""
-    cached = cache(lambda folder: PixelCache(root / folder, size, store))
-
-    def find(file_name: str) -> tuple[np.ndarray, int]:
-        folder, _, file = file_name.rpartition("/")
-        found = cached(folder)
-        if file not in found.rows:
-            raise KeyError(root / file_name)
-        return found.pixels_NCHW, found.rows[file]
-
-    return find
 
 
 class Entries(Sequence[Entry]):

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_convert, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from snp.data.annotations import Span
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.tokens import END, START, Vocabulary, cover
 from snp.errors import InputError
 from snp.models.anchors import NOWHERE

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.models.mdetr import MDETR, Grounding, Patches
 from snp.tasks.precision import in_float32
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from snp.data.dataset import Batch
+from snp.data.batch import Batch
 from snp.models.glip import GLIP
 from snp.tasks import detect, grounding, vqa
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from snp import ranks
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.tasks.outputs import check_finite, mapped
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ import torch
 from torchvision.ops import box_convert
 
 from snp.data.annotations import Entry
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.errors import InputError
 from snp.models.mdetr import MDETR, Grounding
 from snp.tasks.outputs import DIVERGED

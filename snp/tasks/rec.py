@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.errors import InputError
 from snp.models.mdetr import MDETR, Grounding
 from snp.tasks.grounding import giou_loss

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from snp.data import tokens
 from snp.data.annotations import Entry
-from snp.data.dataset import OUTSIDE, Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import OUTSIDE, GroundingSet
 from snp.errors import InputError
 from snp.models.mdetr import MDETR, TYPE, Grounding
 from snp.tasks.passes import passes

@@ -18,8 +18,8 @@ from snp import ranks
 from snp.compression.method import Session, settle
 from snp.compression.overriding import overriding
 from snp.compression.plan import Plan
+from snp.data.batch import Batch
 from snp.data.crops import cropped
-from snp.data.dataset import Batch
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
 from snp.experiment.store import STATES

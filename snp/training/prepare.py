@@ -13,7 +13,8 @@ from typing import Any
 from snp import ranks
 from snp.data import annotations, tasks, tokens
 from snp.data.annotations import Entry, Span
-from snp.data.dataset import GroundingSet, Resolve, pixels_below
+from snp.data.dataset import GroundingSet
+from snp.data.decoded import Resolve, pixels_below
 from snp.data.drawn import build, folder
 from snp.data.fields import checked
 from snp.data.flat import Flat

@@ -20,7 +20,8 @@ from snp.compression.plan import Plan
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
-from snp.data.dataset import Batch, GroundingSet
+from snp.data.batch import Batch
+from snp.data.dataset import GroundingSet
 from snp.data.drawn.folder import reading
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
@@ -34,7 +35,6 @@ from snp.experiment.rows import DENSE
 from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Weights, is_own
 from snp.experiment.store import AnyRun, Result, Store
 from snp.models import config as configs
-from snp.models.checkpointing import checkpointing
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
@@ -43,6 +43,7 @@ from snp.models.pretrained import load_text, load_vision
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
 from snp.training import saved, stopping
+from snp.training.held_out import mean_loss, own_passes
 from snp.training.loop import Cursor, Loop
 from snp.training.prepare import HELD_OUT, Source
 from snp.training.setup import Setup
@@ -208,7 +209,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     def project(model: nn.Module, plan: Plan) -> nn.Module:
         smaller = apply(model, plan, TOWERS)
         probe = [held_out.batch(i) for i in held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]]
-        before, after = (_mean_loss(m, probe, phase.own_part, device) for m in (model, smaller))
+        before, after = (mean_loss(m, probe, phase.own_part, device) for m in (model, smaller))
         gap["projection_gap"] = after - before
         loop.notes = dict(gap)
         return smaller
@@ -273,46 +274,6 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     if run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
     return _finish(run, store, loop, metrics, source)
-
-
-def inference_loss(model: nn.Module) -> Callable[[Batch, dict[str, Tensor] | None], Tensor]:
-    """The pre-training loss as compression methods see it: (batch, overrides) -> scalar."""
-    return lambda batch, overrides: torch.stack(list(losses(model, batch, overrides).values())).sum()
-
-
-def own_passes(model: nn.Module, phase: Phase, where: Callable[[], str] = lambda: "a held-out batch") -> dict[str, Any]:
-    """How a method's own batches pass the model, as fields of its Problem.
-
-    In smaller parts than those of weight steps, with activations computed again where they are computed again there.
-    Several processes have the same batches, and pass a part of each.
-
-    Args:
-        where: names the batch in the InputError that all processes raise where its loss is not finite.
-    """
-    plain = inference_loss(model)
-
-    def loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
-        with checkpointing(model, phase.checkpointing):
-            value = plain(batch, overrides)
-        return value if overrides else _finite(value, where())
-
-    def total(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
-        found = ranks.added(tensors, like)
-        if found[0] is not None:
-            _finite(found[0], where())
-        return found
-
-    def parts(batch: Batch) -> Iterator[Batch]:
-        return batch.in_parts_of(phase.own_part)
-
-    return {"loss": loss, "parts": parts, "share": ranks.part, "total": total}
-
-
-def _finite(loss: Tensor, where: str) -> Tensor:
-    if not loss.isfinite():
-        problem = f"the model's loss is {float(loss.detach())}"
-        raise InputError(where, problem, "see whether the weights that it began with are sound")
-    return loss
 
 
 def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:
@@ -411,18 +372,6 @@ def _courses(
 
 def _objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
     return losses(model, batch, overrides)
-
-
-@torch.no_grad()
-def _mean_loss(model: nn.Module, batches: list[Batch], most: int, device: str) -> float:
-    """Over batches, of which at most so many captions pass the model at once."""
-    training, loss = model.training, inference_loss(model)
-    model.eval()
-    found = ranks.spread(
-        batches, lambda batch: sum(float(loss(part, None)) for part in batch.to(device).in_parts_of(most))
-    )
-    model.train(training)
-    return sum(found) / len(batches)
 
 
 def _finish(
