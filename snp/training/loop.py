@@ -86,6 +86,7 @@ class Loop:
             saves first), goes on from it and ends the same.
         seed: of everything drawn at random within the loop.
         session, apply: the compression under way, and how its plan is applied to the model.
+        probe: the loss of a model, of which `gap` says how far it jumps when the plan is applied.
         judge: measured every `phase.judge_every` steps and at the end, on the averaged weights, for the curve.
         cursor: where the session is in the held-out batches, kept with the state.
         progress: told the captions of every finished step.
@@ -100,6 +101,7 @@ class Loop:
     seed: int
     session: Session | None = None
     apply: Callable[[nn.Module, Plan], nn.Module] | None = None
+    probe: Callable[[nn.Module], float] | None = None
     judge: Callable[[nn.Module], dict[str, Any]] | None = None
     cursor: Cursor | None = None
     progress: Callable[[int], None] = lambda captions: None
@@ -110,7 +112,7 @@ class Loop:
     curve: list[dict[str, Any]] = field(default_factory=list, init=False)
     seconds: float = field(default=0.0, init=False)
     session_seconds: float = field(default=0.0, init=False)
-    notes: dict[str, float] = field(default_factory=dict, init=False)
+    gap: float | None = field(default=None, init=False)
     sums: dict[str, float] = field(default_factory=dict, init=False)  # of losses since the last log record
 
     def run(self) -> nn.Module:
@@ -244,8 +246,11 @@ class Loop:
 
     def _settle(self) -> None:
         assert self.session is not None
-        plan = settle(self.session, self.model)
+        plan, dense = settle(self.session, self.model), self.model
         self._compress(ranks.once(lambda: plan))  # of one process, as are the weights then: they cannot drift apart
+        if self.probe is not None:
+            before, after = self.probe(dense), self.probe(self.model)
+            self.gap = after - before
 
     def _compress(self, plan: Plan) -> None:
         assert self.apply is not None
@@ -292,7 +297,7 @@ class Loop:
             "curve": self.curve,
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
-            "notes": self.notes,
+            "gap": self.gap,
             "sums": self.sums,
         }
         ranks.once(lambda: self._write(state))
@@ -337,7 +342,7 @@ class Loop:
         if self._cuda:
             random = state["random_cuda"].view(ranks.size(), -1)
             torch.cuda.set_rng_state(random[ranks.rank()].clone(), self.device)
-        self.curve, self.seconds, self.notes = state["curve"], state["seconds"], state["notes"]
+        self.curve, self.seconds, self.gap = state["curve"], state["seconds"], state.get("gap")
         self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]
 

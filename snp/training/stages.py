@@ -182,7 +182,6 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     device = setup.on(run)
     dense.to(device)
     held = Cursor(lambda start: held_out.stream(phase.batch // phase.per_image, run.seed + 1, start), device=device)
-    gap: dict[str, float] = {}
 
     towers = towers_of(dense, TOWERS)
     groups = linear_weights(towers)
@@ -206,13 +205,9 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     )
     session = method.begin(problem)
 
-    def project(model: nn.Module, plan: Plan) -> nn.Module:
-        smaller = apply(model, plan, TOWERS)
-        probe = [held_out.batch(i) for i in held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]]
-        before, after = (mean_loss(m, probe, phase.own_part, device) for m in (model, smaller))
-        gap["projection_gap"] = after - before
-        loop.notes = dict(gap)
-        return smaller
+    def probe(model: nn.Module) -> float:
+        batches = held_out.epoch(min(phase.batch, len(held_out)), run.seed + 2)[:8]
+        return mean_loss(model, [held_out.batch(i) for i in batches], phase.own_part, device)
 
     loop = Loop(
         dense,
@@ -222,7 +217,8 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         store.folder(run),
         run.seed,
         session=session,
-        apply=project,
+        apply=lambda model, plan: apply(model, plan, TOWERS),
+        probe=probe,
         cursor=held,
         progress=progress,
         log=lambda record: store.log(run, record),
@@ -239,7 +235,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         "plan": plan.summary(),
         "seconds": loop.seconds,
         "session_seconds": loop.session_seconds,
-        **loop.notes,
+        "projection_gap": loop.gap,
         **ratios(model.cpu(), plan, dense.config, held_out),
         **({} if run.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
