@@ -32,6 +32,7 @@ def test_switches_are_options_of_the_method_and_each_option_is_of_one() -> None:
     assert {*options} <= Options.model_fields.keys() and len({*options}) == len(options)
 
 
+@pytest.mark.slow
 def test_a_switch_is_a_difference_to_snp_paired_over_seeds(store: Store) -> None:
     put(store, "scenes/snp,block=3@60", [0.86, 0.88, 0.87])
     put(store, "scenes/snp,block=1@60", [0.89, 0.90])
@@ -46,6 +47,7 @@ def test_a_switch_is_a_difference_to_snp_paired_over_seeds(store: Store) -> None
     assert numbers.loc["scenes/snp,block=3@60"].tolist() == ["87.0", "-2.0 [-2.0, -2.0]", "0.01", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [*SWITCHES])
 def test_a_switch_that_is_not_measured_says_so_and_names_a_row_that_exists(store: Store, switch: str) -> None:
     plot = Ablations(store).switch(switch)
@@ -55,6 +57,7 @@ def test_a_switch_that_is_not_measured_says_so_and_names_a_row_that_exists(store
         assert {*find(f"scenes/snp,{EXAMPLES[switch]}@60", "desk").options} <= {*SWITCHES[switch]}
 
 
+@pytest.mark.slow
 def test_a_waterfall_goes_from_least_norm_to_snp_and_gives_each_part_what_it_adds(store: Store) -> None:
     assert "Not measured" in Ablations(store).waterfall().said
     for name, lost in zip(STEPS[:-1], (0.10, 0.07, 0.05, 0.03), strict=True):
@@ -68,6 +71,7 @@ def test_a_waterfall_goes_from_least_norm_to_snp_and_gives_each_part_what_it_add
     assert plot.numbers.iloc[0].tolist()[:2] == ["40%", "-10.0 [-10.0, -10.0]"]
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_over_the_sizes_that_they_are_measured_at(store: Store) -> None:
     assert "No run of snp-free-logits" in Ablations(store).over_sizes("snp", "snp-free-logits").said
     put(store, "scenes/snp-free-logits@60", [0.87, 0.88, 0.89])
@@ -78,6 +82,7 @@ def test_rows_are_drawn_over_the_sizes_that_they_are_measured_at(store: Store) -
     assert plot.numbers.row.tolist() == ["scenes/snp@60", "scenes/snp@25", "scenes/snp-free-logits@60"]
 
 
+@pytest.mark.slow
 def test_what_differs_in_several_switches_or_in_none_is_not_left_out(store: Store) -> None:
     put(store, "scenes/snp,block=3,lam=8@60", [0.89, 0.90, 0.89])
     put(store, "scenes/snp,tau=0.2@60", [0.89, 0.90, 0.89])

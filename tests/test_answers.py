@@ -164,6 +164,7 @@ def test_options_lead_back_to_a_store() -> None:
     assert Store("runs").options("paper") == " --scale paper --out runs"
 
 
+@pytest.mark.slow
 def test_the_hint_of_a_launch_names_the_runs_that_it_started(
     tmp_path: Path, smoke_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

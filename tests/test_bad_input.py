@@ -72,6 +72,7 @@ def rename(document: dict) -> None:
     document["images"][3]["file_name"] = "train/999999.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "field", "problem"),
     [

@@ -117,6 +117,7 @@ def widen(tensors):
     tensors[NAME] = torch.zeros(128, 33)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -306,6 +307,7 @@ def test_values_that_are_not_finite_are_named_when_loading(name, value, tmp_path
         load(tmp_path, two_towers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [None, "{", "[1]", "3"])
 def test_paths_that_cannot_be_read_are_one_line(paths, tmp_path):
     save(tmp_path, two_towers(), plans()["dense"])

@@ -94,6 +94,7 @@ def test_without_a_table_the_tables_are_listed(capsys: pytest.CaptureFixture[str
     ]
 
 
+@pytest.mark.slow
 def test_claims_of_all_tables_fit_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     main(["claims"])
     lines = capsys.readouterr().out.splitlines()
@@ -182,6 +183,7 @@ def test_a_run_needs_a_row_and_a_table_takes_no_size(capsys: pytest.CaptureFixtu
     assert "does not go with a whole table (table1)" in fails(capsys, "run", "table1", "--keep", "0.5")
 
 
+@pytest.mark.slow
 def test_a_table_can_be_had_as_csv_and_as_a_figure(
     capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path
 ) -> None:

@@ -286,6 +286,7 @@ def test_no_method_compresses_what_is_compressed_already(second, first):
 # -- transformers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "config"), [(CLIPTextModel, CLIPTextConfig), (SiglipTextModel, SiglipTextConfig)])
 @pytest.mark.parametrize("copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_save_pretrained_of_a_compressed_model_says_what_to_use_instead(copied, model, config, tmp_path):

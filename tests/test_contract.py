@@ -204,6 +204,7 @@ def test_the_same_seed_gives_the_same_plan(name):
     assert Plan.from_json(first.to_json()) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in METHODS if n == "snp" or "random" in n])
 def test_another_seed_gives_another_plan(name):
     assert decided(name, seed=3)[1] != decide(name, seed=4)[1]

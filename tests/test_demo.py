@@ -33,6 +33,7 @@ def folder(smoke_dense: Store) -> Path:
     return smoke_dense.folder(Pretrain(scale="smoke", data="scenes"))
 
 
+@pytest.mark.slow
 def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) -> None:
     said = predict(Checkpoint.of(folder), picture, "the red circle left of the star")
     assert said.seen and said.answer == ""
@@ -41,11 +42,13 @@ def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) 
         assert set(seen.words.split()) <= set(["the", "red", "circle", "left", "of", "the", "star"])
 
 
+@pytest.mark.slow
 def test_of_boxes_on_the_same_thing_only_the_surest_is_shown(folder: Path, picture: Path) -> None:
     boxes = torch.tensor([seen.box for seen in predict(Checkpoint.of(folder), picture, "the red circle").seen])
     assert (box_iou(boxes, boxes) - torch.eye(len(boxes)) <= OVERLAP).all()
 
 
+@pytest.mark.slow
 def test_asked_for_phrases_it_gives_each_its_best_box(folder: Path, picture: Path) -> None:
     text, phrases = "a red circle and the star", [[(2, 12)], [(17, 25)]]
     said = predict(Checkpoint.of(folder), picture, text, phrases)
@@ -53,6 +56,7 @@ def test_asked_for_phrases_it_gives_each_its_best_box(folder: Path, picture: Pat
     assert all(0 < seen.score < 1 for seen in said.seen)
 
 
+@pytest.mark.slow
 def test_the_command_draws_every_checkpoint_beside_the_others(
     folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +68,7 @@ def test_the_command_draws_every_checkpoint_beside_the_others(
     assert [line.partition(":")[0] for line in lines[:-1]] == ["dense", "dense"] and lines[-1] == str(png)
 
 
+@pytest.mark.slow
 def test_models_are_called_what_they_are(folder: Path, tmp_path: Path) -> None:
     """A folder that says nothing of its run keeps its name."""
     row = find("scenes/magnitude@s75", "smoke")
@@ -79,6 +84,7 @@ def test_models_are_called_what_they_are(folder: Path, tmp_path: Path) -> None:
     assert Checkpoint.of(place).title == place.name
 
 
+@pytest.mark.slow
 def test_a_question_to_a_model_that_answers_none_is_said_to_be_one(
     folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +141,7 @@ def test_where_nothing_is_known_nothing_is_judged() -> None:
     assert boxless.verdicts == [None]
 
 
+@pytest.mark.slow
 def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture: Path) -> None:
     checkpoint = Checkpoint.of(folder)
     with pytest.raises(InputError, match="no word that the model knows"):
@@ -143,6 +150,7 @@ def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture
         predict(checkpoint, picture, "the red circle and " * 20)
 
 
+@pytest.mark.slow
 def test_a_model_that_says_no_number_is_not_drawn(folder: Path, picture: Path) -> None:
     checkpoint = Checkpoint.of(folder)
     torch.nn.init.constant_(checkpoint.model.slot_head.bias, float("nan"))
@@ -174,6 +182,7 @@ def test_a_folder_without_a_model_is_named(picture: Path, tmp_path: Path) -> Non
         Checkpoint.of(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_checkpoint_is_looked_for_before_anything_is_drawn(
     folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +190,7 @@ def test_every_checkpoint_is_looked_for_before_anything_is_drawn(
     assert "no such folder" in line and not capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_result_without_its_model_names_a_command_that_makes_it_elsewhere(
     picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return said
 
 
+@pytest.mark.slow
 def test_three_ways_to_compress_a_model(run: Run) -> None:
     structured, masked, joint, _ = run("compress_a_model.py").splitlines()
     assert "stores  70%" in structured and structured.endswith("0% are zero, 0 shares")
@@ -45,6 +46,7 @@ def test_what_is_loaded_is_what_was_saved_and_smaller(run: Run, tmp_path: Path) 
     assert int(size.split()[0]) < 4.2 * numbers[1][0]
 
 
+@pytest.mark.slow
 def test_examples_need_no_argument(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run("read_results.py")

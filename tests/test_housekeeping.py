@@ -50,6 +50,7 @@ def begun(root: Path, trial: Trial | None = None) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_curves_of_a_row_are_shown_over_the_steps(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     store = Store(place / "runs")
     store.save(RUN, MANIFEST, cost(ROW), CURVE)
@@ -179,6 +180,7 @@ def test_results_are_never_deleted(capsys: pytest.CaptureFixture[str], place: Pa
     assert (folder / STATES[0]).exists()
 
 
+@pytest.mark.slow
 def test_only_data_that_were_made_here_are_deleted(capsys: pytest.CaptureFixture[str], place: Path) -> None:
     from snp.data.drawn import scenes
 
@@ -194,6 +196,7 @@ def test_only_data_that_were_made_here_are_deleted(capsys: pytest.CaptureFixture
     assert (place / "data" / "mine" / "dear.txt").exists()
 
 
+@pytest.mark.slow
 def test_data_that_a_run_of_another_working_folder_reads_are_left(
     capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_arrays_are_as_long_as_slurm_takes_them_and_each_run_waits_for_its_own_p
     assert len(found) == sum(-(-len(array.runs) // limit) for array in arrays(asked, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [3, 1001])
 @pytest.mark.parametrize("submitted", [1, 2, 3, 4])
 def test_what_comes_later_waits_for_the_elements_that_are_queued(tmp_path: Path, submitted: int, limit: int) -> None:

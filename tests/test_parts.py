@@ -65,6 +65,7 @@ def test_at_desk_scale_a_batch_is_one_part_and_at_paper_scale_half_of_what_a_wei
     assert [len(part) for part in whole.in_parts_of(3)] == [3, 3, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mdetr", "glip"])
 def test_gradients_in_parts_are_those_of_the_batch(kind: str) -> None:
     found = []

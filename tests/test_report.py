@@ -139,6 +139,7 @@ def test_differences_use_only_seeds_that_both_rows_have(store: Store) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_row_without_results_is_shown_as_missing_in_every_format(store: Store) -> None:
     found = line(long(store), label="scenes/magnitude@60", benchmark="refcoco")
     assert (found["state"], found["mean"], found["seeds"]) == ("missing", "", "0")
@@ -466,6 +467,7 @@ def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_p
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_figure1_takes_every_seed_that_is_there_and_draws_sizes_beyond_a_methods_reach_once(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for one in (row for row in rows("figure1", "desk") if row.name in ("dense", "snp", "cross-modal")):
@@ -483,6 +485,7 @@ def test_figure1_takes_every_seed_that_is_there_and_draws_sizes_beyond_a_methods
     assert tied.drawn.removed.tolist() == pytest.approx([0.0, 0.2, 0.4])
 
 
+@pytest.mark.slow
 def test_relaxed_tickets_keep_99_per_cent_of_the_dense_score_of_their_benchmark(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for one in rows("tickets", "desk"):
