@@ -191,19 +191,20 @@ class Ablations:
                 names = ["least norm", *(f"+ {part}" for part in GIVES[:-1]), f"+ {GIVES[-1]}: snp"]
                 axes.set_xticks(range(len(STEPS)), names, rotation=40, ha="right", rotation_mode="anchor")
             panels[0].set_ylabel(f"points of {_figure()} beside dense")
-        told = [self._given(group, losses[group]) for group in groups]
+        told = [self._given(group, [found[name, group] for name in STEPS]) for group in groups]
         numbers = pd.DataFrame(
             {"removed": group} | {name: points(loss) for name, loss in zip(STEPS, losses[group], strict=True)}
             for group in groups
         )
         return Plot(page.getvalue(), f"{'; '.join(told)}.", numbers)
 
-    def _given(self, group: str, losses: list[Estimate]) -> str:
+    def _given(self, group: str, rows: list[Row]) -> str:
+        """What each step gives back to the one before, paired over the seeds that both have."""
         parts = [
-            f"{part} {after.mean - before.mean:.1f}"
-            for part, before, after in zip(GIVES, losses[:-1], losses[1:], strict=True)
+            f"{part} {(self._score(after) - self._score(before)).dropna().mean():.1f}"
+            for part, before, after in zip(GIVES, rows[:-1], rows[1:], strict=True)
         ]
-        lost = f"With {group} removed, units of least norm lose {-losses[0].mean:.1f} points"
+        lost = f"With {group} removed, units of least norm lose {-self._loss(rows[0]).mean():.1f} points"
         return f"{lost}, of which are given back: {_and(parts)}"
 
     def _loss(self, row: Row) -> pd.Series:
