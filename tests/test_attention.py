@@ -86,6 +86,7 @@ def test_masks_of_timm(mask, sizes):
     torch.testing.assert_close(cut(x, attn_mask=MASKS[mask]), dense(x, attn_mask=MASKS[mask]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("mask", MASKS)
 def test_gradients_are_finite_and_those_of_the_dense_module(mask, sizes):
@@ -100,6 +101,7 @@ def test_gradients_are_finite_and_those_of_the_dense_module(mask, sizes):
         torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("mask", MASKS)
 def test_causal_and_a_mask_are_both_obeyed(mask, sizes):

@@ -205,6 +205,7 @@ def test_a_name_that_the_format_keeps_for_itself_is_refused_before_anything_is_w
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vision/left", "a b", "0/0/qk", ""])
 def test_a_tower_may_have_any_name(tower, tmp_path):
     towers = towers_of(two_towers(), {tower: "vision", "text": "text"})
@@ -297,6 +298,7 @@ def test_a_model_that_is_not_the_plans_or_is_broken_is_not_saved_over_a_sound_on
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NAME, "vectors"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_values_that_are_not_finite_are_named_when_loading(name, value, tmp_path):

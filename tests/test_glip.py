@@ -190,6 +190,7 @@ def official(alignment: str = "official") -> GLIP:
     return GLIP(GLIP_SMOKE.model_copy(update={"alignment": alignment}))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("seed", range(20))
 def test_official_alignment_is_that_of_the_public_code_place_by_place_and_word_by_word(seed: int) -> None:

@@ -222,6 +222,7 @@ def test_time_is_written_as_for_sbatch(time: str, minutes: int) -> None:
     assert Resources(time=time).minutes == minutes
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_every_script_needs_no_slurm_and_writes_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from snp.cli import main; "

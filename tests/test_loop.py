@@ -274,6 +274,7 @@ def test_checkpointing_changes_neither_losses_nor_gradients(kind):
     assert passes == once, "it did not end with its block"
 
 
+@pytest.mark.slow
 def test_layers_are_computed_again_also_where_other_tensors_stand_in_for_their_weights(tmp_path):
     """UPop's masks stand in: their gradients, and so the search, are to the bit those of layers computed once."""
     found, counts = [], []

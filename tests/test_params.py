@@ -70,6 +70,7 @@ def test_the_command_prints_the_sizes_and_what_the_papers_two_statements_mean_to
     assert "never hold together" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_size_that_a_model_cannot_have_is_refused(monkeypatch):
     monkeypatch.setattr(params, "REDUCTIONS", (0.9,))
     with pytest.raises(InputError, match="must survive"):

@@ -118,6 +118,7 @@ def test_a_method_scores_weights_in_parts_as_from_whole_batches(method: str) -> 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snp", "tamt", "multiflow"])
 def test_a_held_out_batch_whose_loss_is_not_finite_is_named(method: str) -> None:
     problem = problem_of("mdetr", IN_PARTS)

@@ -148,6 +148,7 @@ def test_the_parts_of_a_batch_have_its_losses_and_gradients(kind: str, count: in
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_layers_are_computed_again_where_keys_are_hidden_too(kind: str) -> None:
     network, whole, passes = model(kind), batch(), list[str]()

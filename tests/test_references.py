@@ -120,6 +120,7 @@ def test_masks_equal_those_of_a_slow_reference_bit_by_bit(method, sparsity):
         case.assert_equal(plan.masks, REFERENCES[method](case))
 
 
+@pytest.mark.slow
 @at_every_sparsity
 def test_official_multiflow_gives_masks_and_scores_of_the_public_order_of_operations_bit_by_bit(sparsity):
     for seed in range(10):

@@ -200,6 +200,7 @@ def test_what_a_method_says_about_its_ceiling_stands_under_the_table(store: Stor
     assert "- cross-modal: ceiling: 57.0% is the least" in table("table1", store, "desk", "scenes")
 
 
+@pytest.mark.slow
 def test_published_figures_are_quoted_with_their_source_and_never_measured(store: Store) -> None:
     markdown = table("table1", store, "desk", "scenes")
     measured, quoted = markdown.split("### Published figures")
@@ -305,6 +306,7 @@ def test_seeds_are_needed_until_the_interval_leaves_the_bound(
     assert seeds_needed(estimate(pd.Series(values)), bound) == needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("snp", "verdict"),
     [
@@ -423,6 +425,7 @@ def test_a_table_keeps_within_the_terminal_and_says_what_has_no_room(
     assert "towers" in text
 
 
+@pytest.mark.slow
 def test_html_and_json_hold_what_markdown_and_csv_do(store: Store) -> None:
     records = json.loads(table("table1", store, "desk", "scenes", "json"))
     lines = long(store)
@@ -503,6 +506,7 @@ def test_relaxed_tickets_keep_99_per_cent_of_the_dense_score_of_their_benchmark(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_mode_of_a_method_that_has_several_stands_under_the_table(store: Store) -> None:
     fill(store, row("multiflow"), [0.9], kind="unstructured", options={"mode": "corrected"})
     assert "- multiflow: in its corrected mode\n" in table("table1", store, "desk", "scenes")

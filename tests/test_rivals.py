@@ -184,6 +184,7 @@ def compress_net(method: str, net: Net | None = None, sparsity: float = 0.5, **m
     return snp.compress(net or Net(0), method, sparsity=sparsity, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FAMILY)
 def test_weights_of_one_magnitude_are_pruned_to_the_target(method):
     net = Net(0)
@@ -234,6 +235,7 @@ def test_a_modality_without_prunable_weight_takes_no_part(method):
     assert set(plan.masks) <= set(GROUPS["vision"]) and plan.masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FAMILY)
 def test_sparsity_zero_keeps_everything_and_one_is_refused(method):
     _, plan = compress_net(method, sparsity=0)
@@ -261,6 +263,7 @@ def test_a_map_that_calibration_never_reaches_is_named(method):
         compress_net(method, net, groups=GROUPS | {"idle": ["idle.weight"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FAMILY)
 def test_tied_maps_are_pruned_once_and_stay_tied(method):
     net = Net(0)

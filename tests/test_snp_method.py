@@ -148,6 +148,7 @@ def test_the_hypernetwork_step_changes_neither_weights_nor_gradients_nor_modes()
     assert problem.model.vision.training and not problem.model.text.training
 
 
+@pytest.mark.slow
 def test_the_structure_is_frozen_and_stays_until_the_plan_is_applied():
     problem = problem_of(steps=100)
     session = get("snp", every=5, freeze=0.4, apply_at=0.7).start(problem)
@@ -159,6 +160,7 @@ def test_the_structure_is_frozen_and_stays_until_the_plan_is_applied():
     assert len(set(plans[39:])) == 1
 
 
+@pytest.mark.slow
 def test_under_track_the_size_follows_a_target_that_falls_to_the_budget():
     session = get("snp", every=2, freeze=0.5, ramp=0.5).start(problem_of(keep=0.5, steps=80))
     ratios = []
@@ -179,6 +181,7 @@ def distance_to_plan(problem, session) -> float:
         return float((gap / sum(weight.square().sum() for weight in live.values())).sqrt())
 
 
+@pytest.mark.slow
 def test_decoupled_alignment_closes_the_projection_gap_before_the_plan_is_applied():
     problem = problem_of()
     session = run(problem, get("snp", every=3, **LATE).start(problem))

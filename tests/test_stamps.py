@@ -55,6 +55,7 @@ def by_name(generator):
     return named
 
 
+@pytest.mark.slow
 def test_names_come_from_the_english_captions(source):
     named = by_name(Stamps(source))
     assert set(named) == set(NOUNS)
@@ -83,6 +84,7 @@ def test_names_with_several_cut_outs_keep_some_from_training(source):
             assert {cutout.train for cutout in cutouts} == {True, False}
 
 
+@pytest.mark.slow
 def test_boxes_are_inside_disjoint_and_of_their_size_class(source):
     generator = Stamps(source)
     for seed in range(60):

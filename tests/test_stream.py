@@ -52,6 +52,7 @@ def test_what_is_no_object_has_no_members_and_a_named_member_need_not_be_a_list(
     assert list(members(path, LISTS)) == [("first", {"no": "list"})]
 
 
+@pytest.mark.slow
 def test_a_file_spoiled_anywhere_is_refused_with_the_line_that_the_whole_reader_gives(tmp_path):
     path, draw, refused = tmp_path / "file.json", random.Random(0), 0
     text = json.dumps(DOCUMENT, indent=1)

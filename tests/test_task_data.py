@@ -57,6 +57,7 @@ def test_pictures_and_expressions_of_stamps_are_those_of_the_time_before_these_t
     assert build.data_hash(made) == "f5093727e3911728a83a377c11c613b970a6204bcb7cd865300829e564829b55"
 
 
+@pytest.mark.slow
 def test_the_hash_of_tasks_is_its_own_and_tells_one_answer_from_another(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

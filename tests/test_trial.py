@@ -75,6 +75,7 @@ def test_what_is_shown_leaves_it_out_and_says_so(out: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith(f"{note}snp: {out}: holds no results of table1")
 
 
+@pytest.mark.slow
 def test_it_may_start_from_a_real_parent(
     smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

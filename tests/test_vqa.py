@@ -284,6 +284,7 @@ def slow_evaluation(model: MDETR, entries: list[Entry]) -> dict[str, tuple[int, 
     return {name: (len(part), *np.mean(part, 0).tolist()) for name, part in rows.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5, 128])
 def test_evaluation_equals_one_question_at_a_time(count: int) -> None:
     entries = [*questions(), question(12, "attr", CAPTIONS["attr"][0], "purple"), question(13, "sound", "is it?", "no")]
