@@ -27,7 +27,7 @@ from snp.models.family import build
 from snp.models.mdetr import TOWERS
 from snp.sharing.objective import task_gradients
 from snp.sharing.structure import KINDS, Geometry, Structure
-from snp.training import held_out, stages
+from snp.training import held_out
 from snp.training.loop import Loop
 
 pytestmark = pytest.mark.slow
@@ -104,7 +104,7 @@ def losses(
 def test_a_structure_step_at_paper_scale_needs_less_memory_than_a_weight_step(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "losses", losses)
+    monkeypatch.setattr(held_out, "losses", losses)
     for layer in ("attention", "feedforward"):  # they are tried on values, and there are none
         monkeypatch.setattr(trial, layer, lambda *_: None)
     recipe = getattr(RECIPES["paper"], kind)

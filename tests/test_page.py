@@ -117,9 +117,9 @@ def test_every_row_of_every_table_is_there_once_and_missing_ones_are_marked(show
     assert shown["rows"].keys() == labels == {line["label"] for line in shown["lines"]}
     assert len(shown["lines"]) == len({(line["label"], line["benchmark"]) for line in shown["lines"]})
     text = page(shown, "")
-    assert cells(text, "scenes/snp@60")[0] == "snp" and cells(text, "scenes/snp@60")[-1] == "3"
+    assert cells(text, "scenes/snp@60")[0] == "snp" and cells(text, "scenes/snp@60")[-1] == "3 of 5"
     assert cells(text, "scenes/snp@60")[5:7] == ["89.0 [86.5, 91.5]", "-2.0 [-4.5, +0.5]"]
-    assert cells(text, "scenes/upop@60")[-1] == "2 of 3"
+    assert cells(text, "scenes/upop@60")[-1] == "2 of 5"
     assert (
         cells(text, "scenes/lottery@60")[5:7] == ["missing", ""] and cells(text, "scenes/lottery@60")[-1] == "missing"
     )
@@ -164,7 +164,7 @@ def test_a_row_leads_to_its_runs_and_a_run_has_plan_options_and_manifest(shown: 
     row = find("scenes/snp@60", "desk")
     own = shown["rows"][row.label]
     assert [run["slug"] for run in own["runs"] if run["seed"] == 0] == [run.slug for run in row.runs(0)]
-    assert own["tables"] == ["table1", "figure1"]
+    assert own["tables"] == ["table1", "figure1", "ablations"]
     run = shown["runs"][row.compress(0).slug]
     assert run["metrics"]["plan"] == PLAN and run["metrics"]["options"] == {"block": 2}
     assert run["parent"] == row.pretrain.slug and run["spec"]["method"] == "snp"

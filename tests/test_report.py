@@ -182,11 +182,11 @@ def test_removing_one_result_takes_that_seed_out_of_that_row_and_breaks_nothing(
     before = table("table1", store, "desk", "scenes")
     (store.folder(row("snp").finetune(1, "refcocog")) / "result.json").unlink()
     after = table("table1", store, "desk", "scenes")
-    assert "| snp (2 of 3) " in after
+    assert "| snp (2 of 5) " in after
     changed = [text for text in after.splitlines() if text not in before.splitlines()]
     assert "| dense " not in "\n".join(text for text in changed if "snp" not in text)
     one = line(long(store), label="scenes/snp@60", benchmark="refcocog", split="val", type="all", metric="mean_iou")
-    assert one["state"] == "2 of 3"
+    assert one["state"] == "2 of 5"
 
 
 def test_what_a_method_says_about_its_ceiling_stands_under_the_table(store: Store) -> None:
@@ -245,7 +245,7 @@ def test_a_table_with_one_result_alone_is_a_table_in_which_all_else_is_missing(t
 def test_every_table_either_tests_claims_or_says_that_it_tests_none(tmp_path: Path, scale: Scale) -> None:
     for name in TABLES:
         said = claims(Measured(rows(name, scale), Store(tmp_path)))
-        assert bool(said) == (name in CLAIMED or name in ("figure1", "ablations"))
+        assert bool(said) == (name in CLAIMED or name in ("figure1", "ablations", "longer"))
     with pytest.raises(InputError, match="its rows can test none of the paper's claims"):
         claims_table("table1b", Store.at("desk"), "desk")
 
@@ -256,6 +256,8 @@ def test_the_figure_of_every_table_has_a_curve_of_every_method_that_is_measured_
     tmp_path: Path, name: str
 ) -> None:
     store = Store.at("desk")
+    if Measured(rows(name, "desk"), store).empty:
+        pytest.skip("no run of it is committed")
     told = limits(name, store, "desk", "scenes")
     drawn = [row for row in rows(name, "desk") if row.data == "scenes" and row.name != "dense"]
     methods = {row.name for row in drawn if store.find(row.finetune(0, row.benchmarks[0]))}

@@ -247,7 +247,11 @@ class Ablations:
         """What SNP's variants decide for the units of the text tower while they search."""
         group = self.groups[0]
         rows = [row for row in self.rows if row.method == "snp" and row.group == group and self._results(row)]
-        shares = {row.name: _mean(self._curve(result) for result in self._results(row)) for row in rows}
+        told = {row.name: _mean(self._curve(result) for result in self._results(row)) for row in rows}
+        shares = {name: share for name, share in told.items() if len(share) > 1}
+        if "snp" not in shares:
+            said = f"With {group} removed, snp has decided before its log has a second line."
+            return Plot(b"", said, _decided(told))
         page = BytesIO()
         with drawing.picture(page, (7, 2.6), dpi=DPI) as figure:
             panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
@@ -265,11 +269,7 @@ class Ablations:
             f"of the text tower's units pruned, {end.cross:.0f}% shared with the vision tower and "
             f"{end.blockwise:.0f}% within a block (mean over seeds)."
         )
-        numbers = pd.DataFrame(
-            {"row": name} | {DECIDED[kind][0]: f"{100 * share[kind].iloc[-1]:.1f}%" for kind in DECIDED}
-            for name, share in shares.items()
-        )
-        return Plot(page.getvalue(), said, numbers)
+        return Plot(page.getvalue(), said, _decided(told))
 
     @staticmethod
     def _curve(result: Result) -> pd.DataFrame:
@@ -391,6 +391,15 @@ def _layers(plans: list[dict[str, Any]], tower: str, part: str) -> pd.DataFrame:
     frames = [pd.DataFrame(plan[tower][part]) for plan in plans]
     mean = 100 * sum(frame[["own", "kept"]].div(frame.units, axis=0) for frame in frames) / len(frames)
     return pd.DataFrame({"own": mean.own, "shared": mean.kept - mean.own, "pruned": 100 - mean.kept})
+
+
+def _decided(shares: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """What rows had decided by the end of their search, as a table of text."""
+    return pd.DataFrame(
+        {"row": name} | {DECIDED[kind][0]: f"{100 * share[kind].iloc[-1]:.1f}%" for kind in DECIDED}
+        for name, share in shares.items()
+        if len(share)
+    )
 
 
 def _stable(plans: list[dict[str, Any]]) -> str:
