@@ -11,7 +11,7 @@ from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import present
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import Benchmark, Data
+from snp.experiment.spec import Benchmark, Compress, Data
 from snp.experiment.store import Result, Store
 from snp.experiment.tables import STEPS, select
 from snp.report.frame import ALL, Measured, on, over_benchmarks, unmeasured
@@ -84,12 +84,14 @@ class Ablations:
 
     def __init__(self, store: Store, data: Data = "scenes") -> None:
         self.store, self.data = store, data
-        planned = [*select("table1", "desk", data), *select("ablations", "desk", data)]
-        known = {row.compress(0): row for row in reversed(planned)}  # those of Table 1 have more seeds
-        known = dict(reversed(known.items()))
-        for row in present(store):
-            if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.keep is not None:
-                known.setdefault(row.compress(0), row)
+        others = [
+            row
+            for row in present(store)
+            if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.keep is not None
+        ]
+        known: dict[Compress, Row] = {}
+        for row in [*select("table1", "desk", data), *select("ablations", "desk", data), *others]:
+            known.setdefault(row.compress(0), row)  # those of Table 1 have more seeds
         self.measured = Measured([*known.values()], store)
         self.rows = [row for row in known.values() if not self._score(row).empty]
         dense = [row for row in self.rows if row.method == DENSE]
@@ -155,7 +157,11 @@ class Ablations:
         """Points of a row beside SNP of its size, by seed."""
         reference = self._snp(row.group)
         assert reference is not None
-        return (self._score(row) - self._score(reference)).dropna()
+        return self._beside(row, reference)
+
+    def _beside(self, row: Row, other: Row) -> pd.Series:
+        """Points of a row less those of another, by the seeds that both have."""
+        return (self._score(row) - self._score(other)).dropna()
 
     def _projected(self, row: Row) -> str:
         """How much the loss jumps where the plan is applied, mean over seeds."""
@@ -176,7 +182,7 @@ class Ablations:
         groups = [group for group in self.groups if all((name, group) in found for name in STEPS)]
         if not groups:
             return Plot(b"", "**Not measured.** No size has all steps from magnitude to snp: `snp run ablations`.")
-        losses = {group: [estimate(self._loss(found[name, group])) for name in STEPS] for group in groups}
+        losses = {group: [estimate(self._beside(found[name, group], self.dense)) for name in STEPS] for group in groups}
         page = BytesIO()
         with drawing.picture(page, (7, 3), dpi=DPI) as figure:
             panels = figure.subplots(1, len(groups), sharey=False, squeeze=False)[0]
@@ -201,15 +207,11 @@ class Ablations:
     def _given(self, group: str, rows: list[Row]) -> str:
         """What each step gives back to the one before, paired over the seeds that both have."""
         parts = [
-            f"{part} {(self._score(after) - self._score(before)).dropna().mean():.1f}"
+            f"{part} {self._beside(after, before).mean():.1f}"
             for part, before, after in zip(GIVES, rows[:-1], rows[1:], strict=True)
         ]
-        lost = f"With {group} removed, units of least norm lose {-self._loss(rows[0]).mean():.1f} points"
+        lost = f"With {group} removed, units of least norm lose {-self._beside(rows[0], self.dense).mean():.1f} points"
         return f"{lost}, of which are given back: {_and(parts)}"
-
-    def _loss(self, row: Row) -> pd.Series:
-        """Points beside the dense model, by seed."""
-        return (self._score(row) - self._score(self.dense)).dropna()
 
     def over_sizes(self, *names: str) -> Plot:
         """How rows of these names lose over sizes; a row is drawn where it is measured."""
@@ -226,7 +228,7 @@ class Ablations:
             ends = []
             for name, color, marker in zip(names, drawing.COLORS, "os^Dv", strict=False):
                 sized = sorted(lines[name], key=lambda row: -(row.keep or 0))
-                values = [estimate(self._loss(row)) for row in sized]
+                values = [estimate(self._beside(row, self.dense)) for row in sized]
                 removed = [100 * (1 - (row.keep or 0)) for row in sized]
                 axes.plot(removed, [value.mean for value in values], color=color, marker=marker)
                 for x, value in zip(removed, values, strict=True):
