@@ -1,83 +1,37 @@
-"""Tiny real models, data and runs that all tests share."""
+"""Models, data and runs that tests are handed. It loads no torch: with several processes, pytest's own waits for it."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-import torch.nn.functional as F
-from open_clip.transformer import TextTransformer
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
 
-from snp.compression.tower import Tower, towers_of
-from snp.experiment.spec import Pretrain
-from snp.experiment.store import Store
+if TYPE_CHECKING:
+    from towers import TwoTowers
+
+    from snp.experiment.store import Store
 
 collect_ignore = ["slurm"]  # a SLURM is needed; named on the command line, as `nox -s slurm-tests` does, they run
-PATHS = {"vision": "vision", "text": "text"}
-WIDTH, DEPTH, HEADS, VOCABULARY, WORDS = 32, 2, 4, 19, 7
-
-torch.set_num_threads(1)
 
 
-class TwoTowers(nn.Module):
-    """timm's ViT (DeiT layout) and open_clip's text transformer of the same shape under one small head."""
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The models are tiny, and all cores are taken by processes of tests."""
+    import torch
 
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.vision = VisionTransformer(
-            img_size=16, patch_size=4, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, num_classes=0
-        )
-        self.text = TextTransformer(
-            context_length=WORDS,
-            vocab_size=VOCABULARY,
-            width=WIDTH,
-            heads=HEADS,
-            layers=DEPTH,
-            output_dim=WIDTH,
-        )
-        self.head = nn.Linear(2 * WIDTH, 5)
-        for parameter in self.parameters():  # no zero biases, so that forgetting one changes the output
-            nn.init.normal_(parameter, std=0.2)
-
-    def forward(self, image_BCHW: Tensor, words_BL: Tensor) -> Tensor:
-        """[B, 3, 16, 16], [B, 7] -> logits [B, 5]."""
-        return self.head(torch.cat([self.vision(image_BCHW), self.text(words_BL)], dim=-1))
-
-
-def example(batch: int = 3, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Images [B, 3, 16, 16] and word ids [B, 7]."""
-    source = torch.Generator().manual_seed(seed)
-    return (
-        torch.randn(batch, 3, 16, 16, generator=source),
-        torch.randint(0, VOCABULARY, (batch, WORDS), generator=source),
-    )
-
-
-def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor], overrides: dict[str, Tensor] | None = None) -> Tensor:
-    """A scalar loss, with `overrides` standing in for parameters."""
-    logits_BK = torch.func.functional_call(model, overrides or {}, batch)
-    return F.cross_entropy(logits_BK, batch[1][:, 0] % logits_BK.shape[1])
-
-
-def two_towers(seed: int = 0) -> TwoTowers:
-    """A fresh two-tower model of 32 wide, 2 deep towers with 4 heads."""
-    return TwoTowers(seed)
-
-
-def views(model: nn.Module) -> dict[str, Tower]:
-    """The towers of `two_towers`, vision first."""
-    return towers_of(model, PATHS)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(name="two_towers")
 def two_towers_fixture() -> TwoTowers:
     """A fresh model per test."""
-    return two_towers()
+    from towers import TwoTowers
+
+    return TwoTowers()
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +47,8 @@ def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smoke_dense(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Store:
     """A store that holds the finished dense run of smoke scale, from which all rows start."""
+    from snp.experiment.spec import Pretrain
+    from snp.experiment.store import Store
     from snp.training import stages
 
     store = Store(tmp_path_factory.mktemp("dense"))

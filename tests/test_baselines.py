@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import PATHS, example, loss_of, two_towers, views
+from towers import PATHS, example, loss_of, two_towers, views
 
 import snp
 from baselines.ranking import norms, quantiles

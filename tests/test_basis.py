@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import example, two_towers, views
+from towers import example, two_towers, views
 
 import snp
 from snp.compression.basis import turn

@@ -1,7 +1,7 @@
 """Budgets: shares of all parameters, refused when out of range or out of reach."""
 
 import pytest
-from conftest import two_towers, views
+from towers import two_towers, views
 
 from snp.compression.budget import Budget
 from snp.errors import InputError

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import PATHS, TwoTowers, example, loss_of, two_towers, views
 from open_clip.transformer import TextTransformer
 from safetensors.torch import load_file, save_file
 from test_surgery import random_plan
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from towers import PATHS, TwoTowers, example, loss_of, two_towers, views
 
 from snp.compression.checkpoint import load, read_extra, save
 from snp.compression.count import count

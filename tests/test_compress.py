@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from conftest import PATHS, example, loss_of, two_towers, views
 from nets import GROUPS, Net, batches
 from nets import loss_of as loss_of_net
 from torch import nn
+from towers import PATHS, example, loss_of, two_towers, views
 from transformers import CLIPTextConfig, CLIPTextModel, SiglipTextConfig, SiglipTextModel
 
 import snp

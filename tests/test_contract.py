@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from conftest import PATHS, example, loss_of, two_towers, views
+from towers import PATHS, example, loss_of, two_towers, views
 
 from snp.compression import checkpoint
 from snp.compression.budget import Budget

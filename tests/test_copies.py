@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
-from conftest import PATHS, TwoTowers, example, loss_of, two_towers, views
 from safetensors.torch import load_model, save_model
 from test_surgery import random_plan
 from torch import nn
+from towers import PATHS, TwoTowers, example, loss_of, two_towers, views
 
 from snp.compression import checkpoint
 from snp.compression.count import count

@@ -3,9 +3,9 @@
 import open_clip
 import pytest
 import torch
-from conftest import PATHS, example, two_towers, views
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from towers import PATHS, example, two_towers, views
 
 from snp.compression.count import count, flops
 from snp.compression.plan import Plan, Share, shapes

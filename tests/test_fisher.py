@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import example, loss_of, two_towers, views
+from towers import example, loss_of, two_towers, views
 
 from baselines.taylor import taylor
 from snp.compression.block import UNIT_DIMS

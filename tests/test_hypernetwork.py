@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import views
+from towers import views
 
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
 from snp.sharing.structure import KINDS, Geometry

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import example, loss_of, two_towers, views
 from torch import nn
+from towers import example, loss_of, two_towers, views
 
 from baselines.lottery import LotterySession
 from snp.compression.budget import Budget

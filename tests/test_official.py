@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import PATHS, example, two_towers, views
-from conftest import loss_of as towers_loss
 from nets import GROUPS, NAMES, Batch, Net, Pair, Toy, batches, loss_of
 from torch import Tensor, nn
+from towers import PATHS, example, two_towers, views
+from towers import loss_of as towers_loss
 
 import snp
 from snp.compression import checkpoint

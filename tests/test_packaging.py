@@ -16,7 +16,7 @@ HERE = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "snp", "baselines", "results/published")
 COMPRESS = """
 import snp
-from conftest import PATHS, example, two_towers
+from towers import PATHS, example, two_towers
 from snp.compression.checkpoint import load
 
 assert snp.__file__.startswith({folder!r}), snp.__file__

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import two_towers, views
+from towers import two_towers, views
 
 from snp.compression.codec import decode_units, encode_units
 from snp.compression.plan import Plan, Share, shapes

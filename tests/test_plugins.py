@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PATHS, two_towers
+from towers import PATHS, two_towers
 
 import snp
 from snp.cli import main

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import example, loss_of, two_towers, views
+from towers import example, loss_of, two_towers, views
 
 from snp.compression.budget import Budget
 from snp.compression.method import Problem

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import example, loss_of, views
+from towers import example, loss_of, views
 
 from snp.compression.budget import Budget
 from snp.compression.surgery import substitute

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from conftest import PATHS, example, loss_of, two_towers, views
 from torch import nn
 from torch.func import functional_call
+from towers import PATHS, example, loss_of, two_towers, views
 from transformers import SiglipTextConfig, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 

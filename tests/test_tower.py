@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import two_towers, views
 from open_clip.transformer import TextTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from towers import two_towers, views
 from transformers import CLIPTextConfig, SiglipVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel

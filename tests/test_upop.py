@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import reference_upop
 import torch
-from conftest import PATHS, example, loss_of, two_towers
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from towers import PATHS, example, loss_of, two_towers
 from transformers import SiglipConfig, SiglipModel
 
 from baselines.upop import UPopSession, lowered_officially
