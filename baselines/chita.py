@@ -25,16 +25,6 @@ LENGTHS = 10
 """How many lengths of a step of hard thresholding are tried before the search ends."""
 
 
-class Options(ModeOptions):
-    """Sizes of the quadratic problem."""
-
-    gradients: int = Field(32, ge=1, description="batches whose gradients make the model of the loss")
-    samples: int | None = Field(None, ge=1, description="samples of a batch; none: the length of its first tensor")
-    ridge: float = Field(1e-4, gt=0, description="lambda: how much staying near the dense weights counts")
-    iterations: int = Field(20, ge=0, description="corrected: most steps of hard thresholding")
-    block: int = Field(10_000, ge=1, description="weights in memory at once; official: solved for together")
-
-
 @register
 class CHITA(Method):
     """min over d with k weights w0 + d left of ||A d + 1/m||^2/2 + n lambda ||d||^2/2, a row of A a gradient.
@@ -61,16 +51,20 @@ class CHITA(Method):
     stage = "calibration"
     source = "Fast as CHITA: Neural Network Pruning with Combinatorial Optimization (Benbaki et al., ICML 2023)"
     summary = "the sparse weights nearest to the dense model in a quadratic model of its loss"
-    Options = Options
+
+    class Options(ModeOptions):
+        """Sizes of the quadratic problem."""
+
+        gradients: int = Field(32, ge=1, description="batches whose gradients make the model of the loss")
+        samples: int | None = Field(None, ge=1, description="samples of a batch; none: the length of its first tensor")
+        ridge: float = Field(1e-4, gt=0, description="lambda: how much staying near the dense weights counts")
+        iterations: int = Field(20, ge=0, description="corrected: most steps of hard thresholding")
+        block: int = Field(10_000, ge=1, description="weights in memory at once; official: solved for together")
+
+    options: Options
 
     def start(self, problem: Problem) -> Session:
         return _stages(problem, self.options, 1)
-
-
-class StagedOptions(Options):
-    """Sizes of the quadratic problems, and their number."""
-
-    rounds: int = Field(4, ge=1, description="stages from dense to the target")
 
 
 @register
@@ -82,13 +76,19 @@ class CHITAPlusPlus(Method):
     stage = "calibration"
     source = "CHITA++, the multi-stage form of CHITA (Benbaki et al., ICML 2023)"
     summary = "CHITA in several stages, with gradients taken anew in each"
-    Options = StagedOptions
+
+    class Options(CHITA.Options):
+        """Sizes of the quadratic problems, and their number."""
+
+        rounds: int = Field(4, ge=1, description="stages from dense to the target")
+
+    options: Options
 
     def start(self, problem: Problem) -> Session:
         return _stages(problem, self.options, self.options.rounds)
 
 
-def _stages(problem: Problem, options: Options, rounds: int) -> Session:
+def _stages(problem: Problem, options: CHITA.Options, rounds: int) -> Session:
     official = options.mode == "official"
     values = weights(problem)
     size = sum(value.numel() for value in values.values())

@@ -14,14 +14,6 @@ WORDS = {"msa": "attention of layers", "ffn": "feed-forward of layers", "both": 
 PARTS = {"msa": ("qk", "vo"), "ffn": ("ffn",), "both": ("qk", "vo", "ffn")}
 
 
-class Options(StructuredOptions):
-    """What is tied."""
-
-    part: Literal["msa", "ffn", "both"] = Field("both", description="attention, feed-forward, or both")
-    first: int = Field(0, ge=0, description="first layer that may be tied")
-    last: int | None = Field(None, ge=0, description="last layer that may be tied; none: the last of the tower")
-
-
 @register
 class CrossModal(OneShot):
     """Ties layers of the text tower to the same layers of the vision tower; norms and embeddings stay apart.
@@ -36,7 +28,15 @@ class CrossModal(OneShot):
     stage = "one-shot"
     source = "after MS-CLIP (You et al., 2022)"
     summary = "tie whole text layers to the vision tower, by hand"
-    Options = Options
+
+    class Options(StructuredOptions):
+        """What is tied."""
+
+        part: Literal["msa", "ffn", "both"] = Field("both", description="attention, feed-forward, or both")
+        first: int = Field(0, ge=0, description="first layer that may be tied")
+        last: int | None = Field(None, ge=0, description="last layer that may be tied; none: the last of the tower")
+
+    options: Options
 
     def plan(self, problem: Problem) -> Plan:
         if len(problem.towers) != 2:

@@ -8,17 +8,9 @@ from torch import Tensor
 
 from baselines.masking import lowest, plan_of, schedule, weights
 from snp.compression.method import Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
 from snp.errors import InputError
-
-
-class Options(MethodOptions):
-    """How a ticket is found."""
-
-    rounds: int = Field(3, ge=1, description="prunings; the remaining weights shrink by the same factor in each")
-    ticket: Literal["found", "random"] = Field("found", description="random: weights fall by chance, the control")
 
 
 @register
@@ -40,7 +32,14 @@ class Lottery(Method):
     stage = "training"
     source = "Playing Lottery Tickets with Vision and Language (Gan et al., AAAI 2022)"
     summary = "train, zero the smallest weights, rewind the others to the pre-trained ones, repeat"
-    Options = Options
+
+    class Options(Method.Options):
+        """How a ticket is found."""
+
+        rounds: int = Field(3, ge=1, description="prunings; the remaining weights shrink by the same factor in each")
+        ticket: Literal["found", "random"] = Field("found", description="random: weights fall by chance, the control")
+
+    options: Options
 
     def start(self, problem: Problem) -> "LotterySession":
         return LotterySession(problem, self.options)
@@ -49,7 +48,7 @@ class Lottery(Method):
 class LotterySession(Session):
     """The rounds of one ticket."""
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(self, problem: Problem, options: Lottery.Options) -> None:
         self.problem, self.options = problem, options
         dense = weights(problem)
         self.names = list(dense)

@@ -10,15 +10,6 @@ from snp.compression.plan import Plan, shapes
 from snp.compression.registry import register
 
 
-class Options(StructuredOptions):
-    """Where units compete."""
-
-    scope: Literal["uniform", "global"] = Field(
-        "uniform",
-        description="uniform: the same share in every layer and component; global: one ranking by L2 per parameter",
-    )
-
-
 @register
 class MagnitudeStructured(OneShot):
     """Prunes units (feed-forward neurons; query-key and value dimensions of all heads) of smallest L2 norm.
@@ -31,7 +22,16 @@ class MagnitudeStructured(OneShot):
     stage = "one-shot"
     source = "L2-norm filter pruning (Li et al., ICLR 2017), on the units of the transformer"
     summary = "prune the units with the smallest L2 norm"
-    Options = Options
+
+    class Options(StructuredOptions):
+        """Where units compete."""
+
+        scope: Literal["uniform", "global"] = Field(
+            "uniform",
+            description="uniform: the same share in every layer and component; global: one ranking by L2 per parameter",
+        )
+
+    options: Options
 
     def plan(self, problem: Problem) -> Plan:
         scores = norms(problem)

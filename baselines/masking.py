@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from snp.compression.method import Decided, Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.statistics import wide
 from snp.errors import InputError
@@ -20,7 +19,7 @@ Scope = Literal["all", "group", "layer"]
 Mode = Literal["corrected", "official"]
 
 
-class ModeOptions(MethodOptions):
+class ModeOptions(Method.Options):
     """Whether to follow the public code of MULTIFLOW and its family in its rounding and ties.
 
     Corrected [ours]: rows of one table shall have one size, and a matrix that loses everything cuts the model in two.

@@ -65,12 +65,6 @@ class SNIP(Scored):
         return saliency(problem, weights(problem), self.official)
 
 
-class Options(ModeOptions):
-    """How many steps."""
-
-    rounds: int = Field(10, ge=1, description="steps from dense to the target")
-
-
 @register
 class IterSNIP(Method):
     """SNIP in T steps: after step t the share 1 - (1 - s)^(t/T) is zero, and gradients are those of the sparse model.
@@ -88,7 +82,13 @@ class IterSNIP(Method):
     stage = "calibration"
     source = "SNIP in steps (de Jorge et al., ICLR 2021), as compared with in MULTIFLOW (CVPR 2024)"
     summary = "SNIP in steps of a geometric schedule"
-    Options = Options
+
+    class Options(ModeOptions):
+        """How many steps."""
+
+        rounds: int = Field(10, ge=1, description="steps from dense to the target")
+
+    options: Options
 
     def start(self, problem: Problem) -> Session:
         dense = weights(problem)

@@ -8,17 +8,9 @@ from torch import Tensor
 
 from baselines.masking import Scores, gradients, lowest, plan_of, removals, weights
 from snp.compression.method import Decided, Method, Problem, Session
-from snp.compression.method import Options as MethodOptions
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.errors import InputError
-
-
-class Options(MethodOptions):
-    """How the mask is trained."""
-
-    rounds: int = Field(30, ge=0, description="batches that train the mask")
-    lr: float = Field(0.05, gt=0, description="Adam learning rate of the scores, in standard deviations of |w| [ours]")
 
 
 @register
@@ -34,7 +26,14 @@ class TAMT(Method):
     stage = "calibration"
     source = "Learning to Win Lottery Tickets in BERT Transfer via Task-agnostic Mask Training (Liu et al., NAACL 2022)"
     summary = "train which weights to keep on the pre-training task, the weights held"
-    Options = Options
+
+    class Options(Method.Options):
+        """How the mask is trained."""
+
+        rounds: int = Field(30, ge=0, description="batches that train the mask")
+        lr: float = Field(0.05, gt=0, description="Adam learning rate of scores, in standard deviations of |w| [ours]")
+
+    options: Options
 
     def start(self, problem: Problem) -> Session:
         dense = weights(problem)

@@ -18,16 +18,6 @@ from snp.errors import InputError
 Masks = dict[Group, Tensor]
 
 
-class Options(StructuredOptions):
-    """Where units compete, and what they are judged by."""
-
-    scope: Literal["uniform", "global"] = Field(
-        "global",
-        description="global: one ranking by cost per parameter; uniform: the same share in every layer and component",
-    )
-    batches: int = Field(16, ge=1, description="calibration batches [ours: 16]")
-
-
 @register
 class Taylor(OneShot):
     """Prunes units (feed-forward neurons; query-key and value dimensions of all heads) of smallest Taylor score.
@@ -41,7 +31,17 @@ class Taylor(OneShot):
     stage = "calibration"
     source = "Importance Estimation for Neural Network Pruning (Molchanov et al., CVPR 2019), first-order score"
     summary = "prune the units of least squared gradient times weight"
-    Options = Options
+
+    class Options(StructuredOptions):
+        """Where units compete, and what they are judged by."""
+
+        scope: Literal["uniform", "global"] = Field(
+            "global",
+            description="global: one ranking by cost per parameter; uniform: the same share in every component",
+        )
+        batches: int = Field(16, ge=1, description="calibration batches [ours: 16]")
+
+    options: Options
 
     def plan(self, problem: Problem) -> Plan:
         scores = taylor(problem, self.options.batches)

@@ -21,21 +21,6 @@ PUBLIC_COST = 36.0
 """What the public code of CLIP and BLIP counts an attention entry as, in FFN entries."""
 
 
-class Options(StructuredOptions):
-    """Options of UPop; `mode` official sets what the public code does under mixed precision."""
-
-    mode: Mode = Field(
-        "corrected",
-        description="official: ranked as in the public code, by gradients of the last batch alone, "
-        "attention entries at the cost of 36",
-    )
-    attention_cost: float | None = Field(
-        None, gt=0, description="cost of an attention entry in FFN entries; none: exact (public code: 36, DeiT-S 12)"
-    )
-    search: float = Field(0.5, gt=0, le=1, description="share of the steps that search; the others retrain [ours: 0.5]")
-    interval: int = Field(10, ge=1, description="weight steps between two rankings")
-
-
 @register
 class UPop(Method):
     """Unified and progressive pruning of both towers.
@@ -62,7 +47,24 @@ class UPop(Method):
     stage = "training"
     source = "UPop: Unified and Progressive Pruning for Vision-Language Transformers (Shi et al., ICML 2023)"
     summary = "lower the mask entries of largest accumulated gradient, ranked over all layers and modalities"
-    Options = Options
+
+    class Options(StructuredOptions):
+        """Options of UPop; `mode` official sets what the public code does under mixed precision."""
+
+        mode: Mode = Field(
+            "corrected",
+            description="official: ranked as in the public code, by gradients of the last batch alone, "
+            "attention entries at the cost of 36",
+        )
+        attention_cost: float | None = Field(
+            None,
+            gt=0,
+            description="cost of an attention entry in FFN entries; none: exact (public: 36, DeiT-S 12)",
+        )
+        search: float = Field(0.5, gt=0, le=1, description="share of the steps that search; others retrain [ours: 0.5]")
+        interval: int = Field(10, ge=1, description="weight steps between two rankings")
+
+    options: Options
 
     def start(self, problem: Problem) -> "UPopSession":
         return UPopSession(problem, self.options)
@@ -74,7 +76,7 @@ class UPopSession(Session):
     All mask entries [E] lie in one tensor, tower by tower, layer by layer, attention before FFN.
     """
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(self, problem: Problem, options: UPop.Options) -> None:
         self.options, self.problem = options, problem
         self.apply_at = max(1, round(options.search * problem.steps))
         self.spans: dict[Key, slice] = {}

@@ -10,7 +10,7 @@ from snp.experiment.labels import find
 from snp.experiment.store import Store
 from snp.experiment.tables import STEPS
 from snp.report.ablations import EXAMPLES, OTHERS, SWITCHES, Ablations
-from snp.sharing.snp import Options
+from snp.sharing.snp import SNP
 
 
 def put(store: Store, label: str, precisions: list[float], kind: str = "joint") -> None:
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_switches_are_options_of_the_method_and_each_option_is_of_one() -> None:
     options = [option for own in SWITCHES.values() for option in own]
-    assert {*options} <= Options.model_fields.keys() and len({*options}) == len(options)
+    assert {*options} <= SNP.Options.model_fields.keys() and len({*options}) == len(options)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from towers import PATHS, example, loss_of, two_towers, views
 from snp.compression import checkpoint
 from snp.compression.budget import Budget
 from snp.compression.count import count
-from snp.compression.method import Problem, settle
+from snp.compression.method import Problem, settle, weight_step
 from snp.compression.plan import Plan
 from snp.compression.registry import get, methods
 from snp.compression.surgery import apply, substitute
@@ -52,14 +52,13 @@ def decide(name: str, keep: float = 0.6, seed: int = 0, dtype: torch.dtype = tor
     session = get(name).start(problem)
     optimizer = optimizer_of(problem.model, lr=1e-3)
     for step in range(session.apply_at):
-        penalty = session.penalty()
-        loss = loss_of(problem.model, batch_of(problem.model, 1000 + step), session.overrides()) + (
-            0 if penalty is None else penalty
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if session.after_step(step):
+        with weight_step(session, step) as now:
+            loss = loss_of(problem.model, batch_of(problem.model, 1000 + step), now.overrides)
+            penalty = now.penalty()
+            optimizer.zero_grad()
+            (loss if penalty is None else loss + penalty).backward()
+            optimizer.step()
+        if now.again:
             optimizer = optimizer_of(problem.model, lr=1e-3)
     return problem, settle(session, problem.model)
 

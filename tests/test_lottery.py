@@ -9,7 +9,7 @@ from towers import example, loss_of, two_towers, views
 
 from baselines.lottery import LotterySession
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.method import Problem, weight_step
 from snp.compression.registry import get
 
 
@@ -24,12 +24,12 @@ def session_of(model: nn.Module, keep: float = 0.6, steps: int = 40, seed: int =
 def train(session: LotterySession, first: int, last: int) -> None:
     model = session.problem.model
     for step in range(first, last):
-        loss = session.problem.loss(example(seed=step), session.overrides())
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
-        with torch.no_grad():
-            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter -= 0.1 * gradient
-        session.after_step(step)
+        with weight_step(session, step) as now:
+            loss = session.problem.loss(example(seed=step), now.overrides)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= 0.1 * gradient
 
 
 def test_a_round_by_hand(two_towers):

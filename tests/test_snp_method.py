@@ -9,7 +9,7 @@ import torch
 from towers import example, loss_of, two_towers, views
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.method import Problem, weight_step
 from snp.compression.registry import get
 from snp.compression.surgery import substitute
 from snp.compression.tower import COMPONENTS
@@ -38,12 +38,11 @@ def run(problem, session, first=0, last=None, lr=1e-3):
     """Real weight steps; yields nothing, changes model and session."""
     optimizer = torch.optim.SGD(problem.model.parameters(), lr=lr)  # stateless, so that it can be cut anywhere
     for step in range(first, session.apply_at if last is None else last):
-        penalty = session.penalty()
-        loss = loss_of(problem.model, example(seed=step)) + (0 if penalty is None else penalty)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        session.after_step(step)
+        with weight_step(session, step) as now:
+            loss, penalty = loss_of(problem.model, example(seed=step)), now.penalty()
+            optimizer.zero_grad()
+            (loss if penalty is None else loss + penalty).backward()
+            optimizer.step()
     return session
 
 

@@ -14,7 +14,7 @@ from transformers import SiglipConfig, SiglipModel
 
 from baselines.upop import UPopSession, lowered_officially
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.method import Problem, weight_step
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
@@ -33,10 +33,10 @@ def search(session: UPopSession, lr: float = 1e-3) -> None:
     """The whole search phase, with weight steps."""
     optimizer = torch.optim.SGD(session.problem.model.parameters(), lr=lr)
     for step in range(session.apply_at):
-        session.problem.loss(example(seed=step), session.overrides()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        session.after_step(step)
+        with weight_step(session, step) as now:
+            session.problem.loss(example(seed=step), now.overrides).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def test_a_search_by_hand():

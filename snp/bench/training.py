@@ -10,7 +10,7 @@ from rich.progress import track
 
 from snp.compression import count
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session
+from snp.compression.method import Problem, Session, weight_step
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.data.batch import Batch
@@ -89,14 +89,11 @@ def _run(model: MDETR, batches: list[Batch], optimizer: torch.optim.Optimizer, s
     """Seconds for one weight step on each batch."""
     start = time.perf_counter()
     for step, batch in enumerate(batches):
-        parts = list(losses(model, batch, session.overrides() if session else None).values())
-        penalty = session.penalty() if session else None
-        total = torch.stack(parts if penalty is None else [*parts, penalty]).sum()
-        total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if session:
-            session.after_step(step)
+        with weight_step(session, step) as now:
+            parts, penalty = list(losses(model, batch, now.overrides).values()), now.penalty()
+            torch.stack(parts if penalty is None else [*parts, penalty]).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
     return time.perf_counter() - start
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snp.compression import arguments
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session, linear_weights, settle
+from snp.compression.method import Problem, Session, linear_weights, settle, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.registry import get
 from snp.compression.statistics import TokenMask
@@ -159,14 +159,15 @@ def _train(given: Problem, session: Session, make: Callable[..., torch.optim.Opt
     """The weight steps before the plan is applied."""
     optimizer = arguments.optimizer(make(given.model.parameters()))
     for step in range(session.apply_at):
-        loss, penalty = given.loss(given.heldout(), session.overrides()), session.penalty()
-        total = loss if penalty is None else loss + penalty
-        if not total.isfinite():
-            problem = f"is not finite at step {step}: {float(total.detach())}"
-            raise InputError("loss", problem, "check its batch and the learning rate")
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        if session.after_step(step):
+        with weight_step(session, step) as now:
+            loss, penalty = given.loss(given.heldout(), now.overrides), now.penalty()
+            total = loss if penalty is None else loss + penalty
+            if not total.isfinite():
+                problem = f"is not finite at step {step}: {float(total.detach())}"
+                raise InputError("loss", problem, "check its batch and the learning rate")
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+        if now.again:
             optimizer = make(given.model.parameters())
     arguments.finite(given.model, "training made them so: check the loss and the learning rate")

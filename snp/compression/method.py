@@ -1,7 +1,9 @@
 """What every compression method meets: it gets a Problem and makes a Plan; it never edits a model."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -145,22 +147,27 @@ def prunable(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> dict[str,
     return {group: [name for name, owner in group_of.items() if owner == group] for group in groups}
 
 
-class Options(BaseModel):
-    """Typed options of a method; subclasses add fields with defaults. Unknown names are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StructuredOptions(Options):
-    """Of methods that cut or share units: in which basis they see them."""
-
-    basis: Basis = Field("none", description="in which basis units are seen [ours]")
-
-
 class Session(ABC):
-    """One run of a method along the weight steps of the compression phase; only `plan` must be written."""
+    """One run of a method along the weight steps of the compression phase; only `plan` must be written.
 
-    #: weight step before which the plan is applied to the model; 0 = before any
+    The order of calls, of which `weight_step` and `settle` see to all but the first::
+
+        Method.begin(problem)
+          for step in range(apply_at):      the phase trains the whole model
+              overrides()                   what its forward passes see in place of parameters
+              penalty()                     added to the loss of the last of them
+              [the weights change]
+              after_step(step)              the method's own steps, as those of a hypernetwork
+          weights()                         new values for what stays
+          plan()                            what is cut and shared
+        [the plan is applied, and the rest of the phase trains the smaller model]
+
+    `state_dict` may be asked for between two steps, and another session of the same problem then goes on from there.
+
+    Attributes:
+        apply_at: weight step before which the plan is applied to the model; 0 = before any.
+    """
+
     apply_at: int = 0
 
     @abstractmethod
@@ -211,7 +218,8 @@ class Method(ABC):
         stage: one-shot (weights alone), calibration (some batches), or training (along the weight steps).
         source: the paper, with venue and year.
         summary: one line.
-        Options: the class of its options.
+        Options: the class of its options; a method that has some writes one inside, and says `options: Options`.
+        options: those of this run.
     """
 
     name: ClassVar[str]
@@ -219,7 +227,13 @@ class Method(ABC):
     stage: ClassVar[Stage]
     source: ClassVar[str]
     summary: ClassVar[str]
-    Options: ClassVar[type[BaseModel]] = Options
+
+    class Options(BaseModel):
+        """Typed options of a method; subclasses add fields with defaults. Unknown names are an error."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    options: Options
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -252,6 +266,12 @@ class Method(ABC):
         """Begin a run. Raises InputError when the method cannot reach the budget at all."""
 
 
+class StructuredOptions(Method.Options):
+    """Of methods that cut or share units: in which basis they see them."""
+
+    basis: Basis = Field("none", description="in which basis units are seen [ours]")
+
+
 class OneShot(Method):
     """A method that decides at once; subclasses implement `plan` only."""
 
@@ -282,6 +302,41 @@ class Decided(Session):
 
     def weights(self) -> dict[str, Tensor]:
         return self._values
+
+
+@dataclass
+class WeightStep:
+    """What a session asks of one weight step, and what it says after it.
+
+    Attributes:
+        overrides: stand in for parameters in its forward passes.
+        penalty: gives what is to be added to its loss, or None.
+        again: the weights were set back, so that optimizer and averages begin anew.
+        seconds: what the method's own steps took.
+    """
+
+    overrides: dict[str, Tensor] | None = None
+    penalty: Callable[[], Tensor | None] = lambda: None
+    again: bool = False
+    seconds: float = 0.0
+
+
+@contextmanager
+def weight_step(session: Session | None, step: int) -> Iterator[WeightStep]:
+    """`with weight_step(session, step) as now:` the weights change, after which the session takes its own steps.
+
+    Args:
+        session: None, where the plan is applied already: a step as any other.
+        step: from 0.
+    """
+    if session is None:
+        yield WeightStep()
+        return
+    now = WeightStep(session.overrides(), session.penalty)
+    yield now
+    start = time.monotonic()
+    now.again = bool(session.after_step(step))
+    now.seconds = time.monotonic() - start
 
 
 @torch.no_grad()

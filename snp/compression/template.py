@@ -12,15 +12,8 @@ from pydantic import Field
 
 from baselines.ranking import best_within, norms, quantiles
 from snp.compression.method import OneShot, Problem
-from snp.compression.method import Options as MethodOptions
 from snp.compression.plan import Plan
 from snp.compression.registry import register
-
-
-class Options(MethodOptions):
-    """What may be chosen: `snp run scenes/{name}@60 --option power=1`."""
-
-    power: float = Field(2.0, gt=0, description="of the norm that a unit is ranked by")
 
 
 @register
@@ -36,7 +29,13 @@ class {title}(OneShot):
     stage = "one-shot"  # or calibration, where it looks at batches; training, where it decides while the model trains
     source = "whose idea it is, with year"
     summary = "what it keeps, in a few words"
-    Options = Options
+
+    class Options(OneShot.Options):
+        """What may be chosen: `snp run scenes/{name}@60 --option power=1`."""
+
+        power: float = Field(2.0, gt=0, description="of the norm that a unit is ranked by")
+
+    options: Options
 
     def plan(self, problem: Problem) -> Plan:
         """The decision: here the units of largest norm, the same share in every layer."""

@@ -28,40 +28,6 @@ ALIGN_EVERY = 8
 """Weight steps between two decoupled alignments: often enough to be smooth, seldom enough to be free."""
 
 
-class Options(StructuredOptions):
-    """Options of SNP. Defaults are for a compression phase of 500 weight steps and more."""
-
-    basis: Basis = Field("spectral", description="in which basis units are seen [ours]")
-    prune: bool = Field(True, description="prune units in both towers [paper]")
-    cross: bool = Field(True, description="share text units with the vision tower [paper]")
-    blockwise: bool = Field(True, description="share text units inside blocks of text layers [paper]")
-    hypernetwork: bool = Field(True, description="False: one free logit per unit instead [author: ablation]")
-    block: int = Field(2, ge=1, description="text layers per block; the first is the base layer [ours]")
-    every: int = Field(1, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
-    lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
-    head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
-    tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
-    noise: float = Field(0.3, gt=0, description="size of the Gumbel noise [ours; author: 1]")
-    b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
-    track: bool = Field(True, description="the offset follows a target that falls from dense to budget [ours]")
-    ramp: float = Field(0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]")
-    prior: float = Field(2.0, ge=0, description="weight of the prior in the logits [ours; author: 0]")
-    score: Literal["magnitude", "fisher"] = Field(
-        "fisher", description="the prior: change of weights, or loss that it costs by the Fisher information [ours]"
-    )
-    scope: Literal["uniform", "global"] = Field(
-        "global", description="the prior: units compete at first inside their layer and component, or over all [ours]"
-    )
-    batches: int = Field(8, ge=1, description="fisher: held-out batches [ours]")
-    lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
-    align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
-    pull: float = Field(0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]")
-    gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
-    gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
-    freeze: float = Field(0.08, ge=0, le=1, description="share of the steps that learn the structure [ours]")
-    apply_at: float = Field(0.1, ge=0, le=1, description="share of the steps before the plan is applied [ours]")
-
-
 @register
 class SNP(Method):
     """Learning to jointly share and prune weights of two transformer towers [paper]."""
@@ -71,7 +37,44 @@ class SNP(Method):
     stage = "training"
     source = "Learning to Jointly Share and Prune Weights for Grounding Based Vision and Language Models, ICLR 2023"
     summary = "a hypernetwork learns which units to prune, share across towers, or share inside the text tower"
-    Options = Options
+
+    class Options(StructuredOptions):
+        """Options of SNP. Defaults are for a compression phase of 500 weight steps and more."""
+
+        basis: Basis = Field("spectral", description="in which basis units are seen [ours]")
+        prune: bool = Field(True, description="prune units in both towers [paper]")
+        cross: bool = Field(True, description="share text units with the vision tower [paper]")
+        blockwise: bool = Field(True, description="share text units inside blocks of text layers [paper]")
+        hypernetwork: bool = Field(True, description="False: one free logit per unit instead [author: ablation]")
+        block: int = Field(2, ge=1, description="text layers per block; the first is the base layer [ours]")
+        every: int = Field(1, ge=1, description="weight steps per hypernetwork step [ours; author: 20]")
+        lr: float = Field(3e-3, gt=0, description="Adam learning rate of the hypernetwork [ours; author: 1e-3]")
+        head_scale: float = Field(0.1, gt=0, description="initial size of the hypernetwork's heads [ours]")
+        tau: float = Field(0.4, gt=0, description="temperature of the Gumbel-sigmoid [author]")
+        noise: float = Field(0.3, gt=0, description="size of the Gumbel noise [ours; author: 1]")
+        b0: float = Field(3.0, description="logit offset: training starts from the full, unshared model [author]")
+        track: bool = Field(True, description="the offset follows a target that falls from dense to budget [ours]")
+        ramp: float = Field(
+            0.7, gt=0, le=1, description="track: share of the learning in which the target falls [ours]"
+        )
+        prior: float = Field(2.0, ge=0, description="weight of the prior in the logits [ours; author: 0]")
+        score: Literal["magnitude", "fisher"] = Field(
+            "fisher", description="the prior: change of weights, or loss that it costs by the Fisher information [ours]"
+        )
+        scope: Literal["uniform", "global"] = Field(
+            "global",
+            description="the prior: units compete at first inside their layer and component, or over all [ours]",
+        )
+        batches: int = Field(8, ge=1, description="fisher: held-out batches [ours]")
+        lam: float = Field(4.0, ge=0, description="lambda, weight of the budget regulariser [author: 4 to 16]")
+        align: Literal["decoupled", "loss"] = Field("decoupled", description="how weights are aligned [ours]")
+        pull: float = Field(0.03, ge=0, lt=1, description="decoupled: way to the structure per weight step [ours]")
+        gamma: float = Field(1e-3, ge=0, description="loss: weight of the alignment until the freeze [ours]")
+        gamma_end: float = Field(0.1, ge=0, description="loss: its weight when the plan is applied [ours]")
+        freeze: float = Field(0.08, ge=0, le=1, description="share of the steps that learn the structure [ours]")
+        apply_at: float = Field(0.1, ge=0, le=1, description="share of the steps before the plan is applied [ours]")
+
+    options: Options
 
     def start(self, problem: Problem) -> "SNPSession":
         return SNPSession(problem, self.options)
@@ -95,7 +98,7 @@ class SNPSession(Session):
     the compressed model is trained on tied.
     """
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(self, problem: Problem, options: SNP.Options) -> None:
         self.problem, self.options = problem, options
         self.geometry = Geometry.of(list(problem.towers.values()), problem.budget.fixed, options.block)
         self.target = problem.budget.target

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snp import ranks
-from snp.compression.method import Session, settle
+from snp.compression.method import Session, WeightStep, settle, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.plan import Plan
 from snp.data.batch import Batch
@@ -202,15 +202,22 @@ class Loop:
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = self.phase.rate(step, *rate)
-        session = self.session if self.plan is None else None
-        overrides = session.overrides() if session else None
+        with weight_step(self.session if self.plan is None else None, step) as now:
+            sums = self._weights(batch, step, now)
+        if now.again:
+            self._fresh()
+        self.session_seconds += now.seconds
+        return sums
+
+    def _weights(self, batch: Batch, step: int, now: WeightStep) -> dict[str, float]:
+        """Change the weights, and the averages after them; returns the losses."""
         # processes pass their parts at the same time; the smallest share has a caption for each of its parts
         count = min(-(-self.phase.accumulate // ranks.size()), self.phase.batch // ranks.size())
         parts = [batch] if count == 1 else list(batch.parts(count))
         sums: dict[str, float] = {}
         with checkpointing(self.model, self.phase.checkpointing):
             for part in parts:
-                for name, value in self._backward(part, overrides, step, session, last=part is parts[-1]).items():
+                for name, value in self._backward(part, step, now, last=part is parts[-1]).items():
                     sums[name] = sums.get(name, 0.0) + value
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.phase.clip, foreach=True))
         sums = ranks.total(sums | {GRADIENT: norm})  # what is not finite in one process is not in all
@@ -222,26 +229,19 @@ class Loop:
             # a young average follows faster, so that it forgets where it started
             decay = min(self.phase.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        if session:
-            start = time.monotonic()
-            if session.after_step(step):
-                self._fresh()
-            self.session_seconds += time.monotonic() - start
         return sums
 
-    def _backward(
-        self, batch: Batch, overrides: dict[str, Tensor] | None, step: int, session: Session | None, last: bool
-    ) -> dict[str, float]:
+    def _backward(self, batch: Batch, step: int, now: WeightStep, last: bool) -> dict[str, float]:
         """Add the gradients of a part of a batch, and with the last those of the penalty; returns the losses."""
         with nullcontext() if last else ranks.apart(self.passing):
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.phase.precision == "bfloat16"):
-                parts = self.passing(batch, overrides, step)
-            penalty = session.penalty() if session and last else None
+                parts = self.passing(batch, now.overrides, step)
+            penalty = now.penalty() if last else None
             if penalty is not None:  # equal in all processes, and what they have is added up
                 parts = parts | {"penalty": penalty / ranks.size()}
             total = torch.stack(list(parts.values())).sum()
-            keep = not last and overrides is not None  # all parts share how overrides were made
-            overriding(self.model, overrides, lambda: total.backward(retain_graph=keep))
+            keep = not last and now.overrides is not None  # all parts share how overrides were made
+            overriding(self.model, now.overrides, lambda: total.backward(retain_graph=keep))
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def _settle(self) -> None:
