@@ -90,10 +90,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff over everything, its format too; mypy over the compression interface."""
+    """ruff over everything, its format too; mypy over all of the package."""
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
-    python(session, "-m", "mypy", "snp/compression")
+    python(session, "-m", "mypy", "snp", "baselines")
 
 
 @nox.session(name="slurm-tests")

@@ -62,6 +62,6 @@ class CrossModal(OneShot):
                 if tied:
                     shares.append(Share((text, layer, c), (vision, layer), torch.arange(n) < tied))
                 surplus -= tied * cost
-        tied = f"{WORDS[self.options.part]} {self.options.first}-{last} are tied, all that may be"
-        note = f"{tied}: less cannot be stored, so the target is not reached"
+        whole = f"{WORDS[self.options.part]} {self.options.first}-{last} are tied, all that may be"
+        note = f"{whole}: less cannot be stored, so the target is not reached"
         return Plan(towers={vision: shape, text: shape}, shares=tuple(shares), note=note if surplus > 0 else "")

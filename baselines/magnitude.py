@@ -1,6 +1,6 @@
 """Magnitude pruning, unstructured: the smallest |w| fall, of all weights, of every modality, or of every matrix."""
 
-from baselines.masking import ModeOptions, Scope, Scored, Scores, weights
+from baselines.masking import ModeOptions, Scored, Scores, weights
 from snp.compression.method import Problem
 from snp.compression.registry import register
 
@@ -31,7 +31,7 @@ class ModalityMP(_Magnitude):
     name = "modalitymp"
     source = "magnitude pruning per modality, as compared with in MULTIFLOW (CVPR 2024)"
     summary = "zero the smallest weights, one threshold per modality"
-    scope: Scope = "group"
+    scope = "group"
 
 
 @register
@@ -41,7 +41,7 @@ class LocalMP(_Magnitude):
     name = "localmp"
     source = "magnitude pruning per layer, as compared with in MULTIFLOW (CVPR 2024)"
     summary = "zero the smallest weights, one threshold per matrix"
-    scope: Scope = "layer"
+    scope = "layer"
 
 
 @register

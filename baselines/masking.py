@@ -125,7 +125,7 @@ def official_masks_of(problem: Problem, scores: Mapping[str, Tensor], scope: Sco
     Args:
         scope: as in `masks_of`.
     """
-    share, masks = share_of(problem, scores), {}
+    share, masks = share_of(problem, scores), dict[str, Tensor]()
     for members in _sets(problem, scores, scope):
         found = above([scores[name] for name in members], int(share * sum(scores[name].numel() for name in members)))
         masks |= dict(zip(members, found, strict=True))

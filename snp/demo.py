@@ -12,7 +12,6 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou, nms
 
 from snp import drawing
-from snp.data import annotations
 from snp.data.annotations import Entry, Span
 from snp.data.loading import shown
 from snp.data.pixels import load, read_image
@@ -22,8 +21,8 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.labels import label_of
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Scale
-from snp.experiment.store import AnyRun, Store, run_of
+from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Run, Scale
+from snp.experiment.store import Store, run_of
 from snp.experiment.tables import TABLES, rows
 from snp.launch.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
@@ -34,6 +33,7 @@ from snp.tasks import detect
 from snp.tasks.outputs import check_finite
 from snp.training import saved
 from snp.training.prepare import Source, fit_of
+from snp.training.tuning import TUNINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,9 +172,9 @@ def _title(folder: Path) -> str:
             tuned = ""
     if isinstance(run, Pretrain) or run.method == DENSE:
         return DENSE + tuned
-    of, kept = ("removed", run.keep) if run.sparsity is None else ("of prunable weights zero", 1 - run.sparsity)
     name = label_of(run).partition("/")[2].partition("@")[0]
-    return f"{name}, {100 * (1 - kept):.3g}% {of}{tuned}"
+    gone = "removed" if run.size.sparsity is None else "of prunable weights zero"
+    return f"{name}, {100 * run.size.gone:.3g}% {gone}{tuned}"
 
 
 @torch.inference_mode()
@@ -309,9 +309,16 @@ def _draw(axes: "Axes", panel: Panel) -> None:
         color = COLORS[(number - 1) % len(COLORS)]
         corner = outlined(seen.box, color, 2, 4)
         others = sum(np.allclose(seen.box, other.box, atol=0.05) for other in panel.said.seen[: number - 1])
-        badge = {"facecolor": color, "linewidth": 0, "pad": 1}
-        place = {"xytext": (2 + 18 * others, -2), "textcoords": "offset points", "va": "top", "bbox": badge}
-        axes.annotate(f"{number}{MARKS.get(right, '')}", corner, size=8, color=drawing.BLACK, **place)
+        axes.annotate(
+            f"{number}{'' if right is None else MARKS[right]}",
+            corner,
+            xytext=(2 + 18 * others, -2),
+            textcoords="offset points",
+            va="top",
+            size=8,
+            color=drawing.BLACK,
+            bbox={"facecolor": color, "linewidth": 0, "pad": 1},
+        )
     for box, _ in panel.truth.boxes if panel.truth else ():
         outlined(box, "white", 1.2, 2.4, linestyle=(0, (4, 3)))
     axes.set_title(panel.heading)
@@ -333,7 +340,7 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0, tun
     if data not in DRAWN:
         mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
         raise InputError(f"--data {data}", "this page is of data that are made here", mend)
-    shown: dict[tuple[Benchmark, str], AnyRun] = {}
+    shown: dict[tuple[Benchmark, str], Run] = {}
     for benchmark in SHOWN if tuned else UNTUNED:
         for name in (DENSE, "snp"):
             row = _row(scale, data, name, benchmark)
@@ -364,15 +371,7 @@ def _row(scale: Scale, data: Data, name: str, benchmark: Benchmark) -> Row:
 def _sample(source: Source, benchmark: Benchmark, number: int) -> Entry:
     """A sample of the first split of a benchmark."""
     split = ABOUT[benchmark].splits[0]
-    match ABOUT[benchmark].task:
-        case "expressions":
-            known = annotations.read(source.root / "annotations" / f"finetune_{benchmark}_{split}.json")
-        case "questions":
-            known = source.questions(split)
-        case "phrases":
-            known = source.phrases(split)
-        case "detection":
-            known = source.detection(split, [(". ".join(source.classes().values()), [])])
+    known = TUNINGS[ABOUT[benchmark].task].samples(source, benchmark, split)
     if not 0 <= number < len(known):
         raise InputError(f"--number {number}", f"{benchmark} has {len(known)} samples", f"0 to {len(known) - 1}")
     return known[number]

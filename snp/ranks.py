@@ -217,9 +217,9 @@ def spread(
         failed = error
     found: list[Any] = [None] * size()
     dist.all_gather_object(found, (done, failed))
-    for _, error in found:
-        if error is not None:
-            raise error
+    for _, problem in found:
+        if problem is not None:
+            raise problem
     own = [part for part, _ in found]
     return [own[i % size()][i // size()] for i in range(sum(map(len, own)))]
 

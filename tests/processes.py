@@ -14,7 +14,8 @@ import torch
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 from snp.training import loop, stages
 from snp.training.stopping import Stopped
 
@@ -28,13 +29,13 @@ TIMING = {"seconds", "session_seconds"}
 class Blow:
     """A signal that a process sends itself so long after a step of a run."""
 
-    run: AnyRun
+    run: Run
     step: int
     seconds: float = 0
     signum: int = signal.SIGKILL
 
 
-def work(root: Path, base: Path, runs: list[AnyRun], blow: Blow | None = None, save_every: float = 0) -> None:
+def work(root: Path, base: Path, runs: list[Run], blow: Blow | None = None, save_every: float = 0) -> None:
     """Do what is not done of `runs`; ends with the exit code that the command would have."""
     torch.set_num_threads(1)
     loop.SAVE_EVERY_SECONDS = save_every
@@ -53,7 +54,7 @@ def work(root: Path, base: Path, runs: list[AnyRun], blow: Blow | None = None, s
             continue
         batch, done = phase_of(run).batch, [0]
 
-        def progress(captions: int, run: AnyRun = run, batch: int = batch, done: list[int] = done) -> None:
+        def progress(captions: int, run: Run = run, batch: int = batch, done: list[int] = done) -> None:
             done[0] += captions
             if blow and run == blow.run and done[0] == blow.step * batch:
                 threading.Timer(blow.seconds, os.kill, (os.getpid(), blow.signum)).start()
@@ -85,7 +86,7 @@ def said(root: Path) -> Path:
     return root.with_name(f"{root.name}.stderr")
 
 
-def figures(store: Store, run: AnyRun) -> dict[str, Any]:
+def figures(store: Store, run: Run) -> dict[str, Any]:
     """The result of a run without clock times."""
     result = store.result(run)
     metrics = {name: value for name, value in result.metrics.items() if name not in TIMING}
@@ -93,7 +94,7 @@ def figures(store: Store, run: AnyRun) -> dict[str, Any]:
     return {"metrics": metrics, "curve": result.curve, "manifest": made}
 
 
-def assert_bit_equal(store: Store, expected: Store, run: AnyRun, files: tuple[str, ...]) -> None:
+def assert_bit_equal(store: Store, expected: Store, run: Run, files: tuple[str, ...]) -> None:
     assert figures(store, run) == figures(expected, run)
     for name in files:
         ours, theirs = (s.folder(run) / name for s in (store, expected))

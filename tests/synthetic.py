@@ -12,7 +12,7 @@ MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}
 
 def cost(row: Row, **changes: Any) -> dict[str, Any]:
     """Metrics of a compression that meets its budget exactly; towers, or prunable weights, are 80% of all."""
-    keep = row.keep or 1 - 0.8 * (row.sparsity or 0)
+    keep = row.size.keep or 1 - 0.8 * row.size.share
     return {
         "kind": "dense" if keep == 1 else "structured",
         "stored_params": round(1_000_000 * keep),

@@ -38,7 +38,7 @@ def test_a_committed_model_is_small_has_a_clean_commit_and_keeps_what_its_result
     stored = count.count(model, towers_of(model, TOWERS)).stored
     assert stored == result.metrics["stored_params"]
     whole = count.count(dense, towers_of(dense, TOWERS)).stored
-    assert stored / whole == pytest.approx(row.keep, abs=1e-3)
+    assert stored / whole == pytest.approx(row.size.keep, abs=1e-3)
     assert plan.summary() == result.metrics["plan"]
     scores = result.metrics["exported"]["precision@1"]
     assert abs(scores["float16"] - scores["float32"]) <= export.TOLERATED / 100

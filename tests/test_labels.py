@@ -6,6 +6,7 @@ import pytest
 from synthetic import MANIFEST, cost, fill
 
 from snp.cli import main
+from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.labels import find, present
 from snp.experiment.store import Store
@@ -14,13 +15,13 @@ from snp.experiment.tables import TABLES, rows
 
 def test_any_method_at_any_size_is_a_row() -> None:
     row = find("scenes/lamp@55", "smoke")
-    assert (row.label, row.method, row.keep, row.sparsity, row.group) == ("scenes/lamp@55", "lamp", 0.55, None, "45%")
+    assert (row.label, row.method, row.size, row.group) == ("scenes/lamp@55", "lamp", Size(keep=0.55), "45%")
     assert row.benchmarks == ("refcoco",) and row.recovery
     weights = find("stamps/snip@s62.5:gqa", "desk")
-    assert (weights.label, weights.sparsity, weights.keep) == ("stamps/snip@s62.5:gqa", 0.625, None)
+    assert (weights.label, weights.size) == ("stamps/snip@s62.5:gqa", Size(sparsity=0.625))
     assert weights.group == "62.5%" and weights.of == "the prunable weights" and not weights.recovery
     assert find("scenes/magnitude@35:coco", "desk").model == "glip"
-    assert find("scenes/upop", "desk", keep=0.35).keep == 0.35
+    assert find("scenes/upop", "desk", keep=0.35).size == Size(keep=0.35)
 
 
 def test_options_are_part_of_a_row_and_those_at_their_default_are_not() -> None:

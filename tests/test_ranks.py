@@ -31,8 +31,8 @@ from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
-from snp.experiment.spec import Compress, Finetune, Pretrain, dense
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Compress, Pretrain, Run, dense
+from snp.experiment.store import Store
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, phrases, rec, vqa
@@ -118,12 +118,12 @@ class Long(Setup):
     length: int
     parts: int = 1
 
-    def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
+    def phase(self, run: Run) -> Phase:
         longer = {"steps": self.length, "accumulate": self.parts, "log_every": 1, "crop": 0.5}
         return super().phase(run).model_copy(update=longer)
 
 
-def train(run: AnyRun, root: Path, base: Path, steps: int, parts: int = 1) -> None:
+def train(run: Run, root: Path, base: Path, steps: int, parts: int = 1) -> None:
     stages.run(run, Store(root, base=Store(base)), setup=Long(length=steps, parts=parts))
 
 
@@ -152,7 +152,7 @@ PLAINLY = DENSE.model_copy(update={"seed": 3})
     ids=["plain", "snp", "snp-loss", "upop", "glip"],
 )
 def test_two_processes_with_half_the_batch_give_the_losses_of_one(
-    run: AnyRun, steps: int, pair: Pair, smoke_dense: Store, tmp_path: Path
+    run: Run, steps: int, pair: Pair, smoke_dense: Store, tmp_path: Path
 ) -> None:
     base = smoke_dense.root
     pair(train, run, tmp_path / "two", base, steps)

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from synthetic import MANIFEST, cost, fill, score
 
+from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.rows import Row
-from snp.experiment.spec import Scale
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run, Scale
+from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
@@ -50,7 +51,7 @@ def line(lines: list[dict[str, str]], **wanted: str) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [row("snp").compress(1), row("snp").finetune(1, "refcocog")])
-def test_what_is_of_code_that_is_in_no_commit_is_marked_in_tables_and_claims(store: Store, run: AnyRun) -> None:
+def test_what_is_of_code_that_is_in_no_commit_is_marked_in_tables_and_claims(store: Store, run: Run) -> None:
     def texts() -> list[str]:
         shown = [table("table1", store, "desk", "scenes", format) for format in ("markdown", "latex")]
         return [*shown, claims_table("table1", store, "desk"), ending([row("snp")], store, store, "desk")]
@@ -390,7 +391,7 @@ def test_a_run_in_the_committed_folder_is_not_compared_with_itself(store: Store,
 
 def test_without_a_dense_model_of_its_own_a_run_stands_beside_the_committed_one(store: Store, tmp_path: Path) -> None:
     here = Store(tmp_path / "here")
-    mine = row("snp").model_copy(update={"seeds": (0,), "keep": 0.5})
+    mine = row("snp").model_copy(update={"seeds": (0,), "size": Size(0.5)})
     fill(here, mine, [0.875])
     text = ending([mine], here, store, "desk")
     assert ["snp", "87.5", "87.5", "87.5", "-2.5"] in [line.split() for line in text.splitlines()]
@@ -457,7 +458,7 @@ def test_a_curve_reaches_as_far_as_its_loss_stays_within_a_point_by_straight_lin
 def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for one in rows("figure1", "desk"):
-        precision = {"dense": 0.9, "snp": 0.9 - 0.05 * (1 - one.keep), "lamp": 0.9 - 0.2 * (1 - one.keep)}
+        precision = {"dense": 0.9, "snp": 0.9 - 0.05 * (1 - one.size.share), "lamp": 0.9 - 0.2 * (1 - one.size.share)}
         if one.name in precision:
             kind = {"dense": "dense", "snp": "joint", "lamp": "unstructured"}[one.name]
             stored = {"stored_ratio": 1.0, "stored_params": 1_000_000} if one.name == "lamp" else {}
@@ -476,9 +477,9 @@ def test_figure1_gives_the_lossless_ratio_of_every_method_kinds_told_apart(tmp_p
 def test_figure1_takes_every_seed_that_is_there_and_draws_sizes_beyond_a_methods_reach_once(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for one in (row for row in rows("figure1", "desk") if row.name in ("dense", "snp", "cross-modal")):
-        stored = {"stored_ratio": max(one.keep, 0.595)} if one.name == "cross-modal" else {}
-        seeds = (0, 1) if one.keep < 0.55 or one.name == "dense" else (0,)
-        lost = 0 if one.name == "dense" else 0.1 * (1 - one.keep)
+        stored = {"stored_ratio": max(one.size.share, 0.595)} if one.name == "cross-modal" else {}
+        seeds = (0, 1) if one.size.share < 0.55 or one.name == "dense" else (0,)
+        lost = 0 if one.name == "dense" else 0.1 * (1 - one.size.share)
         planned = one.model_copy(update={"seeds": seeds})
         fill(store, planned, [0.9 - lost, 0.88 - lost], **stored, kind="dense" if one.name == "dense" else "joint")
     snp, tied = curves("figure1", store, "desk", "scenes")
@@ -495,7 +496,7 @@ def test_relaxed_tickets_keep_99_per_cent_of_the_dense_score_of_their_benchmark(
     store = Store(tmp_path / "results")
     for one in rows("tickets", "desk"):
         lost = {"dense": 0.0, "task-ticket": 0.02, "universal-ticket": 0.01, "random-ticket": 0.1}[one.name]
-        fill(store, one, [0.8 * (1 - lost * (one.sparsity or 0))], kind="unstructured", sparsity=one.sparsity)
+        fill(store, one, [0.8 * (1 - lost * (one.size.sparsity or 0))], kind="unstructured", sparsity=one.size.sparsity)
     found = limits("tickets", store, "desk", "scenes").set_index("method")["relaxed sparsity"]
     assert found.to_dict() == {
         "task-ticket, RefCOCO": "50%",

@@ -42,7 +42,7 @@ def test_the_main_rows_are_dense_snp_and_its_rivals_as_published_and_in_its_basi
 
 def test_the_first_group_removes_40_per_cent_on_three_benchmarks() -> None:
     group = [row for row in DESK if (row.data, row.group) == ("scenes", "40%")]
-    assert {row.keep for row in group} == {0.6, 1.0}
+    assert {row.size.keep for row in group} == {0.6, 1.0}
     assert {row.benchmarks for row in group if row.main} == {("refcoco", "refcoco+", "refcocog")}
 
 
@@ -63,7 +63,7 @@ def test_the_switches_of_snp_stand_in_every_group_on_refcoco() -> None:
 @pytest.mark.parametrize(("group", "keep"), [("60%", 0.4), ("75%", 0.25)])
 def test_later_groups_are_on_refcoco_without_rows_that_cannot_get_there(group: str, keep: float) -> None:
     chosen = [row for row in DESK if (row.data, row.group) == ("scenes", group)]
-    assert {(row.keep, row.benchmarks) for row in chosen} == {(keep, ("refcoco",))}
+    assert {(row.size.keep, row.benchmarks) for row in chosen} == {(keep, ("refcoco",))}
     assert "cross-modal" in names("scenes", group)
     assert not {"dense", "snp-cross-only"} & set(names("scenes", group))
 
@@ -105,7 +105,7 @@ def test_blockwise_sharing_alone_can_be_run_but_is_in_no_table() -> None:
 
 def test_table1b_zeroes_63_75_and_90_per_cent_of_the_prunable_weights_by_a_family_of_twelve() -> None:
     family = [row for row in rows("table1b", "desk") if row.name != "dense"]
-    assert {row.sparsity for row in family} == {0.63, 0.75, 0.9}
+    assert {row.size.sparsity for row in family} == {0.63, 0.75, 0.9}
     assert len({row.method for row in family}) == 12
     assert not any(row.recovery for row in rows("table1b", "desk"))
     thrice = {row.method for row in family if row.seeds == (0, 1, 2)}
@@ -118,8 +118,8 @@ def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() 
     chosen = rows("figure1", "desk")
     methods = {(row.method, *row.options.items()) for row in chosen if row.method != "dense"}
     assert len(methods) == 10 + 3 + 10  # the main rows but dense, those with help, and what the family adds to them
-    assert {row.keep for row in chosen if row.name == "snip"} == {0.8, 0.6, 0.5, 0.4, 0.3}
-    assert {row.keep for row in chosen if row.name == "snp"} == {0.8, 0.6, 0.5, 0.4, 0.3, 0.25}
+    assert {row.size.keep for row in chosen if row.name == "snip"} == {0.8, 0.6, 0.5, 0.4, 0.3}
+    assert {row.size.keep for row in chosen if row.name == "snp"} == {0.8, 0.6, 0.5, 0.4, 0.3, 0.25}
     assert {len(row.seeds) for row in chosen if row.name in ("snp", "taylor-basis")} == {3}
     assert {len(row.seeds) for row in chosen if row.name in ("snip", "multiflow")} == {1}
     assert find("scenes/snp@60", "desk").compress(0) in [row.compress(0) for row in chosen]
@@ -155,7 +155,7 @@ def test_a_longer_phase_is_of_the_strongest_and_of_a_dense_model_that_trains_as_
 
 
 def test_tickets_are_found_on_a_task_on_pre_training_or_by_chance() -> None:
-    chosen = {row.name: row for row in rows("tickets", "desk") if row.sparsity == 0.7}
+    chosen = {row.name: row for row in rows("tickets", "desk") if row.size.sparsity == 0.7}
     assert {name: row.task for name, row in chosen.items()} == {
         "task-ticket": "refcoco",
         "universal-ticket": None,

@@ -13,7 +13,8 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 from snp.launch import runner, work
 from snp.launch.work import Drawing, Place, Runs
 from snp.training import stages, stopping
@@ -32,11 +33,11 @@ def store(smoke_dense: Store, smoke_data: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[AnyRun]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that were done here, instead of training: a result and, of a compression, its weights."""
-    found: list[AnyRun] = []
+    found: list[Run] = []
 
-    def do(run: AnyRun, store: Store, progress: Callable[[int], None], setup: Setup) -> object:
+    def do(run: Run, store: Store, progress: Callable[[int], None], setup: Setup) -> object:
         found.append(run)
         if run.kind == "compress":
             (store.folder(run) / "weights.safetensors").touch()
@@ -47,11 +48,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[AnyRun]:
     return found
 
 
-def job(store: Store, *runs: AnyRun) -> Runs:
+def job(store: Store, *runs: Run) -> Runs:
     return Runs.of(runs, Place.of(store, Setup()))
 
 
-def test_what_is_done_by_the_time_that_a_job_begins_is_not_done_again(store: Store, trained: list[AnyRun]) -> None:
+def test_what_is_done_by_the_time_that_a_job_begins_is_not_done_again(store: Store, trained: list[Run]) -> None:
     job(store, COMPRESS)()
     job(store, COMPRESS)()
     assert trained == [COMPRESS]
@@ -65,7 +66,7 @@ def test_what_is_done_by_the_time_that_a_job_begins_is_not_done_again(store: Sto
 
 @pytest.mark.parametrize("ends", ["done", "killed"])
 def test_a_job_whose_run_another_process_does_waits_for_it(
-    ends: str, store: Store, trained: list[AnyRun], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ends: str, store: Store, trained: list[Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other, waited = ExitStack(), []
     other.enter_context(store.attempt(COMPRESS))
@@ -86,11 +87,11 @@ def test_a_job_whose_run_another_process_does_waits_for_it(
 
 
 def test_a_chain_goes_on_behind_a_run_that_fails_but_for_what_starts_from_it(
-    store: Store, trained: list[AnyRun], monkeypatch: pytest.MonkeyPatch
+    store: Store, trained: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     do = stages.finetune
 
-    def fail(run: AnyRun, *others: object) -> object:
+    def fail(run: Run, *others: object) -> object:
         if run == FINETUNE[0]:
             raise InputError("here", "too small")
         return do(run, *others)
@@ -121,7 +122,7 @@ def test_a_job_that_came_no_step_further_between_two_requeues_has_failed(
 ) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
 
-    def stopped(run: AnyRun, store: Store, *others: object) -> None:
+    def stopped(run: Run, store: Store, *others: object) -> None:
         (store.folder(run) / "state.pt").write_text(str(steps)) if steps else None
         os.kill(os.getpid(), signum)
 
@@ -140,7 +141,7 @@ def test_a_job_that_came_no_step_further_between_two_requeues_has_failed(
         assert code in str(error.value) and code in str(store.failure(COMPRESS))
 
 
-def test_what_a_job_of_several_runs_has_finished_is_progress(store: Store, trained: list[AnyRun], monkeypatch) -> None:
+def test_what_a_job_of_several_runs_has_finished_is_progress(store: Store, trained: list[Run], monkeypatch) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     left = lambda: [run for run in (COMPRESS, FINETUNE[0]) if not store.settled(run)]  # noqa: E731
     with pytest.raises(stopping.Stopped), runner.advancing(left, store):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +29,14 @@ def evaluators() -> str:
     return "\n".join(lines)
 
 
-def _timed(call: Callable, argument: object) -> tuple[float, object]:
+def _timed(call: Callable[..., Any], argument: object) -> tuple[float, Any]:
     start = time.perf_counter()
     result = call(argument)
     return time.perf_counter() - start, result
 
 
-def _headline(found: dict) -> float:
-    return found.get("precision@5", found.get("recall@5"))
+def _headline(found: dict[str, float]) -> float:
+    return found["precision@5"] if "precision@5" in found else found["recall@5"]
 
 
 def _rec() -> tuple:
@@ -49,7 +50,7 @@ def _rec() -> tuple:
     def slow(arguments: tuple) -> float:
         right = 0
         for b, r, t in zip(*(a.tolist() for a in arguments[:3]), strict=True):
-            best = sorted(range(QUERIES), key=lambda q, r=r: -r[q])[:5]
+            best = np.argsort(-np.array(r), kind="stable")[:5].tolist()
             right += any(_iou(_corners(b[q]), _corners(t)) >= 0.5 for q in best)
         return right / len(arguments[0])
 
@@ -93,10 +94,10 @@ def _phrases() -> tuple:
     def slow(part: list[Entry]) -> float:
         found = []
         for entry in part:
-            boxes, scores = predictions[entry.original_id, entry.sentence_id]
+            boxes, scores = predictions[phrases.key_of(entry)]
             for place, spans in enumerate(entry.evaluated):
                 own = [b for b, s in zip(entry.boxes, entry.spans, strict=True) if s == spans]
-                best = sorted(range(QUERIES), key=lambda q, row=scores[place]: -row[q])[:5]
+                best = np.argsort(-scores[place], kind="stable")[:5].tolist()
                 true = [(x, y, x + w, y + h) for x, y, w, h in own]
                 found.append(any(_iou(boxes[q], b) >= 0.5 for q in best for b in true))
         return float(np.mean(found))

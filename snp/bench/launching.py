@@ -10,7 +10,8 @@ from pathlib import Path
 from snp.errors import InputError
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 from snp.experiment.tables import select
 from snp.launch.runner import make_data, one_thread, planned, stage
 from snp.launch.slurm import array_limit, slurm_command
@@ -68,7 +69,7 @@ def _held(jobs: list[str]) -> int:
         time.sleep(1)
 
 
-def _worked(run: AnyRun, store: Store) -> float:
+def _worked(run: Run, store: Store) -> float:
     """Seconds from the begin of a run to its result."""
     begun, ended = (store.folder(run) / name for name in ("spec.json", "result.json"))
     return ended.stat().st_mtime - begun.stat().st_mtime

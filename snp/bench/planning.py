@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from snp.compression.size import Size
 from snp.experiment.labels import find
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
@@ -48,7 +49,7 @@ def planning() -> str:
 def made_rows(count: int) -> list[Row]:
     """As many rows as asked: one method at many sizes, on three benchmarks."""
     row = find("scenes/snp@60", "desk")
-    return [row.model_copy(update={"keep": 0.3 + 0.5 * i / count, "seeds": (0,)}) for i in range(count)]
+    return [row.model_copy(update={"size": Size(0.3 + 0.5 * i / count), "seeds": (0,)}) for i in range(count)]
 
 
 def fill(store: Store, rows: list[Row], count: int) -> dict[str, Job]:

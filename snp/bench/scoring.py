@@ -69,7 +69,11 @@ def streamed(problem: Problem) -> None:
     for sparsity in SPARSITIES:
         problem.budget = _budget(problem, sparsity)
         dense = weights(problem)
-        exact_masks(problem, dense, lambda name, dense=dense: flow(dense[name], energy[name]))
+
+        def score(name: str, dense: dict[str, Tensor] = dense) -> Tensor:
+            return flow(dense[name], energy[name])
+
+        exact_masks(problem, dense, score)
 
 
 @torch.no_grad()

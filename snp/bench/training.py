@@ -25,7 +25,8 @@ from snp.training.stages import learning
 
 ROUNDS = 5
 STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them
-METHODS = ("snp", "upop")  # those that decide while the model trains, and add to its steps
+METHODS = {"snp": "freeze", "upop": "search"}
+"""Those that decide while the model trains, and add to its steps: the option that says for which share of them."""
 
 
 def train(scale: Scale, data: Data, threads: int = 1) -> str:
@@ -47,19 +48,16 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     batches = list(islice(weights.stream(phase.batch, seed=0, per_image=phase.per_image), STEPS))
     held = next(held_out.stream(phase.batch // phase.per_image, seed=1))
     towers = towers_of(model, TOWERS)
-    sessions = {
-        name: get(name).start(
-            Problem(
-                model=model,
-                towers=towers,
-                budget=Budget.of(model, towers, 0.6),
-                steps=1_000_000,  # the search goes on for as long as is measured
-                loss=inference_loss(model),
-                heldout=lambda: held,
-            )
-        )
-        for name in METHODS
-    }
+    problem = Problem(
+        model=model,
+        towers=towers,
+        budget=Budget.of(model, towers, 0.6),
+        steps=1_000_000,  # the search goes on for as long as is measured
+        loss=inference_loss(model),
+        heldout=lambda: held,
+    )
+    methods = {name: get(name) for name in METHODS}
+    sessions = {name: method.start(problem) for name, method in methods.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     seconds: dict[str, list[float]] = {name: [] for name in ("plain", *METHODS)}
     _run(model, batches[:3], optimizer, None)
@@ -76,7 +74,8 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
         f"arithmetic           {achieved:8.1f} GFLOP/s      "
         f"({achieved / peak:.0%} of the measured matmul peak, {peak:.0f} GFLOP/s)",
     ]
-    for name, share in (("snp", sessions["snp"].options.freeze), ("upop", sessions["upop"].options.search)):
+    for name, method in methods.items():
+        share = getattr(method.options, METHODS[name])
         overhead = median(b / a for a, b in zip(seconds["plain"], seconds[name], strict=True))
         lines.append(
             f"{f'{name} step overhead':20} {overhead:8.3f} x            "

@@ -17,8 +17,8 @@ from snp.experiment.inventory import TRIALS
 from snp.experiment.labels import find, present
 from snp.experiment.places import own_name
 from snp.experiment.rows import Row
-from snp.experiment.spec import DRAWN, REAL, Data, Scale, Seed, is_own
-from snp.experiment.store import AnyRun, Store, runs_in
+from snp.experiment.spec import DRAWN, REAL, Data, Run, Scale, Seed, is_own
+from snp.experiment.store import Store, runs_in
 from snp.experiment.tables import select
 from snp.flags import App, Named
 from snp.training.setup import Setup, Towers
@@ -98,7 +98,7 @@ def starting(rows: list[Row], towers: Towers) -> list[Row]:
     return [row.starting(weights) for row in rows]
 
 
-def runs_of(table: str, scale: Scale, data: str | None, seeds: Sequence[int], store: Store) -> list[AnyRun]:
+def runs_of(table: str, scale: Scale, data: str | None, seeds: Sequence[int], store: Store) -> list[Run]:
     """All runs of a table's rows in a store, each once, parents first; of some seeds, or of all."""
     chosen = meant(select(table, scale, known_data(data, store)), store)
     return list(dict.fromkeys(run for row in chosen for seed in seeds or row.seeds for run in row.runs(seed)))

@@ -85,7 +85,8 @@ def compare(
     use_plugins(plugin)
     scale = scale_of(scale, out)
     store = results_at(scale, out, towers)
-    print(compared(*rows_of_labels((row, other), scale, store), store, scale), end="")
+    mine, theirs = rows_of_labels((row, other), scale, store)
+    print(compared(mine, theirs, store, scale), end="")
 
 
 @app.command

@@ -172,7 +172,8 @@ def pretrain(
     """Train the dense model that all rows start from, unless its result is there already."""
     from snp.launch.runner import advancing, captions, make_data
 
-    data, setup = own_data(data or rows_of("table1", scale)[0].data, setup)
+    named, setup = own_data(data, setup)
+    data = named or rows_of("table1", scale)[0].data
     if is_own(data) and model != "mdetr":
         raise InputError(f"--model {model}", "does not go with data of your own, which have expressions alone")
     heeded(setup, {data})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from snp.compression.size import Size
 from snp.compression.tower import COMPONENTS, Tower
 from snp.errors import InputError
 
@@ -31,12 +32,7 @@ class Budget:
     least: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise InputError(
-                "keep",
-                f"{self.keep:g} is not a share of the parameters",
-                "choose a number in (0, 1], for example 0.6",
-            )
+        Size(keep=self.keep)
         minimum = max(self.least, self.fixed)
         if self.target < minimum:
             reachable = math.ceil(minimum / self.total * 1e4) / 1e4
@@ -61,6 +57,24 @@ class Budget:
         return remaining / self.target - 1
 
     @classmethod
+    def asked(
+        cls,
+        size: Size,
+        model: nn.Module,
+        towers: dict[str, Tower],
+        groups: Mapping[str, Sequence[str]],
+        may_empty: bool = False,
+    ) -> "Budget":
+        """The budget of a size, whichever way it is given; a model without towers keeps what is in no group."""
+        if size.keep is None:
+            return cls.of_weights(model, groups, size.share, may_empty)
+        if towers:
+            return cls.of(model, towers, size.keep)
+        sizes, total = _weights(model, groups)
+        rest = total - sum(sizes)
+        return cls(size.keep, total, rest, rest + (0 if may_empty else len(sizes)))
+
+    @classmethod
     def of(cls, model: nn.Module, towers: dict[str, Tower], keep: float) -> "Budget":
         """The budget of a dense model with these towers."""
         total = sum(parameter.numel() for parameter in model.parameters())
@@ -81,12 +95,17 @@ class Budget:
         Raises:
             InputError: sparsity outside [0, 1], or not one weight of each matrix would be left.
         """
-        sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
-        total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
-        if not 0 <= sparsity <= 1:
-            raise InputError("sparsity", f"{sparsity:g} is not a share of the weights", "choose a number in [0, 1]")
+        sizes, total = _weights(model, groups)
+        size = sum(sizes)
+        Size(sparsity=sparsity)
         kept = 0 if may_empty else len(sizes)
         if int(sparsity * size) > size - kept:
             most = (size - kept) / size
             raise InputError("sparsity", f"{sparsity:g} leaves a weight matrix empty", f"choose at most {most:.6g}")
         return cls(1 - int(sparsity * size) / total, total, total - size, total - size + kept)
+
+
+def _weights(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> tuple[list[int], int]:
+    """Sizes of the weights of all groups, and parameters of the model."""
+    sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
+    return sizes, sum(parameter.numel() for parameter in model.parameters())

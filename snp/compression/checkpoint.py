@@ -13,7 +13,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from snp.compression.plan import Plan
-from snp.compression.surgery import apply, verify
+from snp.compression.surgery import M, apply, verify
 from snp.errors import InputError
 from snp.files import read_json, write_atomic, write_json
 
@@ -62,7 +62,7 @@ def save(
     return folder
 
 
-def load(folder: str | Path, build: Callable[[], nn.Module]) -> tuple[nn.Module, Plan]:
+def load(folder: str | Path, build: Callable[[], M]) -> tuple[M, Plan]:
     """Rebuild a saved model.
 
     Args:

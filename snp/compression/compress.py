@@ -11,9 +11,10 @@ from snp.compression.budget import Budget
 from snp.compression.method import Problem, Session, linear_weights, settle, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.registry import get
+from snp.compression.size import Size
 from snp.compression.statistics import TokenMask
 from snp.compression.surgery import apply, copied, replaceable
-from snp.compression.tower import Tower, iterate, towers_of
+from snp.compression.tower import iterate, towers_of
 from snp.errors import InputError
 
 
@@ -65,9 +66,7 @@ def compress(
     Raises:
         InputError: one line that names the argument at fault.
     """
-    keep, sparsity = arguments.share("keep", keep), arguments.share("sparsity", sparsity)
-    if (keep is None) == (sparsity is None):
-        raise InputError("keep, sparsity", "are two ways to say one thing", "give exactly one of them")
+    size = Size(arguments.share("keep", keep), arguments.share("sparsity", sparsity))
     steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
     calibration, paths = arguments.batches(calibration), arguments.paths(towers)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
@@ -91,12 +90,12 @@ def compress(
     problem = Problem(
         model=model,
         towers=views,
-        budget=_budget(model, views, named, keep, sparsity, chosen.official),
+        budget=Budget.asked(size, model, views, named, chosen.official),
         steps=steps,
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
         seed=seed,
-        sparsity=sparsity,
+        sparsity=size.sparsity,
         groups=named,
         forward=forward or (lambda model, batch: model(batch)),
         token_masks=arguments.masks(token_masks, named),
@@ -108,24 +107,6 @@ def compress(
     plan = settle(session, model)
     compressed = apply(model, plan, paths)
     return (compressed, plan, session.scores()) if scores else (compressed, plan)
-
-
-def _budget(
-    model: nn.Module,
-    towers: dict[str, Tower],
-    groups: dict[str, list[str]],
-    keep: float | None,
-    sparsity: float | None,
-    may_empty: bool,
-) -> Budget:
-    if sparsity is not None:
-        return Budget.of_weights(model, groups, sparsity, may_empty)
-    if towers:
-        return Budget.of(model, towers, keep)  # type: ignore[arg-type]
-    sizes = [model.get_parameter(name).numel() for names in groups.values() for name in names]
-    total, size = sum(p.numel() for p in model.parameters()), sum(sizes)
-    kept = 0 if may_empty else len(sizes)
-    return Budget(keep, total, total - size, total - size + kept)  # type: ignore[arg-type]
 
 
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from snp.compression.plan import Plan
 from snp.compression.tower import Tower, iterate, packed, towers_of
 from snp.errors import InputError
 
+M = TypeVar("M", bound=nn.Module)
 Place = tuple[str, int]  # tower, layer
 #: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
 MAPS: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {
@@ -65,7 +66,7 @@ def substitute(
     return result
 
 
-def apply(model: nn.Module, plan: Plan, paths: dict[str, str]) -> nn.Module:
+def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     """A compressed deep copy of a dense `model`, which gives the outputs that `substitute` gives.
 
     Args:
@@ -143,7 +144,7 @@ def _sizes_of(plan: Plan, place: Place) -> tuple[int, ...]:
     return shape.d_model, shape.n_heads, *units
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: M) -> M:
     """A deep copy of a dense model.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """In memory from which a GPU copies while it computes: what torch's DataLoader asks for."""
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+        pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
+        return replace(self, **pinned)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The captions in `count` parts of about one size, each with the images that it needs."""

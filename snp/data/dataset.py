@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -230,7 +231,8 @@ class GroundingSet:
             views = views_of(fit, draws, step, sizes, image_index, boxes, valid)
         fields = (np.arange(len(where)), image_index, tokens, tokens != PAD, boxes, valid, positive, category)
         asked = () if self.answers is None else (self._type[index], self._answer[index])
-        batch = Batch(*map(torch.from_numpy, (*fields, *asked)))
+        tensors: list[Any] = [torch.from_numpy(field) for field in (*fields, *asked)]
+        batch = Batch(*tensors)
         if views is not None:
             batch = replace(batch, sizes_I2=torch.tensor([view.size for view in views]))
         if share[1] > 1:

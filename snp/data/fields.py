@@ -16,6 +16,7 @@ SIDE = 2**31 - 1
 EDGE = 1
 """Pixels by which a box may pass the edge of its picture: COCO rounds, and some count from 1."""
 _NUMBER = (int, float)
+_NO_BOX: tuple[Any, ...] = (None,) * 4
 _SHOWN = 80
 
 
@@ -88,7 +89,7 @@ def check_box(box: Any, width: int, height: int, where: object, empty: bool = Fa
     Raises:
         InputError: it is no box, has no area, or lies outside.
     """
-    x, y, w, h = box if isinstance(box, (list, tuple)) and len(box) == 4 else (None,) * 4
+    x, y, w, h = box if isinstance(box, (list, tuple)) and len(box) == 4 else _NO_BOX
     if type(x) in _NUMBER and type(y) in _NUMBER and type(w) in _NUMBER and type(h) in _NUMBER:
         # what is not a number fails every comparison, and what is too large for a sum fails the first ones
         if (

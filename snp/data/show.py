@@ -4,6 +4,8 @@ import random
 import re
 from pathlib import Path
 
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry
@@ -33,7 +35,8 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
     rows = -(-n // COLUMNS)
     with drawing.picture(out_png, (3.1 * COLUMNS, 3.75 * rows), changes={"text.parse_math": False}) as figure:
         figure.set_facecolor("#16181d")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1, hspace=0.05, rect=(0.01, 0.01, 0.98, 0.98))
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1, hspace=0.05, rect=(0.01, 0.01, 0.98, 0.98))
+        figure.set_layout_engine(layout)
         for axes, entry in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, chosen, strict=False):
             _sample(axes, root / "images" / entry.file_name, entry)
         for axes in figure.axes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, MEASURED
+from snp.experiment.benchmarks import ABOUT
 from snp.experiment.inventory import AUDITS
 from snp.experiment.manifest import code_state
 from snp.experiment.spec import Finetune, Scale
@@ -41,10 +41,11 @@ class Audited:
 
     @property
     def verdict(self) -> Verdict:
-        costs = [{name: costs.metrics.get(name) for name in COSTS} for _, costs in (self.kept, self.afresh)]
-        if self.kept[0].metrics == self.afresh[0].metrics and costs[0] == costs[1] and self.worst == 0:
+        kept, afresh = ({name: costs.metrics.get(name) for name in COSTS} for _, costs in (self.kept, self.afresh))
+        if self.kept[0].metrics == self.afresh[0].metrics and kept == afresh and self.worst == 0:
             return "to the bit"
-        same = all(round(costs[0][name] - costs[1][name], 2) == 0 for name in COSTS if name.endswith("ratio"))
+        ratios = [(kept[name] or 0.0, afresh[name] or 0.0) for name in COSTS if name.endswith("ratio")]
+        same = all(round(one - other, 2) == 0 for one, other in ratios)
         return "near" if same and abs(self.worst) <= NEAR else "off"
 
     def _differences(self) -> list[float]:
@@ -58,7 +59,7 @@ class Audited:
 
     @staticmethod
     def _figures(result: Result, run: Finetune) -> dict[tuple[str, str], float]:
-        names = MEASURED[ABOUT[run.benchmark].task]
+        names = ABOUT[run.benchmark].task.figures
         return {(split, name): score[name] for split, score in result.metrics["splits"].items() for name in names
                 if name in score}  # fmt: skip
 

@@ -1,10 +1,10 @@
-"""What every benchmark asks for and how it is judged: its task, its splits, and the figures that its tables show."""
+"""The benchmarks, a record each: what they ask for, on which splits, and the figures that their tables show."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
-from snp.experiment.spec import Benchmark, Expressions
-
-Task = Literal["expressions", "questions", "phrases", "detection"]
+from snp.experiment import scores
+from snp.experiment.scores import Task
+from snp.experiment.spec import Benchmark, Expressions, Model
 
 
 class About(NamedTuple):
@@ -24,44 +24,22 @@ class About(NamedTuple):
 
 
 ABOUT: dict[Benchmark, About] = {
-    "refcoco": About("RefCOCO", "expressions", ("val", "testA", "testB"), ("precision@1",)),
-    "refcoco+": About("RefCOCO+", "expressions", ("val", "testA", "testB"), ("precision@1",)),
-    "refcocog": About("RefCOCOg", "expressions", ("val", "test"), ("precision@1",)),
-    "gqa": About("GQA", "questions", ("val", "testdev"), ("accuracy",)),
-    "flickr30k": About("Flickr30k", "phrases", ("val", "test"), ("recall@1", "merged_recall@1")),
-    "coco": About("COCO", "detection", ("val2017",), ("AP", "AP50")),
-    "own": About("own", "expressions", ("val", "test"), ("precision@1",)),
+    "refcoco": About("RefCOCO", scores.EXPRESSIONS, ("val", "testA", "testB"), ("precision@1",)),
+    "refcoco+": About("RefCOCO+", scores.EXPRESSIONS, ("val", "testA", "testB"), ("precision@1",)),
+    "refcocog": About("RefCOCOg", scores.EXPRESSIONS, ("val", "test"), ("precision@1",)),
+    "gqa": About("GQA", scores.QUESTIONS, ("val", "testdev"), ("accuracy",)),
+    "flickr30k": About("Flickr30k", scores.PHRASES, ("val", "test"), ("recall@1", "merged_recall@1")),
+    "coco": About("COCO", scores.DETECTION, ("val2017",), ("AP", "AP50")),
+    "own": About("own", scores.EXPRESSIONS, ("val", "test"), ("precision@1",)),
 }
 EXPRESSIONS: tuple[Benchmark, ...] = get_args(Expressions)
 """RefCOCO and its kin."""
 OWN: tuple[Benchmark, ...] = ("own",)
 """What data of a user's own are judged on: their expressions."""
-MEASURED: dict[Task, tuple[str, ...]] = {
-    "expressions": ("precision@1", "precision@5", "mean_iou"),
-    "questions": ("accuracy", "type_accuracy"),
-    "phrases": (
-        "recall@1",
-        "recall@5",
-        "recall@10",
-        "upper_bound",
-        "merged_recall@1",
-        "merged_recall@5",
-        "merged_recall@10",
-        "merged_upper_bound",
-    ),
-    "detection": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100"),
-}
-"""The figures of a task in the CSV, in reading order."""
-TYPES: dict[Task, tuple[str, ...]] = {
-    "expressions": ("attribute", "relation", "order"),
-    "questions": ("exist", "count", "query", "compare", "logical"),
-    "phrases": (),
-    "detection": (),
-}
-"""The types of samples that are told first; others follow in the order of their names."""
-EXPLAINED: dict[Task, str] = {
-    "expressions": "Precision@1 (IoU >= 0.5)",
-    "questions": "Accuracy (type and answer right)",
-    "phrases": "Recall@1 of phrases (IoU >= 0.5; any box of a phrase counts, or the one box around them: merged)",
-    "detection": "Average precision as COCO counts it (AP: mean over IoU 0.5 to 0.95; AP50: at 0.5)",
-}
+FIRST: dict[Model, Benchmark] = {"mdetr": "refcoco", "glip": "coco"}
+"""What a dense or compressed model is judged by before it is fine-tuned."""
+
+
+def of_expressions(benchmark: Benchmark) -> bool:
+    """Whether it asks for one box for one sentence."""
+    return ABOUT[benchmark].task is scores.EXPRESSIONS

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from snp.checkout import home
 from snp.experiment.owner import Owner
-from snp.experiment.spec import Scale
-from snp.experiment.store import FAILED, OWNER, AnyRun, read, runs_in
+from snp.experiment.spec import Run, Scale
+from snp.experiment.store import FAILED, OWNER, read, runs_in
 from snp.files import json_object
 
 TRIALS = Path(".runs")
@@ -30,7 +30,7 @@ class Held(NamedTuple):
     """
 
     folder: Path
-    run: AnyRun
+    run: Run
     state: str
     when: datetime
     bytes: int

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from snp.compression.aliases import ALIASES, Options
+from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Model, Pretrain, Scale, is_own
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Pretrain, Run, Scale, is_own
+from snp.experiment.store import Store
 from snp.experiment.tables import EXTRA, TABLES, home_of
 
 LABEL = re.compile(
@@ -50,16 +51,17 @@ def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[
     """
     if keep is not None and not 0 < keep <= 1:
         raise InputError("--keep", f"must lie in (0, 1], got {keep:g}", "it is the share of all parameters to keep")
+    size = None if keep is None else Size(keep)
     known = [row for table in TABLES.values() for row in table(scale)]
-    known += [make(scale, home_of(scale), name, keep=0.9, benchmarks=EXPRESSIONS) for name in EXTRA]
+    known += [make(scale, home_of(scale), name, size=Size(0.9), benchmarks=EXPRESSIONS) for name in EXTRA]
     family = label.split("@")[0]
     for row in known if not options else ():
-        if row.label == label or (keep is not None and row.label.split("@")[0] == family):
-            return row if keep is None else row.sized(keep)
-    return _free(label, scale, keep, options, list(dict.fromkeys(row.label for row in known)))
+        if row.label == label or (size is not None and row.label.split("@")[0] == family):
+            return row if size is None else row.sized(size)
+    return _free(label, scale, size, options, list(dict.fromkeys(row.label for row in known)))
 
 
-def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], known: list[str]) -> Row:
+def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], known: list[str]) -> Row:
     """A row that stands in no table."""
     if "/" not in label:
         raise InputError(label, "no such table, and no label of a row", f"tables: {', '.join(TABLES)}; else {_FORM}")
@@ -74,7 +76,7 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
     if (
         parts is None
         or parts["data"] not in ((REAL,) if scale == "paper" else DRAWN)
-        or (keep is None and parts["size"] is None)
+        or (size is None and parts["size"] is None)
     ):
         raise unknown
     if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
@@ -93,20 +95,23 @@ def _free(label: str, scale: Scale, keep: float | None, more: Sequence[str], kno
     get(name, **given)
     fields = methods()[method].Options.model_fields
     other = {key: value for key, value in given.items() if value != fields[key].default}
-    size = {"keep": keep}
-    if keep is None:
-        share = float(parts["size"].lstrip("s")) / 100
-        size = {"sparsity": share} if parts["size"].startswith("s") else {"keep": share}
-    if not 0 <= size.get("sparsity", 0) < 1 or not 0 < size.get("keep", 1) <= 1:
-        raise InputError(label, "its size must be more than 0%, and at most 100% to keep or less to zero", _FORM)
+    size = size or _size(parts["size"], label)
     benchmark: Benchmark = parts["task"] or "refcoco"
-    model: Model = "glip" if benchmark == "coco" else "mdetr"
     called = named(name, other)
-    phase = {"recovery": "keep" in size, "times": int(parts["times"] or 1)}
-    if not phase["recovery"] and phase["times"] > 1:
+    recovery, times = size.keep is not None, int(parts["times"] or 1)
+    if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    row = make(scale, parts["data"], name, model=model, benchmarks=(benchmark,), **phase, **size)
+    row = make(scale, parts["data"], name, size=size, benchmarks=(benchmark,), recovery=recovery, times=times)
     return row.model_copy(update={"name": called, "options": preset | other})
+
+
+def _size(text: str, label: str) -> Size:
+    """`60`, or `s63`: the size that a label names."""
+    share = float(text.lstrip("s")) / 100
+    zero = text.startswith("s")
+    if not (0 <= share < 1 if zero else 0 < share <= 1):
+        raise InputError(label, "its size must be more than 0%, and at most 100% to keep or less to zero", _FORM)
+    return Size(sparsity=share) if zero else Size(share)
 
 
 def _option(text: str) -> tuple[str, bool | int | float | str]:
@@ -151,7 +156,7 @@ def _among(dense: Row, rows: Sequence[Row]) -> Row:
     return dense.model_copy(update={"group": first.group, "of": first.of})
 
 
-def label_of(run: AnyRun) -> str:
+def label_of(run: Run) -> str:
     """The label of the row that a run is of; of a dense model, which all rows start from, its data and model."""
     if isinstance(run, Pretrain):
         return f"{run.data}/{run.model}"
@@ -171,7 +176,6 @@ def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
 def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) -> Row:
     first = members[0]
     benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
-    size = {"keep": first.keep} if first.sparsity is None else {"sparsity": first.sparsity}
     name = _name(first.method, first.options)
     row = make(
         first.scale,
@@ -183,10 +187,10 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
         recovery=first.recovery,
         times=first.times,
         task=first.task,
-        **size,
+        size=first.size,
     )
-    own = {"name": name, "method": first.method, "options": first.options, "keep": first.keep}
-    return row.model_copy(update=own).starting(first.parents()[0].weights)
+    own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
+    return row.model_copy(update=own).starting(first.parent.weights)
 
 
 def _name(method: str, options: Options) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from snp.checkout import CODE
 from snp.compression import plugins
 from snp.experiment.places import Trial
-from snp.experiment.spec import Compress, Finetune, Pretrain
+from snp.experiment.spec import Run
 from snp.files import read_json
 
 PACKAGES = (
@@ -23,7 +23,7 @@ STATE_FILE = "code.json"
 
 
 def manifest(
-    run: Pretrain | Compress | Finetune,
+    run: Run,
     recipe: dict[str, Any],
     threads: int,
     data_hash: str | None,
@@ -46,11 +46,11 @@ def manifest(
         trial: which one, where it is no real run.
         weights: that a dense model started from, by tower: name, sha256 of a file, what of it was left out.
     """
-    return {
+    found: dict[str, Any] = {
         **code_state(),
         "config": {"spec": run.canonical(), "recipe": recipe},
         "seed": run.seed,
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "threads": threads,
         "processes": processes,
@@ -58,10 +58,14 @@ def manifest(
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 1),
         "data_hash": data_hash,
-        **({"plugins": found} if (found := plugins.load()) else {}),
-        **({} if trial is None else {"trial": trial.model_dump(exclude_none=True)}),
-        **({"weights": weights} if weights else {}),
     }
+    if loaded := plugins.load():
+        found["plugins"] = loaded
+    if trial is not None:
+        found["trial"] = trial.model_dump(exclude_none=True)
+    if weights:
+        found["weights"] = weights
+    return found
 
 
 @cache

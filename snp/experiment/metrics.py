@@ -2,72 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, Task
-from snp.experiment.spec import Compress, Finetune, Pretrain, explain
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.scores import Measures
+from snp.experiment.spec import Finetune, Run, explain
 from snp.files import not_finite
 
 Share = Annotated[float, Field(ge=0)]
 Kind = Literal["structured", "unstructured", "shared", "joint", "dense"]
 
 
-class Metrics(BaseModel):
-    """Base: further measurements are kept, missing or malformed ones are refused."""
-
-    model_config = ConfigDict(extra="allow", populate_by_name=True, frozen=True)
-
-
-class Score(Metrics):
-    """Any evaluator over `n` samples; figures are shares, -1 where pycocotools has nothing of a size."""
-
-    n: Annotated[int, Field(gt=0)]
-
-
-class Expressions(Score):
-    """Referring expression comprehension; a box is right at IoU >= 0.5."""
-
-    precision_at_1: Annotated[float, Field(alias="precision@1", ge=0, le=1)]
-    precision_at_5: Annotated[float | None, Field(alias="precision@5", ge=0, le=1)] = None
-    mean_iou: Annotated[float, Field(ge=0, le=1)]
-
-
-class Questions(Score):
-    """Visual question answering: type and answer right."""
-
-    accuracy: Annotated[float, Field(ge=0, le=1)]
-
-
-class Phrases(Score):
-    """Phrase grounding, any-box and merged-box protocol."""
-
-    recall_at_1: Annotated[float, Field(alias="recall@1", ge=0, le=1)]
-    merged_recall_at_1: Annotated[float, Field(alias="merged_recall@1", ge=0, le=1)]
-
-
-class Detection(Score):
-    """Object detection over `n` pictures, as pycocotools counts it."""
-
-    AP: Annotated[float, Field(ge=-1, le=1)]
-    AP50: Annotated[float, Field(ge=-1, le=1)]
-
-
-SCORES: dict[Task, type[Score]] = {
-    "expressions": Expressions,
-    "questions": Questions,
-    "phrases": Phrases,
-    "detection": Detection,
-}
-
-
-class PretrainMetrics(Metrics):
+class PretrainMetrics(Measures):
     """The dense model on its own benchmarks, and its parameter counts."""
 
     params: dict[str, int] = {}
 
 
-class CompressMetrics(Metrics):
+class CompressMetrics(Measures):
     """What a plan costs. Ratios are shares of the whole dense model, `tower_ratio` of its towers alone.
 
     `sparsity` is the share of the prunable weights that is zero, where the size was given so.
@@ -88,21 +41,21 @@ class CompressMetrics(Metrics):
     plan: dict[str, Any] = {}
 
 
-class FinetuneMetrics(Metrics):
+class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type."""
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     zero_shot: dict[str, dict[str, Any]] = {}
 
 
-SCHEMAS: dict[str, type[Metrics]] = {
+SCHEMAS: dict[str, type[Measures]] = {
     "pretrain": PretrainMetrics,
     "compress": CompressMetrics,
     "finetune": FinetuneMetrics,
 }
 
 
-def check(run: Pretrain | Compress | Finetune, metrics: dict[str, Any], where: object) -> None:
+def check(run: Run, metrics: dict[str, Any], where: object) -> None:
     """Whether these are the measurements that a run owes, all finite; an InputError names the first field at fault."""
     if (field := not_finite(metrics)) is not None:
         raise InputError(where, f"{field}: is not finite (nan or infinite), and so no measurement", "run it again")
@@ -112,7 +65,7 @@ def check(run: Pretrain | Compress | Finetune, metrics: dict[str, Any], where: o
         raise explain(error, where) from None
     if not isinstance(run, Finetune):
         return
-    schema = SCORES[ABOUT[run.benchmark].task]
+    schema = ABOUT[run.benchmark].task.score
     for group in ("splits", "zero_shot"):
         for split, score in metrics.get(group, {}).items():
             if split not in (known := ABOUT[run.benchmark].splits):

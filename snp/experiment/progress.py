@@ -1,7 +1,8 @@
 """How far rows are in a store, and how long what is left of them takes, from the times of what is done."""
 
 from snp.experiment.rows import Row
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 
 
 def states(row: Row, store: Store) -> list[str]:
@@ -32,12 +33,12 @@ def time_left(rows: list[Row], seeds: tuple[int, ...], store: Store, costs: dict
     return f"{sum(costs[sort] for sort in todo) / 60:.0f} min" if todo else ""
 
 
-def own_runs(row: Row, seed: int) -> list[AnyRun]:
+def own_runs(row: Row, seed: int) -> list[Run]:
     """The runs of a seed that are its row's own: dense models are shared by all."""
     return [run for run in row.runs(seed) if run.kind != "pretrain"]
 
 
-def sort_of(run: AnyRun) -> str:
+def sort_of(run: Run) -> str:
     """Runs that take about the same time: the kind, compression without training, or with more of it, apart."""
     if not getattr(run, "recovery", True):
         return "compress at once"

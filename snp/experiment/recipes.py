@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, Scale
+from snp.experiment.spec import Benchmark, Compress, Finetune, Run, Scale
 
 
 class Phase(BaseModel):
@@ -241,13 +241,13 @@ RECIPES: dict[Scale, Recipe] = {
 }
 
 
-def training_of(run: Pretrain | Compress | Finetune) -> Training:
+def training_of(run: Run) -> Training:
     """How the model of a run is trained at its scale."""
     recipe = RECIPES[run.scale]
     return recipe.glip if run.model == "glip" else recipe.mdetr
 
 
-def phase_of(run: Pretrain | Compress | Finetune) -> Phase:
+def phase_of(run: Run) -> Phase:
     """The phase that a run trains for; without steps where it is compressed at once, longer where it asks for it."""
     training = training_of(run)
     if isinstance(run, Finetune):

@@ -5,8 +5,9 @@ import json
 from pydantic import BaseModel, ConfigDict
 
 from snp.compression.aliases import ALIASES, Options
+from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.spec import (
     Benchmark,
@@ -16,15 +17,14 @@ from snp.experiment.spec import (
     Finetune,
     Model,
     Pretrain,
+    Run,
     Scale,
     Weights,
     dense,
-    percent,
 )
 
 DENSE = "dense"
-ALL_PARAMETERS = "all parameters"
-PRUNABLE = "the prunable weights"
+WHOLE = Size(keep=1.0)
 
 
 class Row(BaseModel):
@@ -32,13 +32,12 @@ class Row(BaseModel):
 
     Attributes:
         model: which of the two grounding models.
-        keep: share of ALL parameters that remains; or
-        sparsity: share of the prunable weights that is zero.
+        size: what remains.
         task: the benchmark it is compressed on; none for the pre-training mixture.
         recovery: whether continued pre-training follows, or goes with, the compression.
         times: how often the steps of the recipe it has for that.
-        group: the share that is removed, in per cent.
-        of: what it is a share of.
+        group: the share that is removed, in per cent, of those that it stands beside.
+        of: what that is a share of.
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
         weights: published ones that the towers of its dense model start from.
@@ -51,13 +50,12 @@ class Row(BaseModel):
     name: str
     method: str
     options: Options = {}
-    keep: float | None = None
-    sparsity: float | None = None
+    size: Size
     task: Expressions | None = None
     recovery: bool = True
     times: int = 1
     group: str
-    of: str = ALL_PARAMETERS
+    of: str
     benchmarks: tuple[Benchmark, ...] = EXPRESSIONS
     seeds: tuple[int, ...] = (0,)
     main: bool = False
@@ -71,15 +69,13 @@ class Row(BaseModel):
         `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `:gqa`: it is judged on
         something other than expressions.
         """
-        size = percent(self.keep) if self.sparsity is None else f"s{percent(self.sparsity)}"
-        others = [name for name in self.benchmarks if ABOUT[name].task != "expressions"]
-        size += f"x{self.times}" if self.times > 1 else ""
+        size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
+        others = [name for name in self.benchmarks if not of_expressions(name)]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
-    def sized(self, keep: float) -> "Row":
-        """The same with another share of all parameters to keep."""
-        size = {"keep": keep, "sparsity": None, "group": _removed(keep), "of": ALL_PARAMETERS}
-        return self.model_copy(update=size | {"main": False})
+    def sized(self, size: Size) -> "Row":
+        """The same of another size."""
+        return self.model_copy(update={"size": size, "group": size.removed, "of": size.of, "main": False})
 
     def on(self, data: Data) -> "Row":
         """The same on data of a user's own.
@@ -87,14 +83,14 @@ class Row(BaseModel):
         Raises:
             InputError: the row is of a task, or compressed for a benchmark, that such data do not have.
         """
-        if self.task or self.model != "mdetr" or any(ABOUT[name].task != "expressions" for name in self.benchmarks):
+        if self.task or self.model != "mdetr" or not all(map(of_expressions, self.benchmarks)):
             raise InputError(f"{self.label} on {data}", "data of your own have expressions alone", "leave --data out")
         return self.model_copy(update={"data": data, "benchmarks": OWN})
 
     @property
     def heading(self) -> str:
         """What its group is about, as `40% of all parameters removed`; of a dense model that stands alone, `dense`."""
-        if self.method == DENSE and self.group == _removed(1.0):
+        if self.method == DENSE and self.group == WHOLE.removed:
             return DENSE
         return f"{self.group} of {self.of} removed"
 
@@ -114,8 +110,8 @@ class Row(BaseModel):
             data=self.data,
             method=self.method,
             options=self.options,
-            keep=self.keep,
-            sparsity=self.sparsity,
+            keep=self.size.keep,
+            sparsity=self.size.sparsity,
             task=self.task,
             recovery=self.recovery,
             times=self.times,
@@ -127,12 +123,12 @@ class Row(BaseModel):
         """The fine-tuning run of a seed on one benchmark."""
         return Finetune(benchmark=benchmark, parent=self.compress(seed))
 
-    def runs(self, seed: int) -> list[Pretrain | Compress | Finetune]:
+    def runs(self, seed: int) -> list[Run]:
         """All runs of a seed, parents first."""
         tunings = [self.finetune(seed, benchmark) for benchmark in self.benchmarks]
         return [*self.compress(seed).parents(), self.compress(seed), *tunings]
 
-    def resources(self, run: Pretrain | Compress | Finetune) -> Resources:
+    def resources(self, run: Run) -> Resources:
         """What one of its runs asks of a cluster."""
         return RESOURCES[run.scale][run.kind].overridden(self.asks)
 
@@ -142,19 +138,23 @@ def make(
     data: Data,
     name: str,
     *,
-    keep: float | None = None,
-    sparsity: float | None = None,
+    size: Size,
     task: Expressions | None = None,
-    model: Model = "mdetr",
+    model: Model | None = None,
     seeds: tuple[int, ...] = (0,),
     benchmarks: tuple[Benchmark, ...] = ("refcoco",),
     main: bool = False,
     recovery: bool = True,
     times: int = 1,
 ) -> Row:
-    """A row by its name, which is that of a method or of one with options, in the group of its size."""
+    """A row by its name, which is that of a method or of one with options, in the group of its size.
+
+    Args:
+        model: by default the one that does what the first benchmark asks for.
+    """
     method, options = ALIASES.get(name, (name, {}))
-    whole = {"keep": 1.0} if name == DENSE and recovery else {"keep": keep, "sparsity": sparsity, "task": task}
+    model = model or ABOUT[benchmarks[0]].task.model
+    whole = name == DENSE and recovery
     return Row(
         scale=scale,
         data=data,
@@ -162,24 +162,17 @@ def make(
         name=name,
         method=method,
         options=options,
-        **whole,
+        size=WHOLE if whole else size,
+        task=None if whole else task,
         recovery=recovery,
         times=times,
-        group=_of_weights(sparsity) if keep is None else _removed(keep),
-        of=PRUNABLE if keep is None else ALL_PARAMETERS,
+        group=size.removed,
+        of=size.of,
         benchmarks=benchmarks,
         seeds=seeds,
         main=main,
         asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
     )
-
-
-def _removed(keep: float) -> str:
-    return f"{percent(1 - keep)}%"
-
-
-def _of_weights(sparsity: float | None) -> str:
-    return f"{percent(sparsity)}%"
 
 
 def named(name: str, options: Options) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from snp.compression.size import Size, percent
 from snp.errors import InputError
 
 Scale = Literal["smoke", "desk", "paper"]
@@ -63,9 +64,9 @@ class Spec(BaseModel):
         """The name of the run folder: readable name and hash."""
         return f"{self.name}-{self.hash}"
 
-    def parents(self) -> list["Spec"]:
+    def parents(self) -> "list[Run]":
         """The runs this one starts from, the eldest first."""
-        parent = getattr(self, "parent", None)
+        parent: Run | None = getattr(self, "parent", None)
         return [] if parent is None else [*parent.parents(), parent]
 
     def __hash__(self) -> int:
@@ -154,6 +155,11 @@ class Compress(Spec):
             raise ValueError("give keep or sparsity, and not both")
         return self
 
+    @property
+    def size(self) -> Size:
+        """The two fields as one value; they stay apart here, as they were when the first runs were named."""
+        return Size(self.keep, self.sparsity)
+
     @model_validator(mode="after")
     def _same_family(self) -> Self:
         if (self.parent.scale, self.parent.data) != (self.scale, self.data):
@@ -171,7 +177,7 @@ class Compress(Spec):
 
     @property
     def name(self) -> str:
-        size = f"zero{percent(self.sparsity)}" if self.keep is None else f"keep{percent(self.keep)}"
+        size = f"{'zero' if self.keep is None else 'keep'}{percent(self.size.share)}"
         found = f"-on-{self.task}" if self.task else ""
         phase = "-at-once" if not self.recovery else f"-x{self.times}" if self.times > 1 else ""
         return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{phase}-seed{self.seed}"
@@ -205,16 +211,18 @@ class Finetune(Spec):
         return f"{self.parent.name}-{self.benchmark}"
 
 
-def dense_of(run: Pretrain | Compress | Finetune) -> Pretrain:
+Run = Pretrain | Compress | Finetune
+
+
+def dense_of(run: Run) -> Pretrain:
     """The dense model that a run starts from, or is."""
     return run if isinstance(run, Pretrain) else dense_of(run.parent)
 
 
-Run = Annotated[Pretrain | Compress | Finetune, Field(discriminator="kind")]
-_RUN: TypeAdapter[Pretrain | Compress | Finetune] = TypeAdapter(Run)
+_RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
 
 
-def parse(value: Any, where: object) -> Pretrain | Compress | Finetune:
+def parse(value: Any, where: object) -> Run:
     """A run from its JSON value; an InputError names the field at fault within `where`."""
     try:
         return _RUN.validate_python(value)
@@ -229,12 +237,6 @@ def explain(error: ValidationError, where: object, *within: str) -> InputError:
     given = repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
     return InputError(where, f"{field}{message}" + (f", got {given}" if len(given) < 60 else ""))
-
-
-def percent(share: float | None) -> str:
-    """`0.6` as `60`, `0.625` as `62.5`."""
-    assert share is not None
-    return f"{100 * share:.4g}"
 
 
 def _of_model(model: Model) -> str:

@@ -14,11 +14,10 @@ from snp.errors import InputError
 from snp.experiment.metrics import check
 from snp.experiment.owner import Owner
 from snp.experiment.places import Trial
-from snp.experiment.spec import Compress, Finetune, Pretrain, Scale, Weights, parse
+from snp.experiment.spec import Run, Scale, Weights, parse
 from snp.files import PART, alone, json_object, read_json, write_json
 
 State = Literal["missing", "incomplete", "failed", "done"]
-AnyRun = Pretrain | Compress | Finetune
 CURVE_POINTS = 100
 """Results are kept in git: of a longer curve training losses are thinned, but nothing measured; all is in log.jsonl."""
 MEASURED = "val/"
@@ -48,7 +47,7 @@ MEND = "delete the file and start the run again, or restore it from git"
 class Result:
     """What a finished run leaves behind: the content of result.json."""
 
-    run: AnyRun
+    run: Run
     manifest: dict[str, Any]
     metrics: dict[str, Any]
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -89,19 +88,19 @@ class Store:
         size = "" if scale == "desk" else f" --scale {scale}"
         return size + ("" if self.root == Store.at(scale).root else f" --out {self.root}")
 
-    def folder(self, run: AnyRun) -> Path:
+    def folder(self, run: Run) -> Path:
         """The folder of a run: in the base store where the run is done there and not here."""
         own = self.root / run.slug
         if self._borrowed(run):
             return self.base.folder(run)  # type: ignore[union-attr]
         return own
 
-    def _borrowed(self, run: AnyRun) -> bool:
+    def _borrowed(self, run: Run) -> bool:
         if self.base is None or run.kind != "pretrain" or (self.root / run.slug / "result.json").exists():
             return False
         return self.base.state(run) == "done"
 
-    def state(self, run: AnyRun) -> State:
+    def state(self, run: Run) -> State:
         """`done` with a valid result, `failed` where an error ended it, `incomplete` with anything else in the folder,
         otherwise `missing`.
 
@@ -115,15 +114,15 @@ class Store:
             return "failed"
         return "incomplete" if folder.is_dir() and any(folder.iterdir()) else "missing"
 
-    def has_weights(self, run: AnyRun) -> bool:
+    def has_weights(self, run: Run) -> bool:
         """Whether the model of a finished run is there, and not only its result."""
         return self.state(run) == "done" and (self.folder(run) / "weights.safetensors").exists()
 
-    def settled(self, run: AnyRun) -> bool:
+    def settled(self, run: Run) -> bool:
         """Whether nothing is left to do of a run: it is done and, where others start from it, its model is there."""
         return self.has_weights(run) or (run.kind == "finetune" and self.state(run) == "done")
 
-    def begin(self, run: AnyRun) -> Path:
+    def begin(self, run: Run) -> Path:
         """Make the folder of a run, with its spec, and return it: from here on the run is incomplete.
 
         Files that a kill cut off while they were written are removed.
@@ -136,7 +135,7 @@ class Store:
         return folder
 
     @contextmanager
-    def attempt(self, run: AnyRun) -> Iterator[None]:
+    def attempt(self, run: Run) -> Iterator[None]:
         """The run is begun, and this process's alone until the end of the block; how it fails is noted in its folder.
 
         One folder has one writer, so that many runs need no lock among them, whatever the file system.
@@ -155,7 +154,7 @@ class Store:
             yield
 
     @contextmanager
-    def noting(self, run: AnyRun) -> Iterator[None]:
+    def noting(self, run: Run) -> Iterator[None]:
         """An error within is noted in the run's folder; of several, in one process or in many, the first.
 
         Raises:
@@ -175,7 +174,7 @@ class Store:
             self._fail(run, error)
             raise
 
-    def _fail(self, run: AnyRun, error: Exception) -> None:
+    def _fail(self, run: Run, error: Exception) -> None:
         """Note why a run failed, as far as its folder can be written."""
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         path = self.root / run.slug / FAILED
@@ -183,7 +182,7 @@ class Store:
             if not path.exists():  # where a process fails, those that it trains with lose it
                 write_json(path, {"reason": reason, **Owner.here().model_dump(exclude={"mark"})})
 
-    def failure(self, run: AnyRun) -> str | None:
+    def failure(self, run: Run) -> str | None:
         """Why a run failed, or None where it did not."""
         path = self.root / run.slug / FAILED
         if not path.exists():
@@ -193,7 +192,7 @@ class Store:
             raise InputError(path, "does not say why the run failed", "delete it, and start the run again")
         return str(about.get("reason", ""))
 
-    def owner(self, run: AnyRun) -> Owner | None:
+    def owner(self, run: Run) -> Owner | None:
         """Who does a run, or did it when it was killed; None where nobody is noted whom one can make out."""
         try:
             return Owner.of(json_object((self.folder(run) / OWNER).read_bytes()))
@@ -202,7 +201,7 @@ class Store:
 
     def save(
         self,
-        run: AnyRun,
+        run: Run,
         manifest: dict[str, Any],
         metrics: dict[str, Any],
         curve: list[dict[str, Any]] | None = None,
@@ -216,7 +215,7 @@ class Store:
         write_json(path, value, indent=1)
         return self.result(run)
 
-    def result(self, run: AnyRun) -> Result:
+    def result(self, run: Run) -> Result:
         """The result of a run.
 
         Raises:
@@ -234,7 +233,7 @@ class Store:
             raise InputError(path, f"is the result of {of}", "give another folder with --out, or move its folder away")
         return result
 
-    def find(self, run: AnyRun) -> Result | None:
+    def find(self, run: Run) -> Result | None:
         """The result of a run, or None when it is not done; an unreadable one raises as in `result`."""
         return self.result(run) if (self.folder(run) / "result.json").exists() else None
 
@@ -245,7 +244,7 @@ class Store:
             if result.trial == self.trial and kind in (None, result.run.kind):
                 yield result
 
-    def log(self, run: AnyRun, record: dict[str, Any]) -> None:
+    def log(self, run: Run, record: dict[str, Any]) -> None:
         """Append one record to the run's log.jsonl."""
         line = json.dumps(record, sort_keys=True) + "\n"
         with open(self.folder(run) / "log.jsonl", "ab+") as file:
@@ -253,7 +252,7 @@ class Store:
                 line = "\n" + line  # a kill, or a full disk, cut the last one
             file.write(line.encode())
 
-    def read_log(self, run: AnyRun) -> list[dict[str, Any]]:
+    def read_log(self, run: Run) -> list[dict[str, Any]]:
         """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
 
         Lines cut by a kill are left out.
@@ -266,7 +265,7 @@ class Store:
         return list(records.values())
 
 
-def run_of(folder: Path) -> AnyRun | None:
+def run_of(folder: Path) -> Run | None:
     """The run whose folder this is; None where nothing says so.
 
     Raises:
@@ -279,7 +278,7 @@ def run_of(folder: Path) -> AnyRun | None:
     return None
 
 
-def runs_in(root: Path) -> Iterator[tuple[Path, AnyRun]]:
+def runs_in(root: Path) -> Iterator[tuple[Path, Run]]:
     """The folders of runs right below `root`, in the order of their names, and the run of each; errors as `run_of`."""
     for folder in sorted(path for path in root.glob("*/") if not path.is_symlink()):
         if (run := run_of(folder)) is not None:

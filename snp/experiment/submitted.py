@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from snp.experiment.owner import Owner
-from snp.experiment.spec import Weights, explain
-from snp.experiment.store import AnyRun, Busy, Store
+from snp.experiment.spec import Run, Weights, explain
+from snp.experiment.store import Busy, Store
 from snp.files import alone, read_json, write_json
 from snp.processes import mark
 
@@ -54,7 +54,7 @@ def launch_folder(store: Store) -> Path:
     return store.root / ".launch"
 
 
-def drawing(run: AnyRun) -> str:
+def drawing(run: Run) -> str:
     """What stands for the data of a run where those are drawn by a job: no run has such a slug."""
     return f"data-{run.data}-{run.scale}"
 

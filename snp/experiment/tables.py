@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import EXPRESSIONS
 from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import Benchmark, Data, Model, Scale, is_own, percent
+from snp.experiment.spec import Benchmark, Data, Scale, is_own
 
 # what the headline shows and a reproduction runs; rivals with "basis" have the basis that SNP has
 HEADLINE = (
@@ -60,7 +61,7 @@ def table1(scale: Scale) -> list[Row]:
             scale,
             data,
             name,
-            keep=keep,
+            size=Size(keep),
             seeds=_seeds(scale, name),
             main=name in HEADLINE,
             benchmarks=EXPRESSIONS if keep == SIZES[0] and name not in SWITCHES else ("refcoco",),
@@ -71,7 +72,7 @@ def table1(scale: Scale) -> list[Row]:
         if keep == SIZES[0] or name not in (DENSE, "snp-cross-only")
     ]
     if scale == "desk":
-        rows += [make(scale, "stamps", name, keep=0.6, benchmarks=EXPRESSIONS, main=True) for name in STAMPS]
+        rows += [make(scale, "stamps", name, size=Size(0.6), benchmarks=EXPRESSIONS, main=True) for name in STAMPS]
     return rows
 
 
@@ -84,7 +85,7 @@ def table1b(scale: Scale) -> list[Row]:
     seeds = _seeds(scale)
     sizes = (0.63, 0.75, 0.9)
     data = home_of(scale)
-    whole = make(scale, data, DENSE, sparsity=0.0, seeds=seeds, main=True, recovery=False)
+    whole = make(scale, data, DENSE, size=Size(sparsity=0.0), seeds=seeds, main=True, recovery=False)
     return [
         whole.model_copy(update={"group": f"{percent(sizes[0])}%"}),
         *(
@@ -92,7 +93,7 @@ def table1b(scale: Scale) -> list[Row]:
                 scale,
                 data,
                 name,
-                sparsity=sparsity,
+                size=Size(sparsity=sparsity),
                 main=True,
                 recovery=False,
                 seeds=seeds if name in FAMILY_FIRST else seeds[:1],
@@ -115,14 +116,22 @@ def table3(scale: Scale) -> list[Row]:
 
 def table4(scale: Scale) -> list[Row]:
     """Table 4, object detection (COCO): the GLIP-style model, 40% of all parameters removed."""
-    return _of_task(scale, "coco", model="glip")
+    return _of_task(scale, "coco")
 
 
-def _of_task(scale: Scale, benchmark: Benchmark, model: Model = "mdetr") -> list[Row]:
+def _of_task(scale: Scale, benchmark: Benchmark) -> list[Row]:
     """Dense, snp and its most telling rivals on one benchmark: three seeds on scenes, one on stamps."""
     sets = {home_of(scale): _seeds(scale)} | ({"stamps": (0,)} if scale == "desk" else {})
     return [
-        make(scale, data, name, keep=0.6, model=model, seeds=seeds, benchmarks=(benchmark,), main=True)
+        make(
+            scale,
+            data,
+            name,
+            size=Size(0.6),
+            seeds=seeds,
+            benchmarks=(benchmark,),
+            main=True,
+        )
         for data, seeds in sets.items()
         for name in TASK_ROWS
     ]
@@ -136,7 +145,7 @@ def figure1(scale: Scale) -> list[Row]:
     """
     cutting = [name for name in (*MAIN, *HELPED) if name not in FAMILY]
     return [
-        make(scale, home_of(scale), name, keep=keep, main=True, seeds=_seeds(scale) if name in cutting else (0,))
+        make(scale, home_of(scale), name, size=Size(keep), main=True, seeds=_seeds(scale) if name in cutting else (0,))
         for keep in (0.8, 0.6, 0.5, 0.4, 0.3, 0.25)
         for name in dict.fromkeys([*MAIN, *HELPED, *FAMILY])
         if (name != DENSE or keep == 0.8) and (keep > SIZES[-1] or name in (*MAIN, *HELPED))
@@ -151,12 +160,12 @@ def ablations(scale: Scale) -> list[Row]:
     data, seeds = home_of(scale), _seeds(scale)
     sizes = SIZES[:1] if scale == "smoke" else SIZES
     rows = [
-        make(scale, data, name, keep=keep, seeds=seeds, main=True)
+        make(scale, data, name, size=Size(keep), seeds=seeds, main=True)
         for keep in sizes
         for name in dict.fromkeys((DENSE, *STEPS, *SWITCHES, *OURS))
         if keep == sizes[0] or name not in (DENSE, "snp-cross-only")
     ]
-    snp = make(scale, data, "snp", keep=sizes[-1], seeds=seeds)
+    snp = make(scale, data, "snp", size=Size(sizes[-1]), seeds=seeds)
     return rows + [
         snp.model_copy(update={"name": named("snp", option), "options": option})
         for key, values in ALTERNATIVES.items()
@@ -170,7 +179,7 @@ def longer(scale: Scale) -> list[Row]:
     One seed, RefCOCO-like benchmark of scenes; dense, SNP, UPop and the two strongest rivals.
     """
     return [
-        make(scale, home_of(scale), name, keep=keep, times=LONGER, main=True)
+        make(scale, home_of(scale), name, size=Size(keep), times=LONGER, main=True)
         for keep in (SIZES[:1] if scale == "smoke" else SIZES)
         for name in DECIDING
         if name != DENSE or keep == SIZES[0]
@@ -183,11 +192,11 @@ def tickets(scale: Scale) -> list[Row]:
     One seed; tickets of pre-training and of chance on two benchmarks of scenes, those of a task on their own one.
     """
     data = home_of(scale)
-    rows = [make(scale, data, DENSE, sparsity=0.5, benchmarks=EXPRESSIONS[:2])]
+    rows = [make(scale, data, DENSE, size=Size(sparsity=0.5), benchmarks=EXPRESSIONS[:2])]
     for sparsity in (0.5, 0.6, 0.7, 0.8, 0.9):
-        rows.append(make(scale, data, "task-ticket", sparsity=sparsity, task="refcoco"))
+        rows.append(make(scale, data, "task-ticket", size=Size(sparsity=sparsity), task="refcoco"))
         rows += [
-            make(scale, data, name, sparsity=sparsity, benchmarks=EXPRESSIONS[:2])
+            make(scale, data, name, size=Size(sparsity=sparsity), benchmarks=EXPRESSIONS[:2])
             for name in ("universal-ticket", "random-ticket")
         ]
     return rows

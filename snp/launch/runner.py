@@ -11,15 +11,15 @@ from typing import Any
 from snp.errors import InputError
 from snp.experiment.places import data_folder
 from snp.experiment.rows import Row
-from snp.experiment.spec import DRAWN
-from snp.experiment.store import STATE, AnyRun, Busy, Store
+from snp.experiment.spec import DRAWN, Run
+from snp.experiment.store import STATE, Busy, Store
 from snp.processes import Workers, pool
 from snp.terminal import progress
 from snp.training import stopping
 from snp.training.setup import Setup
 
 
-def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[AnyRun]:
+def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> list[Run]:
     """The runs of these rows that are not done, each once, parents first, the first seed of all rows before the next.
 
     A parent is run again where its result is there but its weights are not: a checkout holds results alone.
@@ -31,7 +31,7 @@ def planned(rows: Iterable[Row], seeds: Sequence[int] | None, store: Store) -> l
     return undone((run for row, seed in sorted(pairs, key=lambda pair: pair[1]) for run in row.runs(seed)), store)
 
 
-def undone(wanted: Iterable[AnyRun], store: Store) -> list[AnyRun]:
+def undone(wanted: Iterable[Run], store: Store) -> list[Run]:
     """Of these runs, their parents before them, those that are not done, and parents whose weights are missing."""
     runs = dict.fromkeys(wanted)
     needed = {run for run in runs if store.state(run) != "done"}
@@ -42,14 +42,14 @@ def undone(wanted: Iterable[AnyRun], store: Store) -> list[AnyRun]:
     return [run for run in runs if run in needed]
 
 
-def captions(run: AnyRun, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
+def captions(run: Run, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
     """Captions that a run trains on: the unit of the progress bar."""
     phase = setup.phase(run)
     return phase.steps * phase.batch
 
 
 @contextmanager
-def advancing(left: Callable[[], list[AnyRun]], store: Store) -> Iterator[None]:
+def advancing(left: Callable[[], list[Run]], store: Store) -> Iterator[None]:
     """Around all that a job of SLURM does: a job that comes no step further between two requeues is not requeued again.
 
     Args:
@@ -59,7 +59,7 @@ def advancing(left: Callable[[], list[AnyRun]], store: Store) -> Iterator[None]:
         InputError: instead of the `Stopped` that asks for it; it is noted in the folder of the run that was to go on.
     """
 
-    def standing() -> dict[AnyRun, int]:
+    def standing() -> dict[Run, int]:
         """When each of them was last saved."""
         states = {run: store.folder(run) / STATE for run in left()}
         return {run: path.stat().st_mtime_ns if path.exists() else 0 for run, path in states.items()}
@@ -78,7 +78,7 @@ def advancing(left: Callable[[], list[AnyRun]], store: Store) -> Iterator[None]:
             raise InputError(store.folder(run), problem, "ask for more with --time") from None
 
 
-def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
+def make_data(runs: Sequence[Run], setup: Setup, workers: int = 2) -> None:
     """Make the data of these runs before the first of them starts, or see that the user's are there."""
     look_for_data(runs, setup)
     from snp import ranks
@@ -89,7 +89,7 @@ def make_data(runs: Sequence[AnyRun], setup: Setup, workers: int = 2) -> None:
         data_root(first.scale, first.data, workers)
 
 
-def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
+def look_for_data(runs: Iterable[Run], setup: Setup) -> None:
     """See that the user's own data are there, where runs are on them."""
     for scale, data in sorted({(run.scale, run.data) for run in runs if run.data not in DRAWN}):
         from snp.training.prepare import Source
@@ -97,7 +97,7 @@ def look_for_data(runs: Iterable[AnyRun], setup: Setup) -> None:
         Source.of(scale, data, setup.data_root)
 
 
-def undrawn(runs: Iterable[AnyRun]) -> list[AnyRun]:
+def undrawn(runs: Iterable[Run]) -> list[Run]:
     """Of each data set that is drawn from its seed and is not there yet, the first of these runs on it."""
     from snp.data.drawn.build import is_made
 
@@ -112,19 +112,19 @@ def run_rows(
     workers: int = 2,
     setup: Setup = Setup(),  # noqa: B008 - frozen
     at_end: Callable[[], None] = lambda: None,
-) -> list[AnyRun]:
+) -> list[Run]:
     """Do all runs of `rows` that are not done: see `run_all`."""
     rows = list(rows)
     return run_all(lambda: planned(rows, seeds, store), store, workers, setup, at_end)
 
 
 def run_all(
-    left: Callable[[], list[AnyRun]],
+    left: Callable[[], list[Run]],
     store: Store,
     workers: int = 2,
     setup: Setup = Setup(),  # noqa: B008 - frozen
     at_end: Callable[[], None] = lambda: None,
-) -> list[AnyRun]:
+) -> list[Run]:
     """Do all runs that are left, `workers` at a time with one compute thread each.
 
     One thread each, because two runs side by side finish sooner than one on two threads, and because sums, and so
@@ -163,7 +163,7 @@ def run_all(
     return todo
 
 
-def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
+def _jointly(todo: list[Run], store: Store, setup: Setup) -> list[Busy]:
     """All processes do each run; rank 0 tells of it. Returns what others are busy with."""
     import torch
 
@@ -172,7 +172,7 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
     execute = stage()
     torch.set_num_threads(1)
     total, first = sum(captions(run, setup) for run in todo), ranks.rank() == 0
-    elsewhere, left = list[Busy](), set[AnyRun]()
+    elsewhere, left = list[Busy](), set[Run]()
     look = {"unit": "caption", "unit_scale": True, "smoothing": 0.05, "dynamic_ncols": True, "disable": not first}
     with stopping.catching(), progress(total=total, **look) as bar:
         for run in todo:
@@ -190,11 +190,11 @@ def _jointly(todo: list[AnyRun], store: Store, setup: Setup) -> list[Busy]:
     return elsewhere
 
 
-def _apart(todo: list[AnyRun], store: Store, workers: int, setup: Setup) -> list[Busy]:
+def _apart(todo: list[Run], store: Store, workers: int, setup: Setup) -> list[Busy]:
     """A process for each run, `workers` at a time. Returns what others are busy with."""
     counter = Workers().Value("q", 0)
     total = sum(captions(run, setup) for run in todo)
-    waiting, running, elsewhere = list(todo), dict[Future[Any], AnyRun](), list[Busy]()
+    waiting, running, elsewhere = list(todo), dict[Future[Any], Run](), list[Busy]()
     with (
         stopping.catching(),
         progress(total=total, unit="caption", unit_scale=True, smoothing=0.05, dynamic_ncols=True) as bar,
@@ -224,7 +224,7 @@ def _apart(todo: list[AnyRun], store: Store, workers: int, setup: Setup) -> list
     return elsewhere
 
 
-def _ready(waiting: list[AnyRun], running: dict[Future[Any], AnyRun], workers: int) -> list[AnyRun]:
+def _ready(waiting: list[Run], running: dict[Future[Any], Run], workers: int) -> list[Run]:
     """The next runs whose parents are neither waiting nor running, as many as there are free workers."""
     held = {*waiting, *running.values()}
     ready = [run for run in waiting if not held.intersection(run.parents())]
@@ -263,7 +263,7 @@ def stage() -> Callable[..., Any]:
     return run
 
 
-def _do(run: AnyRun, store: Store, setup: Setup) -> None:
+def _do(run: Run, store: Store, setup: Setup) -> None:
     def progress(captions: int) -> None:
         with _counter.get_lock():
             _counter.value += captions

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 from snp.experiment.owner import Owner
 from snp.experiment.recipes import phase_of
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 from snp.experiment.submitted import Record, drawing, log_file, records
 from snp.launch.slurm import QUEUED, RUNNING, Job, slurm_command, slurm_jobs
 
@@ -57,7 +58,7 @@ class Status(NamedTuple):
         reason: of a failure, or what it waits for.
     """
 
-    run: AnyRun
+    run: Run
     state: RunState
     job: str = ""
     progress: str = ""
@@ -65,7 +66,7 @@ class Status(NamedTuple):
 
 
 def statuses(
-    runs: Iterable[AnyRun], store: Store, ask: Callable[[set[str]], Mapping[str, Job]] | None = None
+    runs: Iterable[Run], store: Store, ask: Callable[[set[str]], Mapping[str, Job]] | None = None
 ) -> list[Status]:
     """Where these runs are; SLURM is asked twice, however many they are.
 
@@ -111,7 +112,7 @@ def statuses(
 
 
 def _status(
-    run: AnyRun,
+    run: Run,
     store: Store,
     submitted: Submission | None,
     data: Submission | None,
@@ -211,7 +212,7 @@ def summary(found: Iterable[Status]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
 
 
-def _progress(run: AnyRun, store: Store) -> str:
+def _progress(run: Run, store: Store) -> str:
     """Steps of the last line of the log, and steps in all."""
     for line in reversed(_tail(store.folder(run) / "log.jsonl")):
         try:

@@ -18,8 +18,8 @@ from submitit.slurm.slurm import _make_sbatch_string
 from snp.errors import InputError
 from snp.experiment.resources import DRAWING, Resources
 from snp.experiment.rows import Row
-from snp.experiment.spec import Compress, Data, Finetune, Scale
-from snp.experiment.store import AnyRun, Busy, Store
+from snp.experiment.spec import Compress, Data, Finetune, Run, Scale
+from snp.experiment.store import Busy, Store
 from snp.experiment.submitted import Record, drawing, keep, launch_folder, records
 from snp.launch.slurm import ELEMENTS, slurm_command
 from snp.launch.snapshot import freeze
@@ -46,7 +46,7 @@ class Draw:
     slug: str
 
     @classmethod
-    def of(cls, run: AnyRun, wish: Resources) -> "Draw":
+    def of(cls, run: Run, wish: Resources) -> "Draw":
         """The data of a run. Of what is wished for runs their place in the cluster counts here too."""
         place = Resources(partition=wish.partition, account=wish.account, sbatch=wish.sbatch)
         return cls(run.scale, run.data, DRAWING.overridden(place), drawing(run))
@@ -78,11 +78,11 @@ class Array:
             it starts from.
     """
 
-    chains: tuple[tuple[AnyRun, ...], ...]
+    chains: tuple[tuple[Run, ...], ...]
     resources: Resources
 
     @property
-    def runs(self) -> tuple[AnyRun, ...]:
+    def runs(self) -> tuple[Run, ...]:
         """All of them."""
         return tuple(run for chain in self.chains for run in chain)
 
@@ -90,8 +90,8 @@ class Array:
     def name(self) -> str:
         """The name of the job, as `snp-finetune-refcoco`."""
         run, kinds = self.runs[0], dict.fromkeys(run.kind for run in self.runs)
-        alone = isinstance(run, Finetune) and len(self.runs) == len(self.chains)
-        return "-".join(["snp", *kinds]) + (f"-{run.benchmark}" if alone else "")
+        alone = len(self.runs) == len(self.chains)
+        return "-".join(["snp", *kinds, *([run.benchmark] if alone and isinstance(run, Finetune) else [])])
 
     def numbers(self, job: str) -> dict[str, str]:
         """Slug -> number of its job, where the array has the number `job`."""
@@ -120,7 +120,7 @@ class Array:
 
 
 def arrays(
-    todo: Mapping[AnyRun, Resources], queued: Mapping[str, str], limit: int = ELEMENTS, chained: bool = False
+    todo: Mapping[Run, Resources], queued: Mapping[str, str], limit: int = ELEMENTS, chained: bool = False
 ) -> list[Array]:
     """Put runs into as few arrays as their resources and dependencies allow, parents first.
 
@@ -141,9 +141,9 @@ def arrays(
         if isinstance(run, Finetune):
             benchmarks.setdefault(run.parent.slug, []).append("" if chained else run.benchmark)
     keys: dict[str, tuple[Any, ...]] = {}
-    groups: dict[tuple[Any, ...], list[AnyRun]] = {}
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in heads:
-        parent = run.parent.slug if run.parent is not None else None
+        parent = run.parent.slug if run.parent is not None else ""
         after: Any = queued[parent].split("_")[0] if parent in queued else parent if parent in slugs else None
         if isinstance(run, Finetune):
             after = keys.get(run.parent.slug, after)
@@ -164,10 +164,10 @@ def arrays(
     return sorted(ordered, key=lambda array: rank[array.runs[0].kind])
 
 
-def _chains(todo: Mapping[AnyRun, Resources]) -> dict[AnyRun, list[AnyRun]]:
+def _chains(todo: Mapping[Run, Resources]) -> dict[Run, list[Run]]:
     """Compressions with their fine-tunings, and fine-tunings of a model that is there already, by the first of each."""
-    first: dict[tuple[str, Resources], AnyRun] = {}
-    chains: dict[AnyRun, list[AnyRun]] = {}
+    first: dict[tuple[str, Resources], Run] = {}
+    chains: dict[Run, list[Run]] = {}
     for run, asked in todo.items():
         of = run.parent.slug if isinstance(run, Finetune) else run.slug
         head = first.setdefault((of, asked), run)
@@ -175,7 +175,7 @@ def _chains(todo: Mapping[AnyRun, Resources]) -> dict[AnyRun, list[AnyRun]]:
     return chains
 
 
-def _fits(runs: Sequence[AnyRun], queued: Mapping[str, str]) -> bool:
+def _fits(runs: Sequence[Run], queued: Mapping[str, str]) -> bool:
     """Whether one dependency says what these runs wait for that is queued: one job, or an array from its beginning."""
     jobs = [queued[run.parent.slug] for run in runs if run.parent is not None and run.parent.slug in queued]
     return len({*jobs}) < 2 or [_element(job) for job in jobs] == [*range(len(runs))]
@@ -201,7 +201,7 @@ def look_for_slurm(store: Store) -> None:
             raise Busy(store.root, f"process {record.job} of this machine does its runs", "wait, or `snp cancel`")
 
 
-def resources(rows: Sequence[Row], todo: Sequence[AnyRun], wish: Resources) -> dict[AnyRun, Resources]:
+def resources(rows: Sequence[Row], todo: Sequence[Run], wish: Resources) -> dict[Run, Resources]:
     """What each of these runs asks of the cluster: what its row says, but for what `wish` names."""
     of = {run.slug: row for row in reversed(rows) for seed in {run.seed for run in todo} for run in row.runs(seed)}
     return {run: of[run.slug].resources(run).overridden(wish) for run in todo}
@@ -293,7 +293,7 @@ class Launch:
                 if not path.is_symlink():  # to the script of a job that was
                     path.unlink()
 
-    def local(self, rows: Sequence[Row], seeds: tuple[int, ...] | None, todo: Sequence[AnyRun]) -> Record:
+    def local(self, rows: Sequence[Row], seeds: tuple[int, ...] | None, todo: Sequence[Run]) -> Record:
         """One process on this machine, which outlives this one and does all runs, `parallelism` at a time."""
         code = freeze(self._code)
         executor = LocalExecutor(self._folder)
@@ -309,7 +309,7 @@ class Launch:
                 os.kill(int(job.job_id), signal.SIGTERM)
                 raise
 
-    def debug(self, todo: Sequence[AnyRun]) -> None:
+    def debug(self, todo: Sequence[Run]) -> None:
         """All runs in this process, one after the other; an error opens the debugger."""
         executor = DebugExecutor(self._folder)
         for run in todo:

@@ -6,13 +6,13 @@ from pathlib import Path
 from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
 from snp.experiment.places import NEEDED
-from snp.experiment.spec import Pretrain, dense_of
-from snp.experiment.store import AnyRun, Store, run_of
+from snp.experiment.spec import Pretrain, Run, dense_of
+from snp.experiment.store import Store, run_of
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
 
 
-def check_models(store: Store, runs: Sequence[AnyRun], again: str) -> None:
+def check_models(store: Store, runs: Sequence[Run], again: str) -> None:
     """Whether the models of these runs, of one scale and seed, are there, and not only their results.
 
     What is not done, `snp run` does where it is asked for. But a run whose result is there counts as done, as in a
@@ -58,7 +58,7 @@ def check_folder(folder: Path) -> None:
     raise InputError(folder, "holds no model", "name the folder of a finished run, as results/desk/<run>")
 
 
-def _label(run: AnyRun) -> str:
+def _label(run: Run) -> str:
     """A row that has this run."""
     known = (row for table in TABLES for row in rows_of(table, run.scale))
     weights = dense_of(run).weights

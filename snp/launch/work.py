@@ -15,8 +15,8 @@ from submitit.helpers import Checkpointable
 
 from snp.experiment.places import data_home
 from snp.experiment.rows import Row
-from snp.experiment.spec import Data, Scale, parse
-from snp.experiment.store import AnyRun, Busy, Store
+from snp.experiment.spec import Data, Run, Scale, parse
+from snp.experiment.store import Busy, Store
 from snp.launch.runner import advancing, one_thread, run_rows, stage
 from snp.training import stopping
 from snp.training.setup import Setup
@@ -57,7 +57,7 @@ class Runs(Checkpointable):
     place: Place
 
     @classmethod
-    def of(cls, runs: Iterable[AnyRun], place: Place) -> "Runs":
+    def of(cls, runs: Iterable[Run], place: Place) -> "Runs":
         return cls(tuple(run.canonical() for run in runs), place)
 
     def __call__(self) -> None:
@@ -77,11 +77,11 @@ class Runs(Checkpointable):
                     requeue(stopped.signum, None)
                 raise
 
-    def _do(self, runs: list[AnyRun], store: Store, setup: Setup) -> None:
+    def _do(self, runs: list[Run], store: Store, setup: Setup) -> None:
         """One after the other. Where one fails, those that do not start from it are done; then the job fails."""
         from snp import ranks
 
-        failed: dict[AnyRun, Exception] = {}
+        failed: dict[Run, Exception] = {}
         for run in runs:
             if not failed.keys().isdisjoint(run.parents()):
                 continue
@@ -91,11 +91,11 @@ class Runs(Checkpointable):
                 if ranks.size() > 1:  # the others would wait for this process
                     raise
                 failed[run] = error
-        for error in failed.values():
-            raise error
+        for problem in failed.values():
+            raise problem
 
 
-def _in_turn(run: AnyRun, store: Store, setup: Setup) -> None:
+def _in_turn(run: Run, store: Store, setup: Setup) -> None:
     """Do a run, as soon as nobody else does it: what was queued behind this job counts on its being done then."""
     execute, waits = stage(), False
     while True:

@@ -50,7 +50,10 @@ class Anchors:
             return corners_N4.expand(count, -1, -1), level_N.expand(count, -1)
         own = [made[size] for size in sizes]
         corners, levels = zip(*own, strict=True)
-        return pad_sequence(corners, batch_first=True), pad_sequence(levels, batch_first=True, padding_value=NOWHERE)
+        return (
+            pad_sequence(list(corners), batch_first=True),
+            pad_sequence(list(levels), batch_first=True, padding_value=NOWHERE),
+        )
 
     def _places(self, size: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
         height, width = size

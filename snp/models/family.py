@@ -15,7 +15,10 @@ CONFIGS: dict[str, type[TowerConfig]] = {"mdetr": ModelConfig, "glip": GLIPConfi
 
 def build(config: TowerConfig) -> GroundingModel:
     """The model of a configuration, with random weights."""
-    return GLIP(config) if isinstance(config, GLIPConfig) else MDETR(config)
+    if isinstance(config, GLIPConfig):
+        return GLIP(config)
+    assert isinstance(config, ModelConfig)
+    return MDETR(config)
 
 
 def parse(value: dict[str, Any]) -> TowerConfig:
@@ -28,7 +31,7 @@ def parse(value: dict[str, Any]) -> TowerConfig:
     return CONFIGS.get(family, ModelConfig).model_validate(value)
 
 
-def grow_vocabulary(model: nn.Module, words: int) -> None:
+def grow_vocabulary(model: GroundingModel, words: int) -> None:
     """Room for `words` words in the text tower; new ones start as random as those that are there."""
     old = model.text.token_embedding
     more = words - old.num_embeddings

@@ -90,6 +90,9 @@ class GLIP(Checkpointing):
     no class is built in: the prompt says what is looked for.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: GLIPConfig) -> None:
         super().__init__()
         self.config = config
@@ -119,6 +122,7 @@ class GLIP(Checkpointing):
         for layer in (self.box, self.centre, self.region):
             if not isinstance(layer, nn.Identity):
                 nn.init.normal_(layer.weight, std=0.01)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
         # CLIP's 0.02 leaves words indistinguishable for the first thousands of steps of a small tower. [ours]
         if self.config.stem == "convolution":

@@ -69,6 +69,9 @@ class MDETR(Checkpointing):
     other, so that adding them changes what is said of objects.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -159,8 +162,8 @@ class MDETR(Checkpointing):
             nn.init.normal_(self.text.token_embedding.weight, std=0.7)
         for head in (self.box_head, getattr(self, "patch_box", None)):
             if head is not None:
-                nn.init.zeros_(head[-1].weight)
-                nn.init.zeros_(head[-1].bias)
+                for parameter in head[-1].parameters():
+                    nn.init.zeros_(parameter)
         if self.config.proposals:
             nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
 

@@ -88,6 +88,7 @@ def load_vision(tower: VisionTransformer, source: str) -> list[str]:
             raise InputError(f"{source}: pos_embed", problem, "take weights that were trained on square pictures")
         grid = resample_abs_pos_embed(positions[:, first:], list(tower.patch_embed.grid_size), num_prefix_tokens=0)
         if tower.cls_token is not None:
+            assert tower.pos_embed is not None
             own = positions[:, :1] if first else tower.pos_embed.detach()[:, :1]
             grid = torch.cat([own, grid], 1) if own.shape[2:] == grid.shape[2:] else grid
         weights["pos_embed"] = grid

@@ -94,8 +94,8 @@ class _Deformable(nn.Module):
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
         self.where = nn.Conv2d(width, 27, 3, stride, 1)
-        nn.init.zeros_(self.where.weight)
-        nn.init.zeros_(self.where.bias)
+        for parameter in self.where.parameters():
+            nn.init.zeros_(parameter)
         self.convolve = DeformConv2d(width, width, 3, stride, 1)
 
     def forward(self, x_BDHW: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class ConvolutionStem(PatchEmbed):
         for out in (16, 32):
             layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.GroupNorm(4, out), nn.GELU()]
             channels, stride = out, stride * 2
-        self.proj = nn.Sequential(*layers, nn.Conv2d(channels, width, patch // stride, stride=patch // stride))
+        layers.append(nn.Conv2d(channels, width, patch // stride, stride=patch // stride))
+        self.proj = nn.Sequential(*layers)  # type: ignore[assignment]  # timm has one convolution here
 
 
 def vision_tower(config: TowerConfig) -> VisionTransformer:

@@ -10,7 +10,7 @@ import pandas as pd
 from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import present
-from snp.experiment.rows import DENSE, Row
+from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Compress, Data
 from snp.experiment.store import Result, Store
 from snp.experiment.tables import STEPS, select
@@ -87,7 +87,7 @@ class Ablations:
         others = [
             row
             for row in present(store)
-            if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.keep is not None
+            if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.size.keep is not None
         ]
         known: dict[Compress, Row] = {}
         for row in [*select("table1", "desk", data), *select("ablations", "desk", data), *others]:
@@ -216,7 +216,7 @@ class Ablations:
     def over_sizes(self, *names: str) -> Plot:
         """How rows of these names lose over sizes; a row is drawn where it is measured."""
         lines = {
-            name: [row for row in self.rows if row.name == name and row.keep is not None and row.keep < 1]
+            name: [row for row in self.rows if row.name == name and row.size.keep is not None and row.size != WHOLE]
             for name in names
         }
         missing = [name for name, rows in lines.items() if not rows]
@@ -227,9 +227,9 @@ class Ablations:
             axes = figure.subplots()
             ends = []
             for name, color, marker in zip(names, drawing.COLORS, "os^Dv", strict=False):
-                sized = sorted(lines[name], key=lambda row: -(row.keep or 0))
+                sized = sorted(lines[name], key=lambda row: row.size.gone)
                 values = [estimate(self._beside(row, self.dense)) for row in sized]
-                removed = [100 * (1 - (row.keep or 0)) for row in sized]
+                removed = [100 * row.size.gone for row in sized]
                 axes.plot(removed, [value.mean for value in values], color=color, marker=marker)
                 for x, value in zip(removed, values, strict=True):
                     if value.n > 1:

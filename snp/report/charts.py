@@ -73,14 +73,13 @@ def _cost() -> dict[str, Any]:
         )
         .add_params(near)
     )
+    places: dict[str, dict[str, Any]] = {
+        "left": {"align": "right", "baseline": "bottom", "dx": -6, "dy": -4},
+        "right": {"align": "left", "baseline": "top", "dx": 7, "dy": 4},
+    }
     names = [
-        base.mark_text(align=align, baseline=baseline, dx=dx, dy=dy, fontSize=11)
-        .transform_filter(f"datum.named == '{place}'")
-        .encode(text="method:N")
-        for place, align, baseline, dx, dy in (
-            ("left", "right", "bottom", -6, -4),
-            ("right", "left", "top", 7, 4),
-        )
+        base.mark_text(**offset, fontSize=11).transform_filter(f"datum.named == '{place}'").encode(text="method:N")
+        for place, offset in places.items()
     ]
     return _spec(alt.layer(joined, spread, best, points, *names).properties(height=400))
 

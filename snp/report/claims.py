@@ -248,8 +248,8 @@ def _ceiling(seen: Evidence, group: str) -> Claim:
     value = estimate(100 * (1 - towers))
     result: Verdict = "not tested"
     if value.n:
-        keep = seen.row("cross-modal", group).keep
-        reached = abs(1 - towers.mean() - CEILING) <= CEILING_SLACK and stored.mean() > keep
+        asked = seen.row("cross-modal", group).size.share
+        reached = abs(1 - towers.mean() - CEILING) <= CEILING_SLACK and stored.mean() > asked
         result = "holds" if reached else "fails"
     text = "cross-modal sharing alone ends at about 50% of the towers"
     return _claim("5", text, f"{seen.where}: cross-modal, {group} asked", value, result, unit="% of towers")

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from snp.experiment.rows import Row
-from snp.experiment.spec import Pretrain
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Pretrain, Run
+from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, reproduced, rows
 from snp.report.frame import unmeasured
 from snp.report.table import markdown
@@ -41,12 +41,12 @@ def costs(store: Store) -> str:
     return markdown(pd.DataFrame(lines))
 
 
-def _runs(chosen: list[Row], seeds: int | None) -> list[AnyRun]:
+def _runs(chosen: list[Row], seeds: int | None) -> list[Run]:
     found = dict.fromkeys(run for row in chosen for seed in row.seeds[:seeds] for run in row.runs(seed))
     return [run for run in found if not isinstance(run, Pretrain)]
 
 
-def _seconds(runs: list[AnyRun], store: Store) -> float | None:
+def _seconds(runs: list[Run], store: Store) -> float | None:
     """Seconds of these runs one after the other; those not measured take as long as the others on average."""
     times = [result.manifest.get("wall_seconds") for run in runs if (result := store.find(run))]
     known = [time for time in times if time]

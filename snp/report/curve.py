@@ -1,7 +1,6 @@
 """Learning curves of runs: for a terminal how each of their series went, and as a picture."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pandas as pd
 
 from snp import drawing
 from snp.errors import InputError
-from snp.experiment.store import MEASURED, AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import MEASURED, Store
 from snp.report.fitted import BETWEEN, fitted, width
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -30,7 +30,7 @@ Curve = dict[str, pd.Series]
 """Series -> its values over steps, what is measured on validation data first, the rate of learning last."""
 
 
-def curve_of(run: AnyRun, store: Store) -> Curve:
+def curve_of(run: Run, store: Store) -> Curve:
     """What a run has told of its steps: as its result holds it, or of one that is not done its log.
 
     Raises:
@@ -46,7 +46,7 @@ def curve_of(run: AnyRun, store: Store) -> Curve:
     return {name: series for name in order if not (series := frame[name].dropna()).empty}
 
 
-def told(runs: Sequence[AnyRun], store: Store) -> tuple[dict[AnyRun, Curve], str]:
+def told(runs: Sequence[Run], store: Store) -> tuple[dict[Run, Curve], str]:
     """The curves of those of these runs that have one, and what they say as text, fitted to the terminal.
 
     Raises:
@@ -59,7 +59,7 @@ def told(runs: Sequence[AnyRun], store: Store) -> tuple[dict[AnyRun, Curve], str
     return curves, "\n".join(_text(run, curve, store) for run, curve in curves.items())
 
 
-def _text(run: AnyRun, curve: Curve, store: Store) -> str:
+def _text(run: Run, curve: Curve, store: Store) -> str:
     steps = [step for series in curve.values() for step in (series.index[0], series.index[-1])]
     lines = [
         {"series": name, "curve": series, "first": _short(series.iloc[0]), "last": _short(series.iloc[-1])}
@@ -81,18 +81,17 @@ def bars(values: np.ndarray, room: int) -> str:
     return "".join(BARS[round(share * (len(BARS) - 1))] for share in place)
 
 
-def picture(curves: dict[AnyRun, Curve], path: Path) -> Path:
+def picture(curves: dict[Run, Curve], path: Path) -> Path:
     """Draw curves: of each run a panel for every series."""
     high = [ceil(len(curve) / PANELS) for curve in curves.values()]
     with drawing.picture(path, (2.2 * PANELS, 1.6 * sum(high) + 0.4 * len(high)), dpi=120, changes=SMALL) as canvas:
         parts = canvas.subfigures(len(curves), 1, height_ratios=high, squeeze=False)[:, 0]
         for part, (run, curve), rows in zip(parts, curves.items(), high, strict=True):
             part.suptitle(f"{run.name}, over steps", x=0.01, ha="left", fontsize=9)
-            panels = part.subplots(rows, PANELS, squeeze=False).flat
-            for panel, (name, series) in zip_longest(panels, curve.items(), fillvalue=("", None)):
-                if series is None:
-                    panel.set_axis_off()
-                    continue
+            panels = part.subplots(rows, PANELS, squeeze=False).ravel()
+            for panel in panels[len(curve) :]:
+                panel.set_axis_off()
+            for panel, (name, series) in zip(panels, curve.items(), strict=False):
                 panel.plot(series.index, series, marker="." if len(series) < FEW else "", color=_color(name))
                 panel.set_title(name)
     return path

@@ -216,8 +216,8 @@ def _curve(axes: "Axes", curve: Curve, x: pd.Series, y: pd.Series, std: pd.Serie
     color, width = drawing.COLORS[place % len(drawing.COLORS)], 2.6 if curve.name == "snp" else 1.4
     begin = slice(0 if std is None else 1, None)  # the dense model has a marker of its own
     line = ("-", "--")[place // len(drawing.COLORS) % 2]
-    mark = {"marker": drawing.KINDS[curve.kind][1], "markevery": begin}
-    axes.plot(x, y, line, color=color, linewidth=width, zorder=3, **mark)
+    mark = drawing.KINDS[curve.kind][1]
+    axes.plot(x, y, line, color=color, linewidth=width, zorder=3, marker=mark, markevery=begin)
     if std is not None:
         several = std.notna()
         axes.fill_between(x, y - std, y + std, where=several, color=color, alpha=0.18, linewidth=0)

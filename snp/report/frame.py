@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from snp.checkout import checkout
+from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.begun import meant
-from snp.experiment.benchmarks import ABOUT, MEASURED, TYPES
+from snp.experiment.benchmarks import ABOUT
 from snp.experiment.places import NEEDED
-from snp.experiment.rows import DENSE, Row
+from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Scale, is_own
 from snp.experiment.store import Result, Store
 
@@ -135,8 +136,8 @@ class Measured:
 
 def dense_of(row: Row) -> Row:
     """The dense model on the same benchmarks, after the same phases."""
-    size = {"keep": 1.0, "sparsity": None} if row.recovery else {"keep": None, "sparsity": 0.0}
-    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, **size})
+    size = WHOLE if row.recovery else Size(sparsity=0.0)
+    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size})
 
 
 def undense(row: Row, store: Store) -> str:
@@ -196,8 +197,8 @@ def _lines(result: Result, benchmark: Benchmark) -> Iterator[tuple[str, str, str
     ):
         for split in _ordered(splits, about.splits):
             parts = {ALL: splits[split], **splits[split].get("by_type", {})}
-            for kind in _ordered(parts, (ALL, *TYPES[about.task])):
-                for metric in MEASURED[about.task]:
+            for kind in _ordered(parts, (ALL, *about.task.types)):
+                for metric in about.task.figures:
                     if parts[kind].get(metric) is not None:
                         yield split, kind, prefix + metric, parts[kind][metric]
 

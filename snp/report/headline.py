@@ -79,6 +79,6 @@ def _lost(measured: Measured, row: Row | None, dense: Row) -> str:
 def _short(measured: Measured, row: Row) -> str:
     """One sentence where a method stores clearly more than it was asked to."""
     stored = measured.cost(row).nonzero_ratio.mean()
-    if row.keep is None or pd.isna(stored) or stored < 1.01 * row.keep:
+    if row.size.keep is None or pd.isna(stored) or stored < 1.01 * row.size.keep:
         return ""
     return f"{row.name} cannot remove {row.group}: {share(stored)} remain. "

@@ -55,8 +55,9 @@ def _at(left: float, layer: int, place: int, edge: float = 0) -> tuple[float, fl
 def _box(axes: "Axes", left: float, low: float, wide: float, high: float, face: str, edge: str = INK) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    form = {"boxstyle": "round,pad=0,rounding_size=0.1", "linewidth": 0.8}
-    axes.add_patch(FancyBboxPatch((left, low), wide, high, facecolor=face, edgecolor=edge, **form))
+    form = "round,pad=0,rounding_size=0.1"
+    box = FancyBboxPatch((left, low), wide, high, boxstyle=form, linewidth=0.8, facecolor=face, edgecolor=edge)
+    axes.add_patch(box)
 
 
 def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
@@ -69,8 +70,8 @@ def _vector(axes: "Axes", middle: tuple[float, float], colour: str) -> None:
 
     corner = (middle[0] - SIDE / 2, middle[1] - SIDE / 2)
     gone = colour == PRUNED
-    line = {"linestyle": ":" if gone else "-", "edgecolor": "#999999" if gone else INK}
-    axes.add_patch(Rectangle(corner, SIDE, SIDE, facecolor=colour, linewidth=0.8, **line))
+    style, edge = (":", "#999999") if gone else ("-", INK)
+    axes.add_patch(Rectangle(corner, SIDE, SIDE, facecolor=colour, linewidth=0.8, linestyle=style, edgecolor=edge))
 
 
 def _tower(axes: "Axes", left: float, name: str, face: str, layers: list[list[str]]) -> None:

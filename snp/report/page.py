@@ -18,7 +18,7 @@ import pandas as pd
 
 from snp.checkout import home
 from snp.errors import InputError
-from snp.experiment.rows import ALL_PARAMETERS, DENSE
+from snp.experiment.rows import DENSE, WHOLE
 from snp.experiment.spec import Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
@@ -120,7 +120,7 @@ def page(shown: dict[str, Any], text: str, pictures: bytes | None = None, name: 
         **shown,
         kinds={kind: {"colour": colour, "mark": mark} for kind, (colour, mark) in KINDS.items()},
         parts=PARTS,
-        all_parameters=ALL_PARAMETERS,
+        all_parameters=WHOLE.of,
         pictures=None if pictures is None else base64.b64encode(pictures).decode(),
         beside={"json": f"{name}.json", "csv": f"{name}.csv"},
         choices=_choices(shown["lines"]),

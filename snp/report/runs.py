@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 from snp.experiment.rows import Row
-from snp.experiment.spec import Compress, Finetune
-from snp.experiment.store import CURVE_POINTS, MEASURED, AnyRun, Result, Store, thinned
+from snp.experiment.spec import Compress, Finetune, Run
+from snp.experiment.store import CURVE_POINTS, MEASURED, Result, Store, thinned
 
 Value = dict[str, Any]
 Shared = dict[str, tuple[int, Value]]
@@ -86,7 +86,7 @@ def _row(row: Row) -> Value:
 
 
 def _run(result: Result, points: int, shared: Shared) -> Value:
-    run: AnyRun = result.run
+    run: Run = result.run
     manifest = dict(result.manifest)
     config = dict(manifest.get("config") or {})
     config.pop("spec", None)  # it is the run's own, told below

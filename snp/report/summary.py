@@ -36,7 +36,7 @@ def summary(measured: Measured) -> pd.DataFrame:
             "method": row.method,
             "label": row.label,
             "group": row.group,
-            "target": row.keep if row.sparsity is None else row.sparsity,
+            "target": row.size.share,
         }
         about |= cost.get(row.label, {}) | {"dirty": len(measured.dirty.get(row.label, ()))}
         for benchmark in row.benchmarks:

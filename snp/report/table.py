@@ -7,8 +7,8 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT, EXPLAINED, MEASURED, OWN, TYPES
-from snp.experiment.rows import ALL_PARAMETERS, DENSE, Row
+from snp.experiment.benchmarks import ABOUT, OWN
+from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
 from snp.experiment.store import Store
 from snp.experiment.tables import select
@@ -137,13 +137,13 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             line = {"method": _title(row, measured), "kind": "".join(cost.kind[:1])}
             for key in _columns(members):
                 line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
-            whole = dense.get(data)
-            known = whole is not None and row.method != DENSE
-            line["Δ dense"] = points(estimate(over_benchmarks(measured.difference(row, whole)))) if known else ""
+            line["Δ dense"] = ""
+            if row.method != DENSE and (whole := dense.get(data)) is not None:
+                line["Δ dense"] = points(estimate(over_benchmarks(measured.difference(row, whole))))
             if line["Δ dense"] and len(row.benchmarks) < most:
                 line["Δ dense"] += f" {FEWER}"
                 fewer |= dict.fromkeys(ABOUT[name].title for name in row.benchmarks)
-            shares = SHARES if row.of == ALL_PARAMETERS else SHARES | {"sparsity": "sparsity"}
+            shares = SHARES if row.of == WHOLE.of else SHARES | {"sparsity": "sparsity"}
             line |= {head: share(cost[name].mean()) for head, name in shares.items()}
             lines.append(line)
             lines += [
@@ -170,9 +170,9 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
         about, split = ABOUT[benchmark], ABOUT[benchmark].splits[0]
         main = about.shown[0]
         kinds = [key[3] for key in means if (*key[1:3], key[4]) == (benchmark, split, main) and key[3] != ALL]
-        kinds = list(dict.fromkeys([*TYPES[about.task], *kinds]))
+        kinds = list(dict.fromkeys([*about.task.types, *kinds]))
         wanted = {f"{_short(main)} {kind}": (kind, main) for kind in kinds}
-        others = [metric for metric in MEASURED[about.task] if metric == "mean_iou"]
+        others = [metric for metric in about.task.figures if metric == "mean_iou"]
         wanted |= {_short(metric): (ALL, metric) for metric in others}
         wanted |= {f"{_short(metric)} before tuning": (ALL, ZERO_SHOT + metric) for metric in (main, *others)}
         lines = [
@@ -182,9 +182,8 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
             for row in members
         ]
         mirror = about.title + ("" if benchmark in OWN else "-like")
-        sample = {"expressions": "expression", "questions": "question", "phrases": "phrase"}.get(about.task, "class")
         yield (
-            f"{data}: {members[0].heading}, by {sample} type ({mirror} {split})",
+            f"{data}: {members[0].heading}, by {about.task.sample} type ({mirror} {split})",
             pd.DataFrame(lines),
         )
 
@@ -217,7 +216,7 @@ def _head(benchmark: Benchmark, split: str, metric: str) -> str:
 
 def _explained(rows: list[Row]) -> str:
     tasks = dict.fromkeys(ABOUT[benchmark].task for row in rows for benchmark in row.benchmarks)
-    return "; ".join(EXPLAINED[task] for task in tasks)
+    return "; ".join(task.explained for task in tasks)
 
 
 def _legend(rows: list[Row]) -> str:

@@ -114,14 +114,14 @@ def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
         _, slopes = task_gradients(problem, dense)
         for i, ((kind, c), slope_LN) in enumerate(zip(operations, slopes, strict=True)):
             if not slope_LN.isfinite().all():
-                problem = "the gradient of a held-out batch is not finite on the dense model"
-                raise InputError("snp", problem, "check the batches and the loss")
+                wrong = "the gradient of a held-out batch is not finite on the dense model"
+                raise InputError("snp", wrong, "check the batches and the loss")
             units = shape.units(c, "prune" if kind == "prune" else "share")
             sums[i] = sums[i] + slope_LN.double().cpu().unflatten(1, (-1, units)).sum(1).square()
     made: Vectors = {c: {} for c in COMPONENTS}
     for (kind, c), total in zip(operations, sums, strict=True):
         saved = 2 * shape.unit_cost(c) if kind == "prune" else shape.unit_cost(c, "share")
-        able = geometry.takes[:, None] if kind == "blockwise" else 1.0
+        able = geometry.takes[:, None] if kind == "blockwise" else torch.ones(())
         made[c][kind] = able * total / (batches * saved)
     return made
 

@@ -137,7 +137,9 @@ def losses(out: Detection, batch: Batch, shared: bool = False) -> dict[str, Tens
     where_B, where_N, box, true, near = assigned(out.corners_BN4, out.level_BN, batch)
     all_near = near
     if (whole := batch.whole) is not None:
-        all_near = assigned(*out.anchors.places(len(whole), whole.sizes_B2, out.corners_BN4), whole)[-1]
+        assert out.anchors is not None
+        corners_BN4, level_BN = out.anchors.places(len(whole), whole.sizes_B2, out.corners_BN4)
+        all_near = assigned(corners_BN4, level_BN, whole)[-1]
     target_BNL = torch.zeros_like(out.logits_BNL)
     positive_BML = slots(batch.positive_BML, target_BNL.shape[-1]) if shared else batch.positive_BML
     target_BNL[where_B, where_N] = positive_BML[where_B, box].to(target_BNL.dtype)
@@ -235,7 +237,7 @@ def evaluate(
                 entry = data.entries[i]
                 pixels_D4 = box_convert(boxes_D4, "xyxy", "xywh").double().numpy() * ([entry.width, entry.height] * 2)
                 table_D6 = np.column_stack([pixels_D4, score_D.numpy(), category_C[class_D.numpy()]])
-                tables.append((entry.original_id, table_D6))
+                tables.append((int(entry.original_id), table_D6))
         return tables
 
     found: dict[int, list[np.ndarray]] = {}

@@ -5,12 +5,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snp import ranks
 from snp.data.annotations import Entry
 from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
+from snp.models.family import GroundingModel
 from snp.tasks.outputs import check_finite, mapped
 
 T = TypeVar("T")
@@ -19,7 +20,9 @@ PATCHES = 128 * 14**2
 
 
 @torch.inference_mode()
-def passes(model: nn.Module, data: GroundingSet, captions: int, look: Callable[[np.ndarray, Batch, Any], T]) -> list[T]:
+def passes(
+    model: GroundingModel, data: GroundingSet, captions: int, look: Callable[[np.ndarray, Batch, Any], T]
+) -> list[T]:
     """What `look` sees in (indices of entries, their batch, the model's outputs), about `captions` at a time.
 
     They are fewer where their images could have more than `PATCHES`. Each image passes the vision tower once for all

@@ -21,6 +21,11 @@ Key = tuple[int, int]
 """(picture, sentence)."""
 
 
+def key_of(entry: Entry) -> Key:
+    """Which sentence of which picture an entry is."""
+    return int(entry.original_id), int(entry.sentence_id)
+
+
 @dataclass(frozen=True)
 class Truth:
     """The phrases that are asked for: S sentences, N phrases, T true boxes.
@@ -51,7 +56,7 @@ class Truth:
         keys: dict[Key, None] = {}
         sentences, boxes, types = [], [], []
         for entry in entries:
-            key = (entry.original_id, entry.sentence_id)
+            key = key_of(entry)
             if key in keys:
                 raise InputError(f"picture {key[0]}, sentence {key[1]}", "occurs twice")
             corners = np.array(entry.boxes, np.float64).reshape(-1, 4)
@@ -181,7 +186,7 @@ def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str,
             # probabilities are positive: a slot that is not asked for is never the largest
             score_PQ = (chance_QS[:, : asked_PL.shape[1]] * asked_PL[:, None]).amax(-1)
             pixels = np.array([entry.width, entry.height] * 2)
-            found[entry.original_id, entry.sentence_id] = (corners_Q4.numpy() * pixels, score_PQ.numpy())
+            found[key_of(entry)] = (corners_Q4.numpy() * pixels, score_PQ.numpy())
         return found
 
     predictions = {key: said for found in passes(model, data, sentences, look) for key, said in found.items()}

@@ -6,8 +6,8 @@ from typing import Any
 
 from snp.checkout import home
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT
-from snp.experiment.spec import Benchmark, Compress
+from snp.experiment.benchmarks import ABOUT, FIRST
+from snp.experiment.spec import Compress
 from snp.experiment.store import Store
 from snp.files import write_json
 from snp.training import saved
@@ -40,7 +40,7 @@ def export(run: Compress, store: Store, to: Store) -> Path:
     if not store.has_weights(run):
         raise InputError(store.folder(run), "holds no model", "run it first")
     model, plan, vocabulary = saved.load(store.folder(run))
-    benchmark: Benchmark = "coco" if run.model == "glip" else "refcoco"
+    benchmark = FIRST[run.model]
     judge = tuning(benchmark, Source.of(run.scale, run.data), model, vocabulary)
     figure, split = ABOUT[benchmark].shown[0], ABOUT[benchmark].splits[0]
     rounded = deepcopy(model).half().float()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,11 @@ class _Passing(nn.Module):
         return self.losses(self.model, batch, overrides, step)
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
 @dataclass
-class Loop:
+class Loop(Generic[M]):
     """Trains `model` for one phase, from its beginning or from the state left in `folder`.
 
     Several processes (snp.ranks) take a part of every batch each. Losses and gradients are those of the whole batch in
@@ -93,16 +96,16 @@ class Loop:
         device: where batches pass the model, as "cuda"; a session must have been started on a model that is there.
     """
 
-    model: nn.Module
+    model: M
     phase: Phase
     stream: Callable[[int], Iterator[Batch]]
     losses: Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], Losses]
     folder: Path
     seed: int
     session: Session | None = None
-    apply: Callable[[nn.Module, Plan], nn.Module] | None = None
-    probe: Callable[[nn.Module], float] | None = None
-    judge: Callable[[nn.Module], dict[str, Any]] | None = None
+    apply: Callable[[M, Plan], M] | None = None
+    probe: Callable[[M], float] | None = None
+    judge: Callable[[M], dict[str, Any]] | None = None
     cursor: Cursor | None = None
     progress: Callable[[int], None] = lambda captions: None
     log: Callable[[dict[str, Any]], None] = lambda record: None
@@ -115,7 +118,7 @@ class Loop:
     gap: float | None = field(default=None, init=False)
     sums: dict[str, float] = field(default_factory=dict, init=False)  # of losses since the last log record
 
-    def run(self) -> nn.Module:
+    def run(self) -> M:
         """Train to the end and return the model with its averaged weights.
 
         Raises:
@@ -361,6 +364,6 @@ class Loop:
             for damaged, problem in problems.items():
                 print(f"snp: {damaged}: {problem}; going on from {path.name}, step {state['step']}", file=sys.stderr)
             return path, state
-        for path, error in problems.items():
-            raise InputError(path, f"cannot be read: {error}", "delete it to start this run again") from None
+        for path, problem in problems.items():
+            raise InputError(path, f"cannot be read: {problem}", "delete it to start this run again") from None
         return self._states[0], None

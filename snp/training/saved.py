@@ -25,7 +25,7 @@ Answers = dict[str, dict[str, int]]
 
 def save(
     folder: Path,
-    model: nn.Module,
+    model: GroundingModel,
     plan: Plan,
     vocabulary: Vocabulary,
     answers: Answers | None = None,
@@ -39,7 +39,7 @@ def save(
     Raises:
         InputError: names a weight that is not finite; nothing is written.
     """
-    about = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
+    about: dict[str, Any] = {"config": model.config.model_dump(), "vocabulary": vocabulary.clip_ids}
     if answers:
         about["answers"] = answers
     if half:

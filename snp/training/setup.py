@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -18,7 +19,7 @@ from snp.compression import plugins
 from snp.errors import InputError
 from snp.experiment.places import Trial
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import DRAWN, Compress, Data, Finetune, Pretrain, Scale, Weights
+from snp.experiment.spec import DRAWN, Data, Run, Scale, Weights
 from snp.flags import Named
 from snp.models.config import TowerConfig
 from snp.models.named import TEXT, VISION, identity
@@ -118,7 +119,7 @@ class Setup(Towers):
         if self.plugin:
             plugins.load()
 
-    def phase(self, run: Pretrain | Compress | Finetune) -> Phase:
+    def phase(self, run: Run) -> Phase:
         """The phase that a run trains for."""
         phase = phase_of(run)
         if self.on(run) == "cpu":  # where bfloat16 saves nothing
@@ -127,7 +128,12 @@ class Setup(Towers):
             return phase
         batch = self.batch or phase.batch
         parts = phase.accumulate if batch % phase.accumulate == 0 else batch
-        short = {"steps": min(self.steps, phase.steps), "batch": batch, "accumulate": parts, "log_every": 1}
+        short: dict[str, Any] = {
+            "steps": min(self.steps, phase.steps),
+            "batch": batch,
+            "accumulate": parts,
+            "log_every": 1,
+        }
         if self.shortest is not None and phase.sides is not None:
             short["sides"] = (self.shortest,)
         return phase.model_copy(update=short)
@@ -181,7 +187,7 @@ class Setup(Towers):
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's: all of them see all processors
         return min(max(0, len(os.sched_getaffinity(0)) // beside - 1), MOST_LOADERS)
 
-    def on(self, run: Pretrain | Compress | Finetune) -> str:
+    def on(self, run: Run) -> str:
         """The device of a run: desk results are those of a CPU, whatever the machine has."""
         if self.device:
             return self.device

@@ -27,13 +27,13 @@ from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, FIRST, of_expressions
 from snp.experiment.manifest import code_state, manifest
 from snp.experiment.places import data_folder
 from snp.experiment.recipes import Phase, training_of
 from snp.experiment.rows import DENSE
-from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Weights, is_own
-from snp.experiment.store import AnyRun, Result, Store
+from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Run, Weights, is_own
+from snp.experiment.store import Result, Store
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
@@ -53,7 +53,7 @@ Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str
 
 
 def run(
-    run: AnyRun,
+    run: Run,
     store: Store,
     progress: Callable[[int], None] = lambda captions: None,
     setup: Setup = Setup(),  # noqa: B008 - frozen
@@ -78,14 +78,19 @@ def run(
     if is_own(run.data):
         _same(run, store, setup)
     code_state()  # now: the checkout may be another one when the run ends
-    do = {"pretrain": pretrain, "compress": compress, "finetune": finetune}[run.kind]
     # rank 0 alone attempts it, and every process notes why it fails
     with stopping.catching(), ranks.leading(store.attempt(run)), store.noting(run), _reading(run):
         if ranks.once(lambda: store.settled(run)):
             phase = setup.phase(run)
             progress(phase.steps * phase.batch)
             return store.result(run)
-        return do(run, store, progress, setup)
+        match run:
+            case Pretrain():
+                return pretrain(run, store, progress, setup)
+            case Compress():
+                return compress(run, store, progress, setup)
+            case Finetune():
+                return finetune(run, store, progress, setup)
 
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
@@ -101,8 +106,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     began = _start(model, run.weights, setup, vocabulary)
     with ranks.in_turn():
         train, _ = learning(source, vocabulary, config)
-        benchmark = "own" if source.own else "coco" if run.model == "glip" else "refcoco"
-        first = tuning(benchmark, source, model, vocabulary)
+        first = tuning("own" if source.own else FIRST[run.model], source, model, vocabulary)
     learner, objective, courses = _courses(model, train, source, vocabulary, phase)
 
     def stream(start: int) -> Iterator[Batch]:
@@ -185,20 +189,17 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
 
     towers = towers_of(dense, TOWERS)
     groups = linear_weights(towers)
-    if run.sparsity is None:
-        budget = Budget.of(dense, towers, run.keep)
-    else:
+    if run.size.sparsity is not None:
         groups["fusion"] = dense.fusion_weights()
-        budget = Budget.of_weights(dense, groups, run.sparsity, method.official)
     problem = Problem(
         model=dense,
         towers=towers,
-        budget=budget,
+        budget=Budget.asked(run.size, dense, towers, groups, method.official),
         steps=phase.steps,
         heldout=held,
         seed=run.seed,
         groups=groups,
-        sparsity=run.sparsity,
+        sparsity=run.size.sparsity,
         token_masks=dense.token_masks(),
         across=lambda tensor: ranks.across(tensor)[0],
         **own_passes(dense, phase, lambda: f"{store.folder(run)}: held-out batch {held.position}"),
@@ -237,7 +238,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         "session_seconds": loop.session_seconds,
         "projection_gap": loop.gap,
         **ratios(model.cpu(), plan, dense.config, held_out),
-        **({} if run.sparsity is None else {"sparsity": sparsity(model, groups)}),
+        **({} if run.size.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
     return _finish(run, store, loop, metrics, source)
 
@@ -319,16 +320,16 @@ def learning(
     return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
 
 
-def _reading(run: AnyRun) -> AbstractContextManager[None]:
+def _reading(run: Run) -> AbstractContextManager[None]:
     """What was made here for runs is not deleted while one reads it."""
     return reading(data_folder(run.scale, run.data)) if run.data in DRAWN else nullcontext()
 
 
-def _source(run: AnyRun, setup: Setup) -> Source:
+def _source(run: Run, setup: Setup) -> Source:
     return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.data))
 
 
-def _same(run: AnyRun, store: Store, setup: Setup) -> None:
+def _same(run: Run, store: Store, setup: Setup) -> None:
     """Whether a user's own data are those that the run's parents learned from: several may have one name."""
     source = Source.of(run.scale, run.data, setup.data_root)
     for parent in run.parents():
@@ -371,12 +372,12 @@ def _objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | No
 
 
 def _finish(
-    run: AnyRun, store: Store, loop: Loop, metrics: dict[str, Any], source: Source, weights: Any = None
+    run: Run, store: Store, loop: Loop[Any], metrics: dict[str, Any], source: Source, weights: Any = None
 ) -> Result:
     # the spec was written when the run was begun, before any kill
     started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
-    on_captions = not isinstance(run, Finetune) or ABOUT[run.benchmark].task == "expressions"
+    on_captions = not isinstance(run, Finetune) or of_expressions(run.benchmark)
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
     about = manifest(
         run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial, weights

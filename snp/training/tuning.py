@@ -1,17 +1,23 @@
 """A benchmark for one model: what the model learns on it, and how its splits are judged."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from snp.data import annotations
 from snp.data.annotations import Entry
 from snp.data.dataset import GroundingSet
 from snp.data.sources import layout
 from snp.data.tokens import Vocabulary
-from snp.experiment.benchmarks import ABOUT, Task
+from snp.experiment import scores
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.scores import Task
 from snp.experiment.spec import Benchmark
+from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, grow_vocabulary
+from snp.models.glip import GLIP
+from snp.models.mdetr import MDETR
 from snp.tasks import detect, phrases, rec, vqa
 from snp.training.prepare import Source
 
@@ -21,39 +27,55 @@ PICTURES, PIXELS = 64, 4 * 800**2
 """Most pictures that are searched for objects at once, and most pixels: 4 of the paper's size, or it takes 50 GiB."""
 
 
-class Tuning(ABC):
+M = TypeVar("M", MDETR, GLIP)
+TUNINGS: dict[Task, type["Tuning[Any]"]] = {}
+"""Every task with what a model learns of it."""
+
+
+class Tuning(ABC, Generic[M]):
     """A benchmark, ready for a model; the model gets new words and heads where the benchmark needs them.
 
     Attributes:
+        task: the record of the task that a subclass is for.
         vocabulary: the words that the model knows from now on.
         train: what it learns.
         answers: type of questions -> answer -> number; empty where nothing is answered.
         untuned: a model that has not learned it yet can be judged.
     """
 
+    task: ClassVar[Task]
     untuned = True
     answers: dict[str, dict[str, int]] = {}
     train: GroundingSet
 
-    def __init__(self, benchmark: Benchmark, source: Source, model: GroundingModel, vocabulary: Vocabulary) -> None:
-        self.benchmark, self.source, self.config, self.vocabulary = benchmark, source, model.config, vocabulary
+    def __init_subclass__(cls) -> None:
+        TUNINGS[cls.task] = cls
+
+    def __init__(self, benchmark: Benchmark, source: Source, model: M, vocabulary: Vocabulary) -> None:
+        self.benchmark, self.source, self.vocabulary = benchmark, source, vocabulary
+        self.config: TowerConfig = model.config
         self._begin(model)
 
     @abstractmethod
-    def _begin(self, model: GroundingModel) -> None:
+    def _begin(self, model: M) -> None:
         """Ready the model, and set `train`."""
 
+    @staticmethod
     @abstractmethod
-    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        """The samples of a split, to be looked at one by one."""
+
+    @abstractmethod
+    def evaluate(self, model: M, split: str) -> dict[str, Any]:
         """The figures of a split, with `n` and `by_type`."""
 
-    def _learn_words(self, model: GroundingModel, entries: list[Entry]) -> None:
+    def _learn_words(self, model: M, entries: list[Entry]) -> None:
         """Give the model room for the words of these captions that it does not know yet."""
         self.vocabulary = self.vocabulary.extended(entry.caption for entry in entries)
         grow_vocabulary(model, len(self.vocabulary))
         self.config = model.config
 
-    def glance(self, model: GroundingModel) -> dict[str, float]:
+    def glance(self, model: M) -> dict[str, float]:
         """Some figures for the learning curve, quickly."""
         return {}
 
@@ -62,16 +84,22 @@ class Tuning(ABC):
         return {}
 
 
-class Expressions(Tuning):
+class Expressions(Tuning[MDETR]):
     """RefCOCO and its kin, and a user's own: one box for one sentence."""
 
-    def _begin(self, model: GroundingModel) -> None:
+    task = scores.EXPRESSIONS
+
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        return annotations.read(source.root / "annotations" / f"{layout.expressions(benchmark, split)}.json")
+
+    def _begin(self, model: MDETR) -> None:
         self.train = self._split("train")
 
-    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
         return rec.evaluate(model, self._split(split))
 
-    def glance(self, model: GroundingModel) -> dict[str, float]:
+    def glance(self, model: MDETR) -> dict[str, float]:
         val = self._split("val")
         found = rec.evaluate(model, val.subset(np.arange(min(len(val), GLANCE))))
         flat = {"precision@1": found["precision@1"], "mean_iou": found["mean_iou"]}
@@ -81,19 +109,25 @@ class Expressions(Tuning):
         return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
 
 
-class Questions(Tuning):
+class Questions(Tuning[MDETR]):
     """GQA: an answer of one of several types; its heads start untrained."""
+
+    task = scores.QUESTIONS
 
     untuned = False
 
-    def _begin(self, model: GroundingModel) -> None:
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        return source.questions(split)
+
+    def _begin(self, model: MDETR) -> None:
         self._entries, self.answers = self.source.questions("train"), self.source.answers()
         self._learn_words(model, self._entries)
         model.add_answers({kind: len(known) for kind, known in self.answers.items()})
         self.config = model.config
         self.train = self.source.set(self._entries, self.vocabulary, self.config, self.answers)
 
-    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
         entries = self.source.questions(split)
         return vqa.evaluate(model, self.source.set(entries, self.vocabulary, self.config, self.answers, strict=False))
 
@@ -103,34 +137,49 @@ class Questions(Tuning):
         asked = self.source.questions(split)
         kinds, right = (np.array([getattr(entry, name) for entry in asked]) for name in ("question_type", "answer"))
         learned = [np.array([getattr(entry, name) for entry in self._entries]) for name in ("question_type", "answer")]
-        said = {"majority": vqa.majority(*learned, kinds), "text_only": vqa.text_only(self._entries, asked)}
+        said = {
+            "majority": vqa.majority(learned[0], learned[1], kinds),
+            "text_only": vqa.text_only(self._entries, asked),
+        }
         return {name: {split: vqa.score(kinds, answers, kinds, right)} for name, answers in said.items()}
 
 
-class Phrases(Tuning):
+class Phrases(Tuning[MDETR]):
     """Flickr30k Entities: boxes for every phrase of a sentence, under both protocols."""
 
-    def _begin(self, model: GroundingModel) -> None:
+    task = scores.PHRASES
+
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        return source.phrases(split)
+
+    def _begin(self, model: MDETR) -> None:
         entries = self.source.phrases("train")
         self._learn_words(model, entries)
         self.train = self.source.set(entries, self.vocabulary, self.config)
 
-    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
         found = phrases.evaluate(model, self.source.set(self.source.phrases(split), self.vocabulary, self.config))
         kinds = found["any_box"]["by_type"]
         by_type = {kind: _both(kinds[kind], found["merged_box"]["by_type"][kind]) for kind in kinds}
         return _both(found["any_box"], found["merged_box"]) | {"by_type": by_type}
 
 
-class Detection(Tuning):
+class Detection(Tuning[GLIP]):
     """COCO: every object of every class, asked for by prompts of class names."""
 
-    def _begin(self, model: GroundingModel) -> None:
+    task = scores.DETECTION
+
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        return source.detection(split, [(". ".join(source.classes().values()), [])])
+
+    def _begin(self, model: GLIP) -> None:
         self.prompts = self.source.prompts(self.vocabulary, self.config)
         entries = self.source.detection("train2017", self.prompts)
         self.train = self.source.set(entries, self.vocabulary, self.config)
 
-    def evaluate(self, model: GroundingModel, split: str) -> dict[str, Any]:
+    def evaluate(self, model: GLIP, split: str) -> dict[str, Any]:
         data = self.source.set(self.source.detection(split, self.prompts), self.vocabulary, self.config)
         truth, categories = self.source.instances(split), list(self.source.classes())
         pictures = min(max(PIXELS // self.config.image_size**2, 1), PICTURES)
@@ -144,14 +193,6 @@ def _both(any_box: dict[str, Any], merged_box: dict[str, Any]) -> dict[str, Any]
     return any_box | merged
 
 
-TUNINGS: dict[Task, type[Tuning]] = {
-    "expressions": Expressions,
-    "questions": Questions,
-    "phrases": Phrases,
-    "detection": Detection,
-}
-
-
-def tuning(benchmark: Benchmark, source: Source, model: GroundingModel, vocabulary: Vocabulary) -> Tuning:
+def tuning(benchmark: Benchmark, source: Source, model: GroundingModel, vocabulary: Vocabulary) -> Tuning[Any]:
     """The benchmark, ready for this model."""
     return TUNINGS[ABOUT[benchmark].task](benchmark, source, model, vocabulary)

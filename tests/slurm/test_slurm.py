@@ -18,7 +18,8 @@ from snp.data.drawn.folder import making
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.resources import RESOURCES, Resources
-from snp.experiment.store import AnyRun, Store
+from snp.experiment.spec import Run
+from snp.experiment.store import Store
 from snp.experiment.submitted import drawing, launch_folder, log_file, records
 from snp.experiment.tables import rows
 from snp.launch.runner import planned
@@ -65,7 +66,7 @@ def until(ready: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.3)
 
 
-def wait(store: Store, run: AnyRun, ready: Callable[[Status], bool], seconds: float = 120) -> Status:
+def wait(store: Store, run: Run, ready: Callable[[Status], bool], seconds: float = 120) -> Status:
     """The status of a run as soon as it is `ready`, or has ended otherwise."""
     limit = time.monotonic() + seconds
     while not ready(now := statuses([run], store)[0]):
@@ -79,7 +80,7 @@ def trials(folder: Path, setup: Setup = LONG) -> Store:
     return Store(folder, trial=setup.trial)
 
 
-def submit(store: Store, run: AnyRun, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
+def submit(store: Store, run: Run, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
     """Submit one run; the number of its job."""
     launch = Launch(store, Place.of(store, setup), parallelism=1, warning=warning)
     [(_, record, _)] = launch.slurm([Array(((run,),), resources)], {})
@@ -96,7 +97,7 @@ def sbatch(folder: Path, out: Path, script: str, *options: str, **variables: obj
     return done.stdout.split()[-1]
 
 
-def logged(store: Store, run: AnyRun) -> list[int]:
+def logged(store: Store, run: Run) -> list[int]:
     """Steps in the run's log, as written."""
     path = store.folder(run) / "log.jsonl"
     return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []

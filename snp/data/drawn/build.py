@@ -47,10 +47,17 @@ _BYTES = 27_000  # of a picture with all that is said of it, as of desk data
 class Generator(Protocol):
     """What a data set brings: its name, version, categories, the names of its items, and a way to draw a picture."""
 
-    name: str
-    version: int
-    categories: Sequence[str]
-    nouns: Sequence[str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def categories(self) -> Sequence[str]: ...
+
+    @property
+    def nouns(self) -> Sequence[str]: ...
 
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
         """A picture (height, width, 3) of bytes and its items; `rng` is the only source of chance."""

@@ -105,8 +105,8 @@ def background(rng: random.Random) -> np.ndarray:
     for _ in range(rng.randint(6, 12)):
         x, y = rng.randrange(SIDE), rng.randrange(SIDE)
         angle, reach = rng.uniform(0, math.pi), rng.randint(4, 30)
-        shade = rng.choices(range(50, 131), k=3)
-        shade = tuple((value + sum(shade) // 3) // 2 for value in shade)
+        drawn = rng.choices(range(50, 131), k=3)
+        shade = tuple((value + sum(drawn) // 3) // 2 for value in drawn)
         end = x + reach * math.cos(angle), y + reach * math.sin(angle)
         pen.line((x, y, *end), fill=shade, width=rng.randint(1, 2))
     noise = np.frombuffer(rng.randbytes(SIDE * SIDE * 3), np.uint8).reshape(SIDE, SIDE, 3)

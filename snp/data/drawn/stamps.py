@@ -215,8 +215,8 @@ def _sprite(path: Path, side: int, mirrored: bool) -> tuple[np.ndarray, np.ndarr
     """Colours (height, width, 3) and coverage (height, width) of a cut-out whose longer side is `side`."""
     image = _cut(path)
     scale = side / max(image.size)
-    size = tuple(max(1, round(length * scale)) for length in image.size)
-    image = image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    image = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image, np.float32)
