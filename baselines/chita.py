@@ -16,7 +16,8 @@ from baselines.masking import (
     weights,
 )
 from baselines.quadratic import Quadratic, Support, quadratic
-from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Decided, Method, Session
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 GAIN = 1e-6

@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from snp.compression.method import OneShot, Problem, StructuredOptions
+from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan, Share
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.errors import InputError
 

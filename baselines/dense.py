@@ -1,7 +1,8 @@
 """Dense: the model as it is, trained on like every other row (the reference of all tables)."""
 
-from snp.compression.method import OneShot, Problem
+from snp.compression.method import OneShot
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

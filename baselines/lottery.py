@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.masking import lowest, plan_of, schedule, weights
-from snp.compression.method import Method, Problem, Session
+from snp.compression.method import Method, Session
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.errors import InputError
 

@@ -1,7 +1,7 @@
 """Magnitude pruning, unstructured: the smallest |w| fall, of all weights, of every modality, or of every matrix."""
 
 from baselines.masking import ModeOptions, Scored, Scores, weights
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from baselines.ranking import best_within, norms, quantiles
-from snp.compression.method import OneShot, Problem, StructuredOptions
+from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan, shapes
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Decided, Method, Session
 from snp.compression.plan import Plan, shapes
+from snp.compression.problem import Problem
 from snp.compression.statistics import wide
 from snp.errors import InputError
 

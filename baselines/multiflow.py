@@ -18,7 +18,8 @@ from baselines.masking import (
     split,
     weights,
 )
-from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Decided, Method, Session
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.statistics import input_energy
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from baselines.masking import Scores, gradients, stand_ins
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
 from snp.errors import InputError
 

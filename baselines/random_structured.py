@@ -3,8 +3,9 @@
 import torch
 
 from baselines.ranking import best_within, groups, quantiles
-from snp.compression.method import OneShot, Problem, StructuredOptions
+from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

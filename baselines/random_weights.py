@@ -3,7 +3,7 @@
 import torch
 
 from baselines.masking import Scored, Scores, weights
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from snp.compression.method import Problem
 from snp.compression.plan import Plan, shapes
+from snp.compression.problem import Problem
 from snp.compression.statistics import wide
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError

@@ -17,7 +17,8 @@ from baselines.masking import (
     stand_ins,
     weights,
 )
-from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Decided, Method, Session
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.errors import InputError

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.masking import Scores, gradients, lowest, plan_of, removals, weights
-from snp.compression.method import Decided, Method, Problem, Session
+from snp.compression.method import Decided, Method, Session
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.errors import InputError

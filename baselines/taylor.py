@@ -8,8 +8,9 @@ from torch import Tensor
 
 from baselines.ranking import Group, best_within, groups, quantiles
 from snp.compression.block import UNIT_DIMS
-from snp.compression.method import OneShot, Problem, StructuredOptions
+from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan, shapes
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
 from snp.compression.tower import iterate, packed

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.masking import Mode, impossible
-from snp.compression.method import Method, Problem, Session, StructuredOptions
+from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan, shapes
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.tower import iterate, packed
 from snp.errors import InputError

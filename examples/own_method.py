@@ -7,8 +7,9 @@ snp table --out FOLDER --scale smoke
 import torch
 
 from baselines.ranking import best_within, groups, quantiles
-from snp.compression.method import OneShot, Problem
+from snp.compression.method import OneShot
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

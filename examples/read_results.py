@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from snp.experiment.store import Store
 from snp.report.table import table
+from snp.runs.store import Store
 
 RESULTS = Path(__file__).parents[1] / "results" / "desk"
 

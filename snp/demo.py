@@ -19,16 +19,16 @@ from snp.data.tokens import UNKNOWN, Vocabulary, cover
 from snp.data.views import View
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.labels import label_of
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Run, Scale
-from snp.experiment.store import Store, run_of
 from snp.experiment.tables import TABLES, rows
 from snp.launch.wanted import check_folder, check_models
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
+from snp.runs.present import label_of
+from snp.runs.store import Store, run_of
 from snp.tasks import detect
 from snp.tasks.outputs import check_finite
 from snp.training import saved

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from towers import TwoTowers
 
-    from snp.experiment.store import Store
+    from snp.runs.store import Store
 
 collect_ignore = ["slurm"]  # a SLURM is needed; named on the command line, as `nox -s slurm-tests` does, they run
 
@@ -48,7 +48,7 @@ def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke_dense(tmp_path_factory: pytest.TempPathFactory, smoke_data: Path) -> Store:
     """A store that holds the finished dense run of smoke scale, from which all rows start."""
     from snp.experiment.spec import Pretrain
-    from snp.experiment.store import Store
+    from snp.runs.store import Store
     from snp.training import stages
 
     store = Store(tmp_path_factory.mktemp("dense"))

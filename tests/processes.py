@@ -15,7 +15,7 @@ from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.spec import Run
-from snp.experiment.store import Store
+from snp.runs.store import Store
 from snp.training import loop, stages
 from snp.training.stopping import Stopped
 

@@ -5,7 +5,7 @@ from typing import Any
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import Row
 from snp.experiment.spec import Benchmark
-from snp.experiment.store import Store
+from snp.runs.store import Store
 
 MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}
 

@@ -7,9 +7,9 @@ from synthetic import fill
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.experiment.tables import STEPS
 from snp.report.ablations import EXAMPLES, OTHERS, SWITCHES, Ablations
+from snp.runs.store import Store
 from snp.sharing.snp import SNP
 
 

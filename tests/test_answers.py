@@ -15,11 +15,11 @@ from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.places import NEEDED
-from snp.experiment.store import Store
-from snp.experiment.submitted import records
 from snp.experiment.tables import TABLES, rows
 from snp.launch.status import live, statuses
 from snp.report.readme import rendered
+from snp.runs.store import Store
+from snp.runs.submitted import records
 
 HERE = Path(__file__).parents[1]
 READING = ("rows", "status", "cancel", "table", "claims", "figure")

@@ -21,7 +21,7 @@ from snp.cli import main
 from snp.data.pixels import read_image
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import Store
+from snp.runs.store import Store
 from snp.training import stages
 
 ROW = find("scenes/snp@60", "smoke")

@@ -7,7 +7,7 @@ from towers import PATHS, example, loss_of, two_towers, views
 import snp
 from baselines.ranking import norms, quantiles
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.tower import COMPONENTS, ROLES
 from snp.errors import InputError

@@ -14,8 +14,8 @@ from snp.cli import main
 from snp.compression.aliases import ALIASES
 from snp.compression.registry import methods
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
+from snp.runs.store import Store
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from towers import PATHS, example, loss_of, two_towers, views
 from snp.compression import checkpoint
 from snp.compression.budget import Budget
 from snp.compression.count import count
-from snp.compression.method import Problem, settle, weight_step
+from snp.compression.method import settle, weight_step
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import get, methods
 from snp.compression.surgery import apply, substitute
 from snp.compression.tower import COMPONENTS

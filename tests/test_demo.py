@@ -16,8 +16,8 @@ from snp.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Truth, predic
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain
-from snp.experiment.store import Store
 from snp.files import write_json
+from snp.runs.store import Store
 
 
 @pytest.fixture(scope="module")

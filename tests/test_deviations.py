@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from snp.experiment.recipes import RECIPES
-from snp.experiment.store import Store
 from snp.report.deviations import markdown, settings
 from snp.report.readme import rendered
+from snp.runs.store import Store
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper-scale.md"
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from snp import cli
-from snp.experiment.store import Store
 from snp.experiment.tables import HEADLINE, select
 from snp.flags import App, registry
 from snp.report.headline import headline
 from snp.report.readme import pages, rendered
+from snp.runs.store import Store
 
 HERE = Path(__file__).parents[1]
 PAGES = [HERE / "README.md", HERE / "CONTRIBUTING.md", *sorted((HERE / "docs").glob("*.md"))]

@@ -20,7 +20,7 @@ import sys, json, hashlib
 from pathlib import Path
 from snp.data.show import sample_page
 from snp.demo import Panel, Prediction, Seen, Truth, draw
-from snp.experiment.store import Store
+from snp.runs.store import Store
 from snp.report import figures, method, scaling
 
 made, data = Path(sys.argv[1]), Path(sys.argv[2])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from snp.experiment.store import Store
+from snp.runs.store import Store
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Run = Callable[..., str]

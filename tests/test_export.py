@@ -16,8 +16,8 @@ from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.spec import Pretrain
-from snp.experiment.store import Store
 from snp.models.mdetr import TOWERS
+from snp.runs.store import Store
 from snp.training import export, saved
 from snp.training.prepare import Source
 from snp.training.tuning import tuning

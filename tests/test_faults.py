@@ -16,7 +16,7 @@ from synthetic import MANIFEST, cost
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
-from snp.experiment.store import Busy, Store
+from snp.runs.store import Busy, Store
 from snp.training import stages
 
 pytestmark = pytest.mark.slow

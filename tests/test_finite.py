@@ -29,10 +29,10 @@ from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.recipes import Phase
 from snp.experiment.spec import Pretrain, dense
-from snp.experiment.store import Store
 from snp.files import not_finite, write_json
 from snp.models.glip import Detection
 from snp.models.mdetr import TOWERS
+from snp.runs.store import Store
 from snp.tasks import detect, detection, grounding, phrases, rec, vqa
 from snp.training import held_out, saved, stages
 from snp.training.loop import Loop

@@ -7,7 +7,7 @@ from towers import example, loss_of, two_towers, views
 from baselines.taylor import taylor
 from snp.compression.block import UNIT_DIMS
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError

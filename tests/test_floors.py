@@ -72,7 +72,7 @@ def test_methods_know_nothing_of_processes_that_train_together_or_of_pictures() 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["snp.experiment", "snp.report"])
+@pytest.mark.parametrize("package", ["snp.experiment", "snp.runs", "snp.report"])
 def test_what_declares_and_what_reports_never_loads_torch(package: str) -> None:
     names = [module(path) for path in FILES if room(module(path)) == package]
     code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"

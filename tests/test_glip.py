@@ -14,13 +14,13 @@ from torchvision.ops import box_convert, box_iou, generalized_box_iou
 from snp.compression.tower import towers_of
 from snp.data.batch import Batch
 from snp.errors import InputError
-from snp.experiment.store import Store
 from snp.files import read_json
 from snp.models.config import GLIP_DESK, GLIP_PAPER, GLIP_SMOKE
 from snp.models.family import parse
 from snp.models.glip import GLIP, BiAttention
 from snp.models.mdetr import TOWERS
 from snp.models.pyramid import DynamicBlock, Pyramid
+from snp.runs.store import Store
 from snp.tasks import detect
 from snp.training import saved
 

@@ -8,12 +8,13 @@ from synthetic import MANIFEST, cost, fill, finetuned
 
 from snp.cli import main
 from snp.data.drawn import folder as datasets
-from snp.experiment import inventory
-from snp.experiment.labels import find, label_of
+from snp.experiment.labels import find
 from snp.experiment.places import Trial
-from snp.experiment.store import STATES, Store
 from snp.launch import cleaning
 from snp.report.curve import bars, curve_of
+from snp.runs import inventory
+from snp.runs.present import label_of
+from snp.runs.store import STATES, Store
 
 ROW = find("scenes/snp@60", "smoke")
 RUN = ROW.compress(0)

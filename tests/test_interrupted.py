@@ -16,10 +16,10 @@ import pytest
 import standin
 from processes import MODEL_FILES, PRETRAIN, ROW, alive, assert_bit_equal, start
 
-from snp.experiment.store import Store
-from snp.experiment.submitted import records
 from snp.experiment.tables import rows
 from snp.processes import pool, spread
+from snp.runs.store import Store
+from snp.runs.submitted import records
 from snp.training import stopping
 
 pytestmark = pytest.mark.slow

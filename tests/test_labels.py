@@ -8,9 +8,10 @@ from synthetic import MANIFEST, cost, fill
 from snp.cli import main
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.labels import find, present
-from snp.experiment.store import Store
+from snp.experiment.labels import find
 from snp.experiment.tables import TABLES, rows
+from snp.runs.present import present
+from snp.runs.store import Store
 
 
 def test_any_method_at_any_size_is_a_row() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
 from snp.report.frame import Measured
 from snp.report.latex import latex
 from snp.report.table import table
+from snp.runs.store import Store
 
 FRAME = pd.DataFrame(
     {

@@ -20,12 +20,8 @@ from snp.bench import planning as bench_plan
 from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.manifest import code_state
-from snp.experiment.owner import Owner
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
-from snp.experiment.store import Store
-from snp.experiment.submitted import keep, launch_folder, launching, records
 from snp.experiment.tables import rows
 from snp.launch.runner import planned
 from snp.launch.slurm import ELEMENTS, Job, array_limit, slurm_jobs
@@ -33,6 +29,10 @@ from snp.launch.snapshot import freeze
 from snp.launch.status import cancel, live, statuses
 from snp.launch.submit import Array, Draw, Launch, arrays, resources
 from snp.launch.work import Place
+from snp.runs.manifest import code_state
+from snp.runs.owner import Owner
+from snp.runs.store import Store
+from snp.runs.submitted import keep, launch_folder, launching, records
 from snp.training.setup import Setup
 
 SNP, OMP = find("scenes/snp@60", "smoke"), find("scenes/magnitude@60", "smoke")
@@ -395,7 +395,7 @@ def test_jobs_import_a_frozen_copy_that_knows_its_commit(tmp_path: Path, monkeyp
     assert freeze(tmp_path) == freeze(tmp_path, copy=False) == snapshot
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the checkout's: the working folder is before it
     work = tmp_path / "work.py"
-    work.write_text("import snp\nfrom snp.experiment.manifest import code_state\nprint(snp.__file__, code_state())\n")
+    work.write_text("import snp\nfrom snp.runs.manifest import code_state\nprint(snp.__file__, code_state())\n")
     code = "import runpy, sys; runpy.run_path(sys.argv[1])"
     said = subprocess.check_output([sys.executable, "-c", code, work], cwd=snapshot, text=True)
     assert said.strip() == f"{snapshot / 'snp' / '__init__.py'} {code_state()}"
@@ -540,7 +540,7 @@ def test_of_two_submissions_the_later_one_counts_though_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = Store(tmp_path), SNP.pretrain
-    monkeypatch.setattr("snp.experiment.submitted.datetime", Clock)
+    monkeypatch.setattr("snp.runs.submitted.datetime", Clock)
     said = {str(job): Job("CANCELLED") for job in range(100, 112)} | {"111": Job("RUNNING")}
     for job in range(100, 112):  # and more than nine
         monkeypatch.setattr(Clock, "hour", 23 - (job - 100))

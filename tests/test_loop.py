@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session
+from snp.compression.method import Session
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of

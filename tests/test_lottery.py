@@ -9,7 +9,8 @@ from towers import example, loss_of, two_towers, views
 
 from baselines.lottery import LotterySession
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, weight_step
+from snp.compression.method import weight_step
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_iter
 
 from snp.compression import trial
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.tower import COMPONENTS, towers_of
 from snp.data.batch import Batch
 from snp.experiment.recipes import RECIPES

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from snp.compression import count
-from snp.compression.method import linear_weights
+from snp.compression.problem import linear_weights
 from snp.compression.tower import towers_of
 from snp.models.config import DESK, GLIP_SMOKE, PAPER, SMOKE, ModelConfig, TowerConfig
 from snp.models.family import build

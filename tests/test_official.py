@@ -15,8 +15,8 @@ import snp
 from snp.compression import checkpoint
 from snp.compression.budget import Budget
 from snp.compression.count import count
-from snp.compression.method import Problem
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import get, methods
 from snp.errors import InputError
 

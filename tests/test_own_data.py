@@ -13,8 +13,8 @@ from snp.errors import InputError
 from snp.experiment.labels import find_own
 from snp.experiment.places import own_name
 from snp.experiment.spec import dense
-from snp.experiment.store import Store
 from snp.experiment.tables import select
+from snp.runs.store import Store
 from snp.training import stages
 from snp.training.prepare import limits
 from snp.training.setup import Setup

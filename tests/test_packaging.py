@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snp.experiment.manifest import git_state
+from snp.runs.manifest import git_state
 
 HERE = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "snp", "baselines", "results/published")
@@ -104,7 +104,7 @@ def test_with_a_folder_of_runs_it_renders_what_the_checkout_renders(installed: P
 @pytest.mark.slow
 def test_it_works_where_one_is_and_not_in_the_folder_of_packages(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from snp.experiment.places import data_home; from snp.experiment.store import Store; "
+        "from snp.experiment.places import data_home; from snp.runs.store import Store; "
         "print(Store.at('desk').root, data_home())"
     )
     done = run(installed, "-c", code, cwd=tmp_path)

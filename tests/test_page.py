@@ -20,7 +20,6 @@ from synthetic import MANIFEST, cost, fill, finetuned
 from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
 from snp.report import page as pages
 from snp.report.board import Line, front
@@ -30,6 +29,7 @@ from snp.report.frame import Measured
 from snp.report.page import content, dump, loss, page
 from snp.report.runs import rounded, series, told
 from snp.report.table import table
+from snp.runs.store import Store
 
 PLAN = {"cost": {"towers": {}}, "units": {}, "masks": 0, "note": ""}
 

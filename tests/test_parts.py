@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
 from snp.compression.overriding import gradients_of, overriding
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES, Phase
 from snp.experiment.spec import Compress, dense
-from snp.experiment.store import Store
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
+from snp.runs.store import Store
 from snp.sharing.objective import task_gradients
 from snp.training import held_out, stages
 from snp.training.loop import Cursor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, linear_weights
+from snp.compression.problem import Problem, linear_weights
 from snp.compression.registry import get
 from snp.compression.statistics import input_energy
 from snp.compression.surgery import apply

@@ -15,8 +15,8 @@ from snp.compression import plugins, registry
 from snp.compression.registry import get, methods
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.launch.work import Place
+from snp.runs.store import Store
 from snp.training.setup import Setup
 
 METHOD = """

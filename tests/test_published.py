@@ -12,8 +12,8 @@ from snp.data import annotations, tasks
 from snp.data.sources import layout
 from snp.data.sources.check import check
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.models import config as configs
+from snp.runs.store import Store
 from snp.training import stages
 from snp.training.setup import Setup
 

@@ -25,16 +25,16 @@ from torch import nn
 
 from snp import ranks
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
 from snp.experiment.spec import Compress, Pretrain, Run, dense
-from snp.experiment.store import Store
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR, TOWERS
+from snp.runs.store import Store
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
 from snp.training import held_out, saved, stages

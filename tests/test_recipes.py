@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from snp.compression.registry import get
 from snp.experiment.recipes import RECIPES, Phase, phase_of, training_of
-from snp.experiment.store import Store
+from snp.runs.store import Store
 
 
 def test_the_rate_rises_holds_and_falls_to_nothing():

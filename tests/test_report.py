@@ -14,7 +14,6 @@ from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.rows import Row
 from snp.experiment.spec import Run, Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
@@ -22,6 +21,7 @@ from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured, dense_of
 from snp.report.statistics import estimate, points, reach, seeds_needed
 from snp.report.table import Format, render, table
+from snp.runs.store import Store
 
 ROWS = {(row.data, row.name, row.group): row for row in table1("desk")}
 

@@ -15,7 +15,7 @@ from processes import COMPRESS, FINETUNE, MODEL_FILES, PRETRAIN, ROW, Blow, aliv
 
 from snp.errors import InputError
 from snp.experiment.recipes import RECIPES
-from snp.experiment.store import Store
+from snp.runs.store import Store
 from snp.training import stages
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 from synthetic import fill
 
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.launch.runner import planned
+from snp.runs.store import Store
 
 ROW = find("scenes/snp@60", "desk")
 

@@ -9,7 +9,8 @@ import torch
 from towers import example, loss_of, two_towers, views
 
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, weight_step
+from snp.compression.method import weight_step
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.surgery import substitute
 from snp.compression.tower import COMPONENTS

@@ -7,8 +7,8 @@ import torch
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.models.mdetr import MDETR
+from snp.runs.store import Store
 from snp.training import saved, stages
 
 

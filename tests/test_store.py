@@ -17,11 +17,11 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment.labels import find
-from snp.experiment.manifest import git_state, manifest
-from snp.experiment.owner import Owner
-from snp.experiment.store import CURVE_POINTS, Busy, Store
 from snp.launch.status import statuses
 from snp.processes import mark
+from snp.runs.manifest import git_state, manifest
+from snp.runs.owner import Owner
+from snp.runs.store import CURVE_POINTS, Busy, Store
 
 ROW = find("scenes/snp@60", "smoke")
 COMPRESS, FINETUNE = ROW.compress(0), ROW.finetune(0, "refcoco")

@@ -11,9 +11,9 @@ from synthetic import MANIFEST, cost
 from snp.cli import main
 from snp.errors import InputError
 from snp.experiment.places import Trial
-from snp.experiment.store import Store
-from snp.experiment.submitted import records
 from snp.launch.status import statuses
+from snp.runs.store import Store
+from snp.runs.submitted import records
 from snp.training import stages
 from snp.training.setup import Setup
 

@@ -8,10 +8,10 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.spec import dense
-from snp.experiment.store import Result, Store
 from snp.experiment.tables import rows
 from snp.report import frame
 from snp.report.table import table
+from snp.runs.store import Result, Store
 from snp.training import saved, stages
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,8 @@ from transformers import SiglipConfig, SiglipModel
 
 from baselines.upop import UPopSession, lowered_officially
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, weight_step
+from snp.compression.method import weight_step
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of

@@ -10,15 +10,15 @@ from timm.models.deit import VisionTransformerDistilled
 from snp.cli import main
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment.begun import meant
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.spec import Weights, dense, parse
-from snp.experiment.store import Store
-from snp.experiment.submitted import keep
 from snp.models.named import identity
 from snp.models.pretrained import load_vision
 from snp.models.towers import vision_tower
+from snp.runs.begun import meant
+from snp.runs.store import Store
+from snp.runs.submitted import keep
 from snp.training import stages
 from snp.training.setup import Setup
 

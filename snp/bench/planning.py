@@ -11,13 +11,13 @@ from snp.compression.size import Size
 from snp.experiment.labels import find
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
-from snp.experiment.store import Store
-from snp.experiment.submitted import keep
 from snp.launch.runner import planned
 from snp.launch.slurm import Job
 from snp.launch.status import statuses
 from snp.launch.submit import Launch, arrays, resources
 from snp.launch.work import Place
+from snp.runs.store import Store
+from snp.runs.submitted import keep
 from snp.training.setup import Setup
 
 ROWS, RUNS = 500, 500

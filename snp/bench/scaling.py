@@ -17,12 +17,12 @@ from rich.progress import track
 
 from snp.bench.counts import WORDS, counts, decoding
 from snp.data.batch import Batch
-from snp.experiment.manifest import code_state, cpu_name
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.family import build
 from snp.processes import pool
 from snp.report import scaling
+from snp.runs.manifest import code_state, cpu_name
 from snp.tasks.objective import losses
 from snp.training.prepare import Source
 from snp.training.stages import learning

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from baselines.masking import weights
 from baselines.multiflow import exact_masks, flow
 from snp.compression.budget import Budget
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.statistics import input_energy, open_attention
 from snp.compression.tower import towers_of
 from snp.processes import pool

@@ -10,7 +10,8 @@ from rich.progress import track
 
 from snp.compression import count
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session, weight_step
+from snp.compression.method import Session, weight_step
+from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.tower import towers_of
 from snp.data.batch import Batch

@@ -11,8 +11,8 @@ from typing import NoReturn
 from snp import __version__
 from snp.cli.options import app
 from snp.errors import InputError
-from snp.experiment.store import mendable
 from snp.flags import CONFIG, registry
+from snp.runs.store import mendable
 from snp.terminal import lenient
 from snp.training import stopping
 

@@ -60,12 +60,12 @@ def launch(
     """
     from tabulate import tabulate
 
-    from snp.experiment.submitted import launching
     from snp.launch.runner import look_for_data, planned, undrawn
     from snp.launch.slurm import array_limit
     from snp.launch.status import live, statuses
     from snp.launch.submit import Array, Draw, Launch, arrays, look_for_slurm, resources
     from snp.launch.work import Place
+    from snp.runs.submitted import launching
 
     setup.bring()
     given = data

@@ -11,11 +11,11 @@ from tyro.conf import Positional
 
 from snp.cli.options import DryRun, OneSeed, Size, Workers, app, run_them, shortened
 from snp.errors import InputError
-from snp.experiment.inventory import EXPORTS
 from snp.experiment.labels import find
-from snp.experiment.store import Store
 from snp.flags import Named
 from snp.launch.cleaning import Kind
+from snp.runs.inventory import EXPORTS
+from snp.runs.store import Store
 
 
 @app.command
@@ -24,9 +24,9 @@ def runs(out: Annotated[Named | None, tyro.conf.arg(help="one folder of runs, wi
     from pandas import DataFrame
     from rich.filesize import decimal
 
-    from snp.experiment import inventory
-    from snp.experiment.labels import label_of
     from snp.report.fitted import fitted, width
+    from snp.runs import inventory
+    from snp.runs.present import label_of
 
     if out is not None and not out.is_dir():
         raise InputError(f"--out {out}", "no such folder", "`snp runs` lists those that are there")

@@ -12,15 +12,16 @@ from pydantic import BeforeValidator, PositiveInt
 from tyro.conf import Positional
 
 from snp.errors import InputError
-from snp.experiment.begun import meant
-from snp.experiment.inventory import TRIALS
-from snp.experiment.labels import find, present
+from snp.experiment.labels import find
 from snp.experiment.places import own_name
 from snp.experiment.rows import Row
 from snp.experiment.spec import DRAWN, REAL, Data, Run, Scale, Seed, is_own
-from snp.experiment.store import Store, runs_in
 from snp.experiment.tables import select
 from snp.flags import App, Named
+from snp.runs.begun import meant
+from snp.runs.inventory import TRIALS
+from snp.runs.present import present
+from snp.runs.store import Store, runs_in
 from snp.training.setup import Setup, Towers
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
@@ -63,7 +64,7 @@ def use_plugins(plugin: Sequence[Path]) -> None:
 
 def scale_of(scale: Scale | None, out: Path | None) -> Scale:
     """The scale that is named, else that of the runs in `--out` where they have one in common, else desk."""
-    from snp.experiment import inventory
+    from snp.runs import inventory
 
     return scale or (inventory.scale_of(out) if out is not None else None) or "desk"
 

@@ -25,13 +25,13 @@ from snp.cli.options import (
     use_plugins,
 )
 from snp.errors import InputError
-from snp.experiment.labels import present
-from snp.experiment.progress import own_runs
-from snp.experiment.store import Store, run_of
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
 from snp.files import read_text
 from snp.flags import Named
+from snp.runs.present import present
+from snp.runs.progress import own_runs
+from snp.runs.store import Store, run_of
 from snp.training.setup import Towers
 
 

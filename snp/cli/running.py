@@ -35,17 +35,17 @@ from snp.cli.options import (
     store_for,
 )
 from snp.errors import InputError
-from snp.experiment.begun import meant
-from snp.experiment.inventory import REPRODUCED
 from snp.experiment.labels import find, find_own
 from snp.experiment.places import NEEDED
-from snp.experiment.progress import mean_seconds, sort_of, states, time_left
 from snp.experiment.rows import DENSE
 from snp.experiment.spec import Model, Seed, dense, is_own
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.flags import Named
+from snp.runs.begun import meant
+from snp.runs.inventory import REPRODUCED
+from snp.runs.progress import mean_seconds, sort_of, states, time_left
+from snp.runs.store import Store
 from snp.terminal import progress
 from snp.training.setup import Setup, Towers
 
@@ -209,9 +209,9 @@ def audit(
 
     To the bit, near (sums in another order), or off, which ends the command with code 1. Killed, it goes on.
     """
-    from snp.experiment import audit as audits
     from snp.launch.runner import run_all, undone
     from snp.report.audit import audited
+    from snp.runs import audit as audits
 
     scale = scale_of(scale, out)
     store = results_at(scale, out)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from snp.compression.block import FLOATS
-from snp.compression.method import prunable
+from snp.compression.problem import prunable
 from snp.errors import InputError
 
 

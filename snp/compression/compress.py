@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from snp.compression import arguments
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, Session, linear_weights, settle, weight_step
+from snp.compression.method import Session, settle, weight_step
 from snp.compression.overriding import overriding
+from snp.compression.problem import Problem, linear_weights
 from snp.compression.registry import get
 from snp.compression.size import Size
 from snp.compression.statistics import TokenMask

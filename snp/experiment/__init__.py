@@ -1,1 +1,1 @@
-"""Experiments: what a run is (spec), where it lives (store), what a table consists of (tables); never imports torch."""
+"""Experiments: what a run is (spec), how it is judged (benchmarks), which rows a table has; never imports torch."""

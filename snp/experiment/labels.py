@@ -1,17 +1,16 @@
-"""Rows by their labels: those of tables, any method at any size with any options, and those of a folder of runs."""
+"""Rows by their labels: those of tables, and any method at any size with any options."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from snp.compression.aliases import ALIASES, Options
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import DRAWN, REAL, Benchmark, Compress, Data, Finetune, Pretrain, Run, Scale, is_own
-from snp.experiment.store import Store
+from snp.experiment.rows import Row, make, named
+from snp.experiment.spec import DRAWN, REAL, Benchmark, Data, Scale, is_own
 from snp.experiment.tables import EXTRA, TABLES, home_of
 
 LABEL = re.compile(
@@ -124,83 +123,3 @@ def _option(text: str) -> tuple[str, bool | int | float | str]:
     except ValueError:
         return name, value
     return name, found if isinstance(found, bool | int | float) else value
-
-
-def present(store: Store) -> list[Row]:
-    """The rows that the runs of a folder are of, planned or not, each with the seeds and benchmarks that are there.
-
-    Raises:
-        InputError: runs of several scales, which have no table in common.
-    """
-    runs = [result.run for result in store.results()]
-    compressions = [run for run in runs if isinstance(run, Compress)]
-    judged: dict[Compress, set[Benchmark]] = {}
-    for run in runs:
-        if isinstance(run, Finetune):
-            judged.setdefault(run.parent, set()).add(run.benchmark)
-    compressions += judged
-    scales = {run.scale for run in compressions}
-    if len(scales) > 1:
-        raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    rows = [_row_of(members, judged) for members in _alike(compressions)]
-    return [_among(row, rows) if row.method == DENSE else row for row in rows]
-
-
-def _among(dense: Row, rows: Sequence[Row]) -> Row:
-    """The dense row in the first group that it goes with, as in tables."""
-
-    def phase(row: Row) -> tuple[str, str, bool, int]:
-        return row.data, row.model, row.recovery, row.times
-
-    first = next((row for row in rows if row.method != DENSE and phase(row) == phase(dense)), dense)
-    return dense.model_copy(update={"group": first.group, "of": first.of})
-
-
-def label_of(run: Run) -> str:
-    """The label of the row that a run is of; of a dense model, which all rows start from, its data and model."""
-    if isinstance(run, Pretrain):
-        return f"{run.data}/{run.model}"
-    compression = run.parent if isinstance(run, Finetune) else run
-    return _row_of([compression], {compression: {run.benchmark}} if isinstance(run, Finetune) else {}).label
-
-
-def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
-    """Compressions that differ by their seed alone, the dense model first."""
-    found: dict[Compress, dict[Compress, None]] = {}
-    for run in compressions:
-        found.setdefault(run.model_copy(update={"seed": 0}), {})[run] = None
-    order = sorted(found, key=lambda run: (run.data, run.model, run.method != DENSE))
-    return [sorted(found[run], key=lambda run: run.seed) for run in order]
-
-
-def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) -> Row:
-    first = members[0]
-    benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
-    name = _name(first.method, first.options)
-    row = make(
-        first.scale,
-        first.data,
-        name.split(",")[0],
-        model=first.model,
-        benchmarks=benchmarks,
-        seeds=tuple(run.seed for run in members),
-        recovery=first.recovery,
-        times=first.times,
-        task=first.task,
-        size=first.size,
-    )
-    own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
-    return row.model_copy(update=own).starting(first.parent.weights)
-
-
-def _name(method: str, options: Options) -> str:
-    """The shortest name of a method with options: an alias where one stands for some of them."""
-    fitting = [
-        (alias, preset)
-        for alias, (of, preset) in ALIASES.items()
-        if of == method and preset and preset.items() <= options.items()
-    ]
-    plain = [alias for alias, known in ALIASES.items() if known == (method, {})]
-    own = plain[0] if len(plain) == 1 else method  # several names of the same say what it was compressed for
-    alias, preset = max(fitting, key=lambda pair: len(pair[1]), default=(own, {}))
-    return named(alias, {key: value for key, value in options.items() if key not in preset})

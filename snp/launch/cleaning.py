@@ -15,11 +15,11 @@ from typing import Literal
 from snp.checkout import checkout, home
 from snp.data.drawn import folder as datasets
 from snp.errors import InputError
-from snp.experiment import inventory
-from snp.experiment.owner import Owner
 from snp.experiment.places import data_folder, data_home
-from snp.experiment.store import OWNER, STATES, read, runs_in
 from snp.files import alone
+from snp.runs import inventory
+from snp.runs.owner import Owner
+from snp.runs.store import OWNER, STATES, read, runs_in
 
 Kind = Literal["trials", "states", "data", "environments"]
 KINDS: dict[Kind, str] = {

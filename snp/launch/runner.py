@@ -12,8 +12,8 @@ from snp.errors import InputError
 from snp.experiment.places import data_folder
 from snp.experiment.rows import Row
 from snp.experiment.spec import DRAWN, Run
-from snp.experiment.store import STATE, Busy, Store
 from snp.processes import Workers, pool
+from snp.runs.store import STATE, Busy, Store
 from snp.terminal import progress
 from snp.training import stopping
 from snp.training.setup import Setup

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snp.checkout import CODE
-from snp.experiment.manifest import STATE_FILE, code_state
 from snp.files import write_json
+from snp.runs.manifest import STATE_FILE, code_state
 
 PACKAGES = ("snp", "baselines")
 """All that a run imports of a checkout, changes and new files included."""

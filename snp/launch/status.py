@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from snp.experiment.owner import Owner
 from snp.experiment.recipes import phase_of
 from snp.experiment.spec import Run
-from snp.experiment.store import Store
-from snp.experiment.submitted import Record, drawing, log_file, records
 from snp.launch.slurm import QUEUED, RUNNING, Job, slurm_command, slurm_jobs
+from snp.runs.owner import Owner
+from snp.runs.store import Store
+from snp.runs.submitted import Record, drawing, log_file, records
 
 RunState = Literal["done", "running", "queued", "failed", "incomplete", "missing"]
 REASONS = {

@@ -19,12 +19,12 @@ from snp.errors import InputError
 from snp.experiment.resources import DRAWING, Resources
 from snp.experiment.rows import Row
 from snp.experiment.spec import Compress, Data, Finetune, Run, Scale
-from snp.experiment.store import Busy, Store
-from snp.experiment.submitted import Record, drawing, keep, launch_folder, records
 from snp.launch.slurm import ELEMENTS, slurm_command
 from snp.launch.snapshot import freeze
 from snp.launch.work import AllRuns, Drawing, Place, Runs
 from snp.processes import sheltered
+from snp.runs.store import Busy, Store
+from snp.runs.submitted import Record, drawing, keep, launch_folder, records
 from snp.training import stopping
 
 Cluster = Literal["slurm", "local", "debug"]

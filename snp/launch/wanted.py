@@ -7,9 +7,9 @@ from snp.compression.checkpoint import WEIGHTS
 from snp.errors import InputError
 from snp.experiment.places import NEEDED
 from snp.experiment.spec import Pretrain, Run, dense_of
-from snp.experiment.store import Store, run_of
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
+from snp.runs.store import Store, run_of
 
 
 def check_models(store: Store, runs: Sequence[Run], again: str) -> None:

@@ -16,8 +16,8 @@ from submitit.helpers import Checkpointable
 from snp.experiment.places import data_home
 from snp.experiment.rows import Row
 from snp.experiment.spec import Data, Run, Scale, parse
-from snp.experiment.store import Busy, Store
 from snp.launch.runner import advancing, one_thread, run_rows, stage
+from snp.runs.store import Busy, Store
 from snp.training import stopping
 from snp.training.setup import Setup
 

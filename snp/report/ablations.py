@@ -9,13 +9,13 @@ import pandas as pd
 
 from snp import drawing
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.labels import present
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Compress, Data
-from snp.experiment.store import Result, Store
 from snp.experiment.tables import STEPS, select
 from snp.report.frame import ALL, Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import Estimate, estimate, points, signed
+from snp.runs.present import present
+from snp.runs.store import Result, Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from snp.experiment.audit import NEAR, Audited
 from snp.report.fitted import fitted, width
+from snp.runs.audit import NEAR, Audited
 
 
 def audited(found: Sequence[Audited]) -> str:

@@ -18,11 +18,11 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import HELPED, rows
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, seeds_needed, signed
+from snp.runs.store import Store
 
 ALMOST = 1.0
 OVERHEAD = 1.10

@@ -6,11 +6,11 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import Row
 from snp.experiment.spec import Scale
-from snp.experiment.store import Store
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
 from snp.report.table import share
+from snp.runs.store import Store
 
 
 def compare(row: Row, other: Row, store: Store, scale: Scale) -> str:

@@ -4,10 +4,10 @@ import pandas as pd
 
 from snp.experiment.rows import Row
 from snp.experiment.spec import Pretrain, Run
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, reproduced, rows
 from snp.report.frame import unmeasured
 from snp.report.table import markdown
+from snp.runs.store import Store
 
 CORES = 2
 """On which the times are told: every run has one thread, and two are beside each other."""

@@ -11,8 +11,8 @@ import pandas as pd
 from snp import drawing
 from snp.errors import InputError
 from snp.experiment.spec import Run
-from snp.experiment.store import MEASURED, Store
 from snp.report.fitted import BETWEEN, fitted, width
+from snp.runs.store import MEASURED, Store
 
 BARS = "▁▂▃▄▅▆▇█"
 NARROWEST, WIDEST = 8, 60

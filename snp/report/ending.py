@@ -7,10 +7,10 @@ import pandas as pd
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Scale
-from snp.experiment.store import Store
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, dense_of, on, over_benchmarks, subtract, undense
 from snp.report.statistics import signed
+from snp.runs.store import Store
 
 SMOKE = "At smoke scale figures mean nothing: they show that everything runs."
 LABELS = 3

@@ -11,10 +11,10 @@ from snp import drawing
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach
+from snp.runs.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ import pandas as pd
 from snp.checkout import checkout
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.begun import meant
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Scale, is_own
-from snp.experiment.store import Result, Store
+from snp.runs.begun import meant
+from snp.runs.store import Result, Store
 
 ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning

@@ -6,11 +6,11 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import HEADLINE, select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, points
 from snp.report.table import markdown, share
+from snp.runs.store import Store
 
 
 def headline(name: str, store: Store, scale: Scale, data: Data) -> str:

@@ -20,7 +20,6 @@ from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.rows import DENSE, WHOLE
 from snp.experiment.spec import Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import TABLES, rows
 from snp.files import json_object, write_atomic
 from snp.report.board import Line, board
@@ -31,6 +30,7 @@ from snp.report.runs import told
 from snp.report.statistics import CONFIDENCE, Estimate, points
 from snp.report.summary import COLUMNS, csv, summary
 from snp.report.table import share
+from snp.runs.store import Store
 
 MADE_BY = "snp report"
 SAID = {

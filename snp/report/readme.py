@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from snp.errors import InputError
-from snp.experiment.store import Store
 from snp.experiment.tables import rows
 from snp.files import read_text, write_atomic
 from snp.report import deviations, scaling
@@ -14,6 +13,7 @@ from snp.report.figures import limits
 from snp.report.frame import Measured, unmeasured
 from snp.report.headline import headline
 from snp.report.table import brief, markdown, table
+from snp.runs.store import Store
 
 _EXAMPLE = "`<!-- begin table1 scenes -->` and, below it, `<!-- end -->`"
 _PART = re.compile(r"(<!-- begin ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -7,7 +7,7 @@ from typing import Any
 
 from snp.experiment.rows import Row
 from snp.experiment.spec import Compress, Finetune, Run
-from snp.experiment.store import CURVE_POINTS, MEASURED, Result, Store, thinned
+from snp.runs.store import CURVE_POINTS, MEASURED, Result, Store, thinned
 
 Value = dict[str, Any]
 Shared = dict[str, tuple[int, Value]]

@@ -10,7 +10,6 @@ import pandas as pd
 from snp.experiment.benchmarks import ABOUT, OWN
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Data, Scale
-from snp.experiment.store import Store
 from snp.experiment.tables import select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width
@@ -29,6 +28,7 @@ from snp.report.latex import latex
 from snp.report.published import quoted
 from snp.report.statistics import estimate, estimates, points
 from snp.report.summary import csv, state, summary
+from snp.runs.store import Store
 
 Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
 SHARES = {

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from snp.compression.block import UNIT_DIMS, Block
-from snp.compression.method import Problem
+from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
 from snp.compression.tower import COMPONENTS, Tower, packed
 from snp.errors import InputError

@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from snp.compression.basis import Basis
-from snp.compression.method import Method, Problem, Session, StructuredOptions
+from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary

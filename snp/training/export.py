@@ -8,8 +8,8 @@ from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, FIRST
 from snp.experiment.spec import Compress
-from snp.experiment.store import Store
 from snp.files import write_json
+from snp.runs.store import Store
 from snp.training import saved
 from snp.training.prepare import Source
 from snp.training.tuning import tuning

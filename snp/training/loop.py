@@ -22,9 +22,9 @@ from snp.data.batch import Batch
 from snp.data.crops import cropped
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
-from snp.experiment.store import STATES
 from snp.files import replacing
 from snp.models.checkpointing import checkpointing
+from snp.runs.store import STATES
 from snp.training import stopping
 
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 45))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from snp import ranks
 from snp.compression import count
 from snp.compression.budget import Budget
-from snp.compression.method import Problem, linear_weights
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem, linear_weights
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
@@ -28,18 +28,18 @@ from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, FIRST, of_expressions
-from snp.experiment.manifest import code_state, manifest
 from snp.experiment.places import data_folder
 from snp.experiment.recipes import Phase, training_of
 from snp.experiment.rows import DENSE
 from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Run, Weights, is_own
-from snp.experiment.store import Result, Store
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
 from snp.models.named import identity
 from snp.models.pretrained import load_text, load_vision
+from snp.runs.manifest import code_state, manifest
+from snp.runs.store import Result, Store
 from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
 from snp.training import saved, stopping

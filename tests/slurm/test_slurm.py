@@ -19,8 +19,6 @@ from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.spec import Run
-from snp.experiment.store import Store
-from snp.experiment.submitted import drawing, launch_folder, log_file, records
 from snp.experiment.tables import rows
 from snp.launch.runner import planned
 from snp.launch.slurm import array_limit, slurm_jobs
@@ -28,6 +26,8 @@ from snp.launch.snapshot import freeze
 from snp.launch.status import Status, cancel, statuses
 from snp.launch.submit import Array, Draw, Launch, arrays, resources
 from snp.launch.work import Place
+from snp.runs.store import Store
+from snp.runs.submitted import drawing, launch_folder, log_file, records
 from snp.training.setup import Setup
 
 LONG = Setup(steps=20, batch=32)

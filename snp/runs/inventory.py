@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snp.checkout import home
-from snp.experiment.owner import Owner
 from snp.experiment.spec import Run, Scale
-from snp.experiment.store import FAILED, OWNER, read, runs_in
 from snp.files import json_object
+from snp.runs.owner import Owner
+from snp.runs.store import FAILED, OWNER, read, runs_in
 
 TRIALS = Path(".runs")
 """Of the working folder: where trials are unless a folder is given."""

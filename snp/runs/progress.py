@@ -2,7 +2,7 @@
 
 from snp.experiment.rows import Row
 from snp.experiment.spec import Run
-from snp.experiment.store import Store
+from snp.runs.store import Store
 
 
 def states(row: Row, store: Store) -> list[str]:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.metrics import check
-from snp.experiment.owner import Owner
 from snp.experiment.places import Trial
 from snp.experiment.spec import Run, Scale, Weights, parse
 from snp.files import PART, alone, json_object, read_json, write_json
+from snp.runs.owner import Owner
 
 State = Literal["missing", "incomplete", "failed", "done"]
 CURVE_POINTS = 100

@@ -8,10 +8,10 @@ from typing import Literal
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
-from snp.experiment.inventory import AUDITS
-from snp.experiment.manifest import code_state
 from snp.experiment.spec import Finetune, Scale
-from snp.experiment.store import Result, Store
+from snp.runs.inventory import AUDITS
+from snp.runs.manifest import code_state
+from snp.runs.store import Result, Store
 
 NEAR = 0.5
 """Points that a figure may be off: sums in another order move one by as much."""

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from snp.experiment.owner import Owner
 from snp.experiment.spec import Run, Weights, explain
-from snp.experiment.store import Busy, Store
 from snp.files import alone, read_json, write_json
 from snp.processes import mark
+from snp.runs.owner import Owner
+from snp.runs.store import Busy, Store
 
 Number = Annotated[str, Field(pattern=r"^\d+(_\d+)?$")]
 

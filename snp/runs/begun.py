@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from snp.errors import InputError
 from snp.experiment.rows import Row
 from snp.experiment.spec import Weights, dense_of, parse
-from snp.experiment.store import Store
-from snp.experiment.submitted import records
 from snp.files import read_json
+from snp.runs.store import Store
+from snp.runs.submitted import records
 
 
 def meant(rows: Sequence[Row], store: Store) -> list[Row]:
