@@ -7,7 +7,7 @@ solves with one answer is unambiguous to a person who reads the words in the sam
 import re
 from collections.abc import Sequence
 
-from snp.data.drawn.expressions import Item
+from snp.data.drawn.items import Item
 
 _SIDES = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}
 _SUPERLATIVES = {"leftmost": "left", "rightmost": "right", "top": "top", "bottom": "bottom"}

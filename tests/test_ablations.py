@@ -8,7 +8,8 @@ from synthetic import fill
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.tables import STEPS
-from snp.report.ablations import EXAMPLES, OTHERS, SWITCHES, Ablations
+from snp.report.ablations import EXAMPLES, Ablations
+from snp.report.plots import OTHERS, SWITCHES
 from snp.runs.store import Store
 from snp.sharing.snp import SNP
 

@@ -9,7 +9,8 @@ from snp.errors import InputError
 from snp.experiment.spec import Compress, Finetune, Pretrain
 from snp.report.audit import audited
 from snp.runs import audit
-from snp.runs.store import Result, Store
+from snp.runs.result import Result
+from snp.runs.store import Store
 
 SCORE = {"n": 10, "precision@1": 0.8, "precision@5": 0.9, "precision@10": 0.95, "mean_iou": 0.7}
 COSTS = {"kind": "joint", "stored_params": 60, "stored_ratio": 0.6, "tower_ratio": 0.5, "nonzero_ratio": 0.6,

@@ -13,7 +13,7 @@ from test_sources import GRAPHS, INSTANCES, QUESTIONS, REFS, SENTENCE, XML, writ
 from snp.cli import main
 from snp.data import annotations
 from snp.data.annotations import Entry
-from snp.data.sources.check import CAPTION, PROMPT
+from snp.data.sources.findings import CAPTION, PROMPT
 from snp.data.sources.layout import NEEDS, PUBLISHED
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError

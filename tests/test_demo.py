@@ -12,7 +12,8 @@ from torchvision.ops import box_iou
 
 from snp.cli import main
 from snp.data.annotations import Entry
-from snp.demo import OVERLAP, Checkpoint, Panel, Prediction, Seen, Truth, predict
+from snp.demo.page import Panel, Truth
+from snp.demo.predict import OVERLAP, Checkpoint, Prediction, Seen, predict
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.spec import Pretrain

@@ -19,7 +19,8 @@ ALL_PICTURES = """
 import sys, json, hashlib
 from pathlib import Path
 from snp.data.show import sample_page
-from snp.demo import Panel, Prediction, Seen, Truth, draw
+from snp.demo.page import Panel, Truth, draw
+from snp.demo.predict import Prediction, Seen
 from snp.runs.store import Store
 from snp.report import figures, method, scaling
 

@@ -7,7 +7,8 @@ import pytest
 from oracle import solve
 
 from snp.data.drawn.build import picture
-from snp.data.drawn.expressions import KINDS, STYLES, Item, Scene
+from snp.data.drawn.expressions import KINDS, STYLES, Scene
+from snp.data.drawn.items import Item
 from snp.data.drawn.scenes import Scenes
 
 LOCATION = {"left", "right", "top", "bottom", "above", "below", "leftmost", "rightmost"}

@@ -23,11 +23,12 @@ from snp.experiment.labels import find
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
 from snp.experiment.tables import rows
+from snp.launch.arrays import Array, Draw, arrays
 from snp.launch.runner import planned
 from snp.launch.slurm import ELEMENTS, Job, array_limit, slurm_jobs
 from snp.launch.snapshot import freeze
 from snp.launch.status import cancel, live, statuses
-from snp.launch.submit import Array, Draw, Launch, arrays, resources
+from snp.launch.submit import Launch, resources
 from snp.launch.work import Place
 from snp.runs.manifest import code_state
 from snp.runs.owner import Owner

@@ -23,7 +23,8 @@ from snp.models.config import GLIP_SMOKE, SMOKE
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks import detect, grounding
-from snp.training.loop import Cursor, Loop
+from snp.training.cursor import Cursor
+from snp.training.loop import Loop
 
 TINY = SMOKE.model_copy(update=dict(image_size=32, vocabulary=30, context=10))
 #: As at paper scale: learned queries, a class token, a patch stem, a causal mask, dropout.

@@ -16,8 +16,8 @@ from snp.data.drawn import pictures, scenes
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.models.config import PAPER
+from snp.training.learning import learning
 from snp.training.prepare import Source
-from snp.training.stages import learning
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from snp.models.mdetr import MDETR, TOWERS
 from snp.runs.store import Store
 from snp.sharing.objective import task_gradients
 from snp.training import held_out, stages
-from snp.training.loop import Cursor
+from snp.training.cursor import Cursor
 from snp.training.setup import Setup
 
 IN_PARTS = PHASE.model_copy(update=dict(accumulate=2, checkpointing=True))

@@ -10,7 +10,8 @@ from itertools import pairwise
 import pytest
 from oracle import solve
 
-from snp.data.drawn.expressions import Item, Scene
+from snp.data.drawn.expressions import Scene
+from snp.data.drawn.items import Item
 from snp.data.drawn.questions import TYPES, Question, ask
 from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
 from snp.data.tokens import encode

@@ -38,7 +38,7 @@ from snp.runs.store import Store
 from snp.tasks import detect, phrases, rec, vqa
 from snp.tasks.passes import passes
 from snp.training import held_out, saved, stages
-from snp.training.loop import Cursor
+from snp.training.cursor import Cursor
 from snp.training.prepare import Source
 from snp.training.setup import Setup
 from snp.training.stopping import Stopped, catching

@@ -11,8 +11,9 @@ from PIL import Image
 
 from snp.data import annotations
 from snp.data.drawn import scenes
-from snp.data.drawn.build import BENCHMARKS, data_hash
+from snp.data.drawn.build import BENCHMARKS
 from snp.data.drawn.expressions import KINDS
+from snp.data.drawn.folder import data_hash
 from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
 from snp.data.show import sample_page
 from snp.errors import InputError

@@ -21,7 +21,8 @@ from snp.launch.status import statuses
 from snp.processes import mark
 from snp.runs.manifest import git_state, manifest
 from snp.runs.owner import Owner
-from snp.runs.store import CURVE_POINTS, Busy, Store
+from snp.runs.result import CURVE_POINTS
+from snp.runs.store import Busy, Store
 
 ROW = find("scenes/snp@60", "smoke")
 COMPRESS, FINETUNE = ROW.compress(0), ROW.finetune(0, "refcoco")

@@ -13,14 +13,16 @@ from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.spec import Weights, dense, parse
+from snp.models.family import build
 from snp.models.named import identity
 from snp.models.pretrained import load_vision
 from snp.models.towers import vision_tower
 from snp.runs.begun import meant
 from snp.runs.store import Store
 from snp.runs.submitted import keep
-from snp.training import stages
+from snp.training import stages, start
 from snp.training.setup import Setup
+from snp.training.start import fill_towers
 
 NAMED = Weights(vision="deit_base_patch16_224", text="ViT-L-14/openai")
 RUN = ("run", "real/snp@60", "--scale", "paper", "--dry-run")
@@ -175,7 +177,7 @@ def test_a_distilled_deit_gives_all_but_its_teachers_token_and_that_is_said(
     assert torch.equal(tower.pos_embed, torch.cat([theirs["pos_embed"][:, :1], theirs["pos_embed"][:, 2:]], 1))
 
     setup = Setup(vision_weights=str(path))
-    began = stages._start(stages.build(SMALL), setup.weights, setup, Vocabulary([]))
+    began = fill_towers(build(SMALL), setup.weights, setup, Vocabulary([]))
     hash = setup.weights.vision.removeprefix("sha256:")
     assert began == {"vision": {"name": "deit_distilled.pth", "sha256": hash, "left_out": left}}
     assert capsys.readouterr().err == f"snp: {path}: of a distilled model, left out: {', '.join(left)}\n"
@@ -186,19 +188,19 @@ def test_one_that_was_not_distilled_leaves_nothing_out(file: Path) -> None:
 
 
 def test_a_run_does_not_go_on_with_other_weights_than_it_was_begun_with(file: Path, tmp_path: Path) -> None:
-    setup, model = Setup(vision_weights=str(file)), stages.build(SMALL)
+    setup, model = Setup(vision_weights=str(file)), build(SMALL)
     wanted = setup.weights
     torch.save(deit(qkv_bias=True).state_dict() | {"more": torch.zeros(1)}, file)
     for other in (setup, Setup()):
         with pytest.raises(InputError, match=r"--vision-weights: .*, where the run starts from sha256:"):
-            stages._start(model, wanted, other, Vocabulary([]))
+            fill_towers(model, wanted, other, Vocabulary([]))
 
 
 def test_a_result_tells_them_by_name_and_hash(
     file: Path, smoke_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SNP_DATA", str(smoke_data))
-    monkeypatch.setattr(stages, "load_vision", lambda tower, source: [])  # of another size than this model
+    monkeypatch.setattr(start, "load_vision", lambda tower, source: [])  # of another size than this model
     setup = Setup(vision_weights=str(file), steps=1, batch=2)
     run = dense("smoke", "scenes", weights=setup.weights)
     result = stages.run(run, Store(tmp_path / "runs", trial=setup.trial), setup=setup)

@@ -63,7 +63,8 @@ def _phrases() -> tuple:
     rng = np.random.default_rng(0)
     counts = np.full(SENTENCES, PHRASES // SENTENCES)
     counts[: PHRASES - counts.sum()] += 1
-    entries, predictions = [], {}
+    entries = list[Entry]()
+    predictions = dict[phrases.Key, tuple[np.ndarray, np.ndarray]]()
     for i, count in enumerate(counts):
         spans = tuple(((place, place + 1),) for place in range(count))
         named = [span for span in spans for _ in range(int(rng.integers(1, 3)))]

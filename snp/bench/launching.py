@@ -12,10 +12,11 @@ from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
 from snp.experiment.spec import Run
 from snp.experiment.tables import select
+from snp.launch.arrays import arrays
 from snp.launch.runner import make_data, one_thread, planned, stage
 from snp.launch.slurm import array_limit, slurm_command
 from snp.launch.status import statuses
-from snp.launch.submit import Launch, arrays, look_for_slurm, resources
+from snp.launch.submit import Launch, look_for_slurm, resources
 from snp.launch.work import Place
 from snp.runs.store import Store
 from snp.training.setup import Setup

@@ -11,10 +11,11 @@ from snp.compression.size import Size
 from snp.experiment.labels import find
 from snp.experiment.resources import Resources
 from snp.experiment.rows import Row
+from snp.launch.arrays import arrays
 from snp.launch.runner import planned
 from snp.launch.slurm import Job
 from snp.launch.status import statuses
-from snp.launch.submit import Launch, arrays, resources
+from snp.launch.submit import Launch, resources
 from snp.launch.work import Place
 from snp.runs.store import Store
 from snp.runs.submitted import keep

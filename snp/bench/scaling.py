@@ -24,8 +24,8 @@ from snp.processes import pool
 from snp.report import scaling
 from snp.runs.manifest import code_state, cpu_name
 from snp.tasks.objective import losses
+from snp.training.learning import learning
 from snp.training.prepare import Source
-from snp.training.stages import learning
 
 STEPS = 40
 BATCH = 32

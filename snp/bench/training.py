@@ -21,8 +21,8 @@ from snp.models import config as configs
 from snp.models.mdetr import MDETR, TOWERS
 from snp.tasks.objective import losses
 from snp.training.held_out import inference_loss
+from snp.training.learning import learning
 from snp.training.prepare import Source
-from snp.training.stages import learning
 
 ROUNDS = 5
 STEPS = 24  # weight steps timed at once; three hypernetwork steps of SNP, or two rankings of UPop, fall among them

@@ -60,10 +60,11 @@ def launch(
     """
     from tabulate import tabulate
 
+    from snp.launch.arrays import Array, Draw, arrays
     from snp.launch.runner import look_for_data, planned, undrawn
     from snp.launch.slurm import array_limit
     from snp.launch.status import live, statuses
-    from snp.launch.submit import Array, Draw, Launch, arrays, look_for_slurm, resources
+    from snp.launch.submit import Launch, look_for_slurm, resources
     from snp.launch.work import Place
     from snp.runs.submitted import launching
 

@@ -61,7 +61,8 @@ def data(
 
 def _check(name: str, root: Path | None, decode: bool, scale: Scale) -> None:
     """Print the report on a folder; exit code 2 where it has an error."""
-    from snp.data.sources.check import NEEDS, check, report
+    from snp.data.sources.check import NEEDS, check
+    from snp.data.sources.findings import report
     from snp.training.prepare import limits
 
     if root is None:

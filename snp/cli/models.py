@@ -25,7 +25,8 @@ def demo(
 ) -> None:
     """Draw what trained models find in a picture for a sentence, side by side, and print it."""
     from snp.data.pixels import load
-    from snp.demo import Checkpoint, Panel, draw, predict
+    from snp.demo.page import Panel, draw
+    from snp.demo.predict import Checkpoint, predict
     from snp.training.export import COMMITTED, models
 
     load(picture)
@@ -55,7 +56,7 @@ def predictions(
 
     By the committed models before fine-tuning; with --out one sample of every task, by the models that learned it.
     """
-    from snp.demo import page
+    from snp.demo.page import page
     from snp.training.export import models
 
     scale = scale_of(scale, out)

@@ -21,7 +21,8 @@ from snp.flags import App, Named
 from snp.runs.begun import meant
 from snp.runs.inventory import TRIALS
 from snp.runs.present import present
-from snp.runs.store import Store, runs_in
+from snp.runs.result import runs_in
+from snp.runs.store import Store
 from snp.training.setup import Setup, Towers
 
 Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]

@@ -31,7 +31,8 @@ from snp.files import read_text
 from snp.flags import Named
 from snp.runs.present import present
 from snp.runs.progress import own_runs
-from snp.runs.store import Store, run_of
+from snp.runs.result import run_of
+from snp.runs.store import Store
 from snp.training.setup import Towers
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from snp.data import orders
 from snp.data.ahead import ahead
 from snp.data.annotations import Entry
 from snp.data.batch import Batch
-from snp.data.decoded import Resolve
-from snp.data.flat import Flat, Where, place
+from snp.data.columns import Where, place
+from snp.data.decoded import Resolve, origin
+from snp.data.flat import Flat
 from snp.data.tokens import PAD, Vocabulary, cover
 from snp.data.views import Draws, View, padded, views_of
 from snp.errors import InputError
@@ -181,11 +183,11 @@ class GroundingSet:
         before = np.cumsum([0, *(len(part._flats) for part in parts)])[:-1]
         whole._place[:, 0] += np.repeat(before, [len(part) for part in parts])
         # a pixel cache that several files use is one, so that captions of one picture find each other
-        caches = {_origin(pixels): pixels for part in parts for pixels in part._pixels}
+        caches = {origin(pixels): pixels for part in parts for pixels in part._pixels}
         place = {origin: i for i, origin in enumerate(caches)}
         whole._pixels = list(caches.values())
         whole._cache = np.concatenate(
-            [np.array([place[_origin(p)] for p in part._pixels], np.int32)[part._cache] for part in parts]
+            [np.array([place[origin(p)] for p in part._pixels], np.int32)[part._cache] for part in parts]
         )
         whole.categories = max(part.categories for part in parts)
         return whole
@@ -261,37 +263,8 @@ class GroundingSet:
         return index, self.batch(index, share_images=True)
 
     def epoch(self, batch: int, seed: int, window: int = 64, per_image: int = 1) -> np.ndarray:
-        """A seeded order of all entries as indices [steps, batch], the incomplete last batch left out.
-
-        Within `window` batches entries of like length are put together, so that little is spent on padding. [ours]
-        With `per_image` over 1, so many captions of one image stand together in a batch, and those of an image that
-        are left over sit this epoch out. [ours]
-        """
-        if batch % per_image:
-            raise InputError("batch", f"{batch} is no multiple of {per_image} captions per image")
-        rng = np.random.default_rng(seed)
-        bunches = self._bunches(rng.permutation(len(self)), per_image)
-        if per_image > 1:
-            bunches = bunches[rng.permutation(len(bunches))]
-        size = batch // per_image  # images in a batch
-        steps = len(bunches) // size
-        if steps == 0:
-            raise InputError("batch", f"{batch} is more than the {bunches.size} entries of the data set")
-        groups = []
-        for start in range(0, steps * size, window * size):
-            part = bunches[start : min(start + window * size, steps * size)]
-            part = part[np.argsort(self.lengths[part].max(1), kind="stable")].reshape(-1, batch)
-            groups.append(part[rng.permutation(len(part))])
-        return np.concatenate(groups)
-
-    def _bunches(self, order: np.ndarray, per_image: int) -> np.ndarray:
-        """`order` cut into bunches [n, per_image] of one image each; n depends on the data alone."""
-        if per_image == 1:
-            return order[:, None]
-        order = order[np.argsort(self._image[order], kind="stable")]
-        _, first, count = np.unique(self._image[order], return_index=True, return_counts=True)
-        rank = np.arange(len(order)) - np.repeat(first, count)  # of a caption among those of its image
-        return order[rank < np.repeat(count // per_image * per_image, count)].reshape(-1, per_image)
+        """A seeded order of all entries as indices [steps, batch]: see `orders.epoch`."""
+        return orders.epoch(self.lengths, self._image, batch, seed, window, per_image)
 
     @property
     def _image(self) -> np.ndarray:
@@ -317,31 +290,11 @@ class GroundingSet:
             step, index = at
             return self.batch(index, per_image > 1, share, draws, step)
 
-        return ahead(make, enumerate(self._orders(batch, seed, start, per_image), start), self.loaders)
+        def epoch(seed: int) -> np.ndarray:
+            return self.epoch(batch, seed, per_image=per_image)
 
-    def _orders(self, batch: int, seed: int, start: int, per_image: int) -> Iterator[np.ndarray]:
-        """Indices of the entries of every batch, from batch `start` on."""
-        epoch = 0
-        while True:
-            indices = self.epoch(batch, seed * 100_003 + epoch, per_image=per_image)
-            if start >= len(indices):  # every epoch has as many steps
-                skipped, start = divmod(start, len(indices))
-                epoch += skipped
-                continue
-            yield from indices[start:]
-            epoch, start = epoch + 1, 0
+        return ahead(make, enumerate(orders.endless(epoch, seed, start), start), self.loaders)
 
     def by_image(self, captions: int) -> Iterator[np.ndarray]:
         """Indices of all entries in groups of about `captions`, the captions of one image never torn apart."""
-        order = np.argsort(self._image, kind="stable")
-        edges = np.flatnonzero(np.diff(self._image[order], prepend=-1, append=-1))
-        begin = 0
-        for edge in edges[1:]:
-            if edge - begin >= captions or edge == edges[-1]:
-                yield order[begin:edge]
-                begin = edge
-
-
-def _origin(pixels: np.ndarray) -> object:
-    """What tells equal pixel arrays: the file that they are mapped from, or themselves."""
-    return getattr(pixels, "filename", None) or id(pixels)
+        return orders.by_image(self._image, captions)

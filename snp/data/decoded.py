@@ -82,3 +82,8 @@ def pixels_below(root: Path, size: int, store: Path) -> Resolve:
         return found.pixels_NCHW, found.rows[file]
 
     return find
+
+
+def origin(pixels: np.ndarray) -> object:
+    """What tells equal pixel arrays: the file that they are mapped from, or themselves."""
+    return getattr(pixels, "filename", None) or id(pixels)

@@ -19,7 +19,8 @@ from snp.experiment.places import data_folder, data_home
 from snp.files import alone
 from snp.runs import inventory
 from snp.runs.owner import Owner
-from snp.runs.store import OWNER, STATES, read, runs_in
+from snp.runs.result import read, runs_in
+from snp.runs.store import OWNER, STATES
 
 Kind = Literal["trials", "states", "data", "environments"]
 KINDS: dict[Kind, str] = {

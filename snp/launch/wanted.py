@@ -9,7 +9,8 @@ from snp.experiment.places import NEEDED
 from snp.experiment.spec import Pretrain, Run, dense_of
 from snp.experiment.tables import TABLES
 from snp.experiment.tables import rows as rows_of
-from snp.runs.store import Store, run_of
+from snp.runs.result import run_of
+from snp.runs.store import Store
 
 
 def check_models(store: Store, runs: Sequence[Run], again: str) -> None:

@@ -12,7 +12,8 @@ from snp import drawing
 from snp.errors import InputError
 from snp.experiment.spec import Run
 from snp.report.fitted import BETWEEN, fitted, width
-from snp.runs.store import MEASURED, Store
+from snp.runs.result import MEASURED
+from snp.runs.store import Store
 
 BARS = "▁▂▃▄▅▆▇█"
 NARROWEST, WIDEST = 8, 60

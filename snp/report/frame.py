@@ -15,7 +15,8 @@ from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Benchmark, Scale, is_own
 from snp.runs.begun import meant
-from snp.runs.store import Result, Store
+from snp.runs.result import Result
+from snp.runs.store import Store
 
 ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning

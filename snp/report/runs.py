@@ -7,7 +7,8 @@ from typing import Any
 
 from snp.experiment.rows import Row
 from snp.experiment.spec import Compress, Finetune, Run
-from snp.runs.store import CURVE_POINTS, MEASURED, Result, Store, thinned
+from snp.runs.result import CURVE_POINTS, MEASURED, Result, thinned
+from snp.runs.store import Store
 
 Value = dict[str, Any]
 Shared = dict[str, tuple[int, Value]]

@@ -11,7 +11,8 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.spec import Finetune, Scale
 from snp.runs.inventory import AUDITS
 from snp.runs.manifest import code_state
-from snp.runs.store import Result, Store
+from snp.runs.result import Result
+from snp.runs.store import Store
 
 NEAR = 0.5
 """Points that a figure may be off: sums in another order move one by as much."""

@@ -9,7 +9,8 @@ from snp.checkout import home
 from snp.experiment.spec import Run, Scale
 from snp.files import json_object
 from snp.runs.owner import Owner
-from snp.runs.store import FAILED, OWNER, read, runs_in
+from snp.runs.result import read, runs_in
+from snp.runs.store import FAILED, OWNER
 
 TRIALS = Path(".runs")
 """Of the working folder: where trials are unless a folder is given."""

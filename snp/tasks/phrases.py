@@ -17,13 +17,13 @@ from snp.tasks.outputs import DIVERGED
 from snp.tasks.passes import passes
 
 RANKS = (1, 5, 10)
-Key = tuple[int, int]
+Key = tuple[int | str, int | str]
 """(picture, sentence)."""
 
 
 def key_of(entry: Entry) -> Key:
     """Which sentence of which picture an entry is."""
-    return int(entry.original_id), int(entry.sentence_id)
+    return entry.original_id, entry.sentence_id
 
 
 @dataclass(frozen=True)

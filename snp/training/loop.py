@@ -2,9 +2,7 @@
 
 import math
 import os
-import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,40 +20,17 @@ from snp.data.batch import Batch
 from snp.data.crops import cropped
 from snp.errors import InputError
 from snp.experiment.recipes import Phase
-from snp.files import replacing
 from snp.models.checkpointing import checkpointing
-from snp.runs.store import STATES
+from snp.training import state as states
 from snp.training import stopping
+from snp.training.cursor import Cursor
+from snp.training.device import Device
 
 SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 45))
 """With the step that is under way, a killed run loses less than a minute."""
 
 GRADIENT = "norm of the gradient"
 Losses = dict[str, Tensor]
-
-
-@dataclass
-class Cursor:
-    """Hands out held-out batches one after the other, on a device, and knows how many it has handed out."""
-
-    stream: Callable[[int], Iterator[Batch]]
-    position: int = 0
-    device: str = "cpu"
-    _batches: Iterator[Batch] | None = field(default=None, init=False)
-
-    def __call__(self) -> Batch:
-        if self._batches is None:
-            self._batches = on_device(self.stream(self.position), self.device)
-        self.position += 1
-        return next(self._batches)
-
-    def seek(self, position: int) -> None:
-        self.position, self._batches = position, None
-
-
-def on_device(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
-    """The same batches, on this device."""
-    return batches if device == "cpu" else (batch.to(device) for batch in batches)
 
 
 class _Passing(nn.Module):
@@ -126,12 +101,13 @@ class Loop(Generic[M]):
             InputError: a loss, the gradient or a weight is not finite, in any process; it ends all of them before such
                 a gradient changes a weight, and before such a weight is saved. The last state stays.
         """
+        self.on = Device(self.device)
         torch.manual_seed(self.seed + ranks.rank())  # each process drops out for itself
         self.model.to(self.device)
         self._fresh()
         step = self._resume()
         self.progress(step * self.phase.batch)
-        batches = on_device(cropped(self.stream(step), self.phase.crop, self.seed, step, ranks.share()), self.device)
+        batches = self.on.batches(cropped(self.stream(step), self.phase.crop, self.seed, step, ranks.share()))
         began = saved = time.monotonic()
         self.model.train()
         with stopping.held():
@@ -156,11 +132,6 @@ class Loop(Generic[M]):
             self._settle()
         self._load_average()
         return self.model
-
-    def forget(self) -> None:
-        """Remove the saved states: the run has its result."""
-        for path in self._states:
-            path.unlink(missing_ok=True)
 
     def _record(self, step: int, last: bool) -> None:
         """A point of the curve, and a line of the log: mean losses since the one before, and what is measured now."""
@@ -237,7 +208,7 @@ class Loop(Generic[M]):
     def _backward(self, batch: Batch, step: int, now: WeightStep, last: bool) -> dict[str, float]:
         """Add the gradients of a part of a batch, and with the last those of the penalty; returns the losses."""
         with nullcontext() if last else ranks.apart(self.passing):
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.phase.precision == "bfloat16"):
+            with self.on.autocast(self.phase.precision):
                 parts = self.passing(batch, now.overrides, step)
             penalty = now.penalty() if last else None
             if penalty is not None:  # equal in all processes, and what they have is added up
@@ -275,16 +246,6 @@ class Loop(Generic[M]):
             torch._foreach_copy_(self.parameters, live)
         return found
 
-    @property
-    def _cuda(self) -> bool:
-        return torch.device(self.device).type == "cuda"
-
-    @property
-    def _states(self) -> tuple[Path, Path]:
-        """The last saved state, and the one before it."""
-        last, previous = STATES
-        return self.folder / last, self.folder / previous
-
     def _save(self, step: int) -> None:
         state = {
             "step": step,
@@ -295,8 +256,7 @@ class Loop(Generic[M]):
             "optimizer": self.optimizer.state_dict(),
             "session": self.session.state_dict() if self.session is not None and self.plan is None else None,
             "cursor": self.cursor.position if self.cursor else 0,
-            "random": ranks.stacked(torch.get_rng_state()),
-            "random_cuda": ranks.stacked(torch.cuda.get_rng_state(self.device)) if self._cuda else None,
+            **self.on.random(),
             "curve": self.curve,
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
@@ -307,63 +267,25 @@ class Loop(Generic[M]):
 
     def _write(self, state: dict[str, Any]) -> None:
         self._finite(state["step"], {f"weight {name}": float(w.sum()) for name, w in state["weights"].items()})
-        last, previous = self._states
-        with replacing(last, previous) as temporary:
-            torch.save(state, temporary)
+        states.write(self.folder, state)
 
     def _resume(self) -> int:
         """Go on from the last state that can be read; the steps done by then."""
-        path, state = self._load()
+        path, state = states.load(self.folder)
         if state is None:
             return 0
         if Phase.model_construct(**state["phase"]) != self.phase:  # a field newer than the state has its default
             raise InputError(path, "was left by another recipe", "delete its folder to start again")
         if state["plan"] is not None:
             self._compress(Plan.from_json(state["plan"]))
-        with torch.no_grad():
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                saved = state["weights"].get(name)
-                if saved is None or saved.shape != parameter.shape:
-                    found = "missing" if saved is None else f"of shape {list(saved.shape)}"
-                    raise InputError(
-                        f"{path}: {name}",
-                        f"is {found}, the model needs {list(parameter.shape)}",
-                        "delete the file to start this run again",
-                    )
-                parameter.copy_(saved)
-        random = state["random"].view(-1, len(torch.get_rng_state()))  # a row for each process
-        if len(random) != ranks.size():
-            problem = f"was left by {len(random)} processes, and here are {ranks.size()}"
-            raise InputError(path, problem, "start as many, or delete its folder to start again")
+        states.fill(path, dict(zip(self.names, self.parameters, strict=True)), state["weights"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.session is not None and self.plan is None:
             self.session.load_state_dict(state["session"])
         if self.cursor is not None:
             self.cursor.seek(state["cursor"])
-        torch.set_rng_state(random[ranks.rank()].clone())  # of a view torch would take the beginning of its storage
-        if self._cuda:
-            random = state["random_cuda"].view(ranks.size(), -1)
-            torch.cuda.set_rng_state(random[ranks.rank()].clone(), self.device)
+        self.on.draw_on(state, path)
         self.curve, self.seconds, self.gap = state["curve"], state["seconds"], state.get("gap")
         self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]
-
-    def _load(self) -> tuple[Path, dict[str, Any] | None]:
-        """The last state that is whole, with its file; None where none was saved."""
-        problems: dict[Path, Exception] = {}
-        for path in filter(Path.exists, self._states):
-            try:
-                with zipfile.ZipFile(path) as archive:  # torch does not look at the check sums
-                    if (part := archive.testzip()) is not None:
-                        raise zipfile.BadZipFile(f"{part} is damaged")
-                state = torch.load(path, weights_only=True)
-            except Exception as error:  # torch raises many kinds for a damaged file
-                problems[path] = error
-                continue
-            for damaged, problem in problems.items():
-                print(f"snp: {damaged}: {problem}; going on from {path.name}, step {state['step']}", file=sys.stderr)
-            return path, state
-        for path, problem in problems.items():
-            raise InputError(path, f"cannot be read: {problem}", "delete it to start this run again") from None
-        return self._states[0], None

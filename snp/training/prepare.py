@@ -78,7 +78,7 @@ def limits(scale: Scale) -> dict[str, int]:
 
 def vocabulary(root: Path) -> Vocabulary:
     """The tokens that occur in the training captions of a data set; worked out once and kept beside the pixels."""
-    path = root / "cache" / f"vocabulary-{build.data_hash(root)[:12]}-{tokens.VERSION}.json"
+    path = root / "cache" / f"vocabulary-{folder.data_hash(root)[:12]}-{tokens.VERSION}.json"
     if path.exists():
         with suppress(InputError):  # it is damaged
             return Vocabulary(checked(read_json(path), list, path))
@@ -132,12 +132,12 @@ class Source:
         """
         if self.own:
             return _annotations_hash(self.root)
-        return None if self.real else build.data_hash(self.root)
+        return None if self.real else folder.data_hash(self.root)
 
     @property
     def tasks_hash(self) -> str | None:
         """Of pixels and the other tasks' files."""
-        return None if self.real else build.tasks_hash(self.root)
+        return None if self.real else folder.tasks_hash(self.root)
 
     def vocabulary(self, config: TowerConfig) -> Vocabulary:
         """The words that a model starts with; GLIP's prompts have some of their own."""

@@ -1,16 +1,13 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from snp import ranks
 from snp.compression import count
@@ -21,35 +18,30 @@ from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.batch import Batch
-from snp.data.dataset import GroundingSet
 from snp.data.drawn.folder import reading
-from snp.data.sources.layout import MIXTURE
-from snp.data.tokens import Vocabulary
-from snp.data.views import Draws
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, FIRST, of_expressions
+from snp.experiment.benchmarks import ABOUT, FIRST, of_expressions
 from snp.experiment.places import data_folder
-from snp.experiment.recipes import Phase, training_of
+from snp.experiment.recipes import training_of
 from snp.experiment.rows import DENSE
-from snp.experiment.spec import DRAWN, Compress, Expressions, Finetune, Pretrain, Run, Weights, is_own
+from snp.experiment.spec import DRAWN, Compress, Finetune, Pretrain, Run, is_own
 from snp.models import config as configs
 from snp.models.config import TowerConfig
-from snp.models.family import GroundingModel, build, take_towers
-from snp.models.mdetr import MDETR, TOWERS
-from snp.models.named import identity
-from snp.models.pretrained import load_text, load_vision
+from snp.models.family import build, take_towers
+from snp.models.mdetr import TOWERS
 from snp.runs.manifest import code_state, manifest
-from snp.runs.store import Result, Store
-from snp.tasks import grounding
-from snp.tasks.objective import losses, weigh
-from snp.training import saved, stopping
+from snp.runs.result import Result
+from snp.runs.store import Store
+from snp.training import saved, state, stopping
+from snp.training.cursor import Cursor
 from snp.training.held_out import mean_loss, own_passes
-from snp.training.loop import Cursor, Loop
-from snp.training.prepare import HELD_OUT, Source
+from snp.training.learning import courses, draws, learning, objective
+from snp.training.loop import Loop
+from snp.training.prepare import Source
+from snp.training.remaining import ratios, sparsity
 from snp.training.setup import Setup
+from snp.training.start import fill_towers
 from snp.training.tuning import tuning
-
-Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 
 
 def run(
@@ -103,15 +95,15 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     model = build(config)
     if run.parent is not None:
         take_towers(model, saved.load(store.folder(run.parent))[0])
-    began = _start(model, run.weights, setup, vocabulary)
+    began = fill_towers(model, run.weights, setup, vocabulary)
     with ranks.in_turn():
         train, _ = learning(source, vocabulary, config)
         first = tuning("own" if source.own else FIRST[run.model], source, model, vocabulary)
-    learner, objective, courses = _courses(model, train, source, vocabulary, phase)
+    learner, aim, planned = courses(model, train, source, vocabulary, phase)
 
     def stream(start: int) -> Iterator[Batch]:
-        for data, steps in courses:
-            batches = data.stream(phase.batch, run.seed, start, share=ranks.share(), draws=_draws(phase, run.seed))
+        for data, steps in planned:
+            batches = data.stream(phase.batch, run.seed, start, share=ranks.share(), draws=draws(phase, run.seed))
             yield from islice(batches, max(steps - start, 0))
             start = max(start - steps, 0)
 
@@ -122,7 +114,7 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
         learner,
         phase,
         stream,
-        objective,
+        aim,
         store.folder(run),
         run.seed,
         judge=judge,
@@ -142,33 +134,6 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     split = ABOUT[first.benchmark].splits[0]
     metrics = {"params": params, "splits": {f"{first.benchmark}/{split}": first.evaluate(model, split)}}
     return _finish(run, store, loop, metrics, source, began)
-
-
-def _start(model: GroundingModel, weights: Weights, setup: Setup, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Fill the towers with the weights that the run is told by; what the manifest says of them.
-
-    Raises:
-        InputError: the setup names others.
-    """
-    began: dict[str, Any] = {}
-    for tower, wanted, given in (
-        ("vision", weights.vision, setup.vision_weights),
-        ("text", weights.text, setup.text_weights),
-    ):
-        if wanted is None:
-            continue
-        if given is None or identity(given, f"--{tower}-weights") != wanted:
-            problem = f"{given or 'missing'}, where the run starts from {wanted}"
-            raise InputError(f"--{tower}-weights", problem, "name the weights that it was begun with")
-        kind, _, hash = wanted.rpartition(":")
-        began[tower] = {"name": Path(given).name, "sha256": hash} if kind == "sha256" else {"name": given}
-        if tower == "text":
-            load_text(model.text, given, vocabulary.clip_ids)
-        elif left := load_vision(model.vision, given):
-            began[tower]["left_out"] = left
-            if ranks.rank() == 0:
-                print(f"snp: {given}: of a distilled model, left out: {', '.join(left)}", file=sys.stderr)
-    return began
 
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
@@ -213,8 +178,8 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     loop = Loop(
         dense,
         phase,
-        lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share(), _draws(phase, run.seed)),
-        _objective,
+        lambda start: train.stream(phase.batch, run.seed, start, per_image, ranks.share(), draws(phase, run.seed)),
+        objective,
         store.folder(run),
         run.seed,
         session=session,
@@ -256,9 +221,9 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
         model,
         phase,
         lambda start: on.train.stream(
-            phase.batch, run.seed, start, phase.per_image, ranks.share(), _draws(phase, run.seed)
+            phase.batch, run.seed, start, phase.per_image, ranks.share(), draws(phase, run.seed)
         ),
-        _objective,
+        objective,
         store.folder(run),
         run.seed,
         progress=progress,
@@ -271,53 +236,6 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     if run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
     return _finish(run, store, loop, metrics, source)
-
-
-def ratios(model: nn.Module, plan: Plan, config: TowerConfig, data: GroundingSet) -> dict[str, float | int]:
-    """What is left of the dense model: parameters stored, in the towers, not zero, and FLOPs of one caption."""
-    dense = build(config)
-    whole, left = (count.count(m, towers_of(m, TOWERS)) for m in (dense, model))
-    batch = data.batch(np.array([int(np.argsort(data.lengths)[len(data) // 2])]))
-    return {
-        "stored_params": left.stored,
-        "stored_ratio": left.stored / whole.stored,
-        "tower_ratio": left.total / whole.total,
-        "nonzero_ratio": left.nonzero / whole.stored,
-        "flops_ratio": count.flops(model, *batch.inputs) / count.flops(dense, *batch.inputs),
-    }
-
-
-def sparsity(model: nn.Module, groups: Mapping[str, Sequence[str]]) -> float:
-    """The share of these weights that is zero."""
-    weights = [model.get_parameter(name) for names in groups.values() for name in names]
-    return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
-
-
-def learning(
-    source: Source, vocabulary: Vocabulary, config: TowerConfig, task: Expressions | None = None
-) -> tuple[GroundingSet, GroundingSet]:
-    """The pre-training captions: those for the weights, and the held-out ones for the structure.
-
-    MDETR: captions of several phrases and the training expressions of all benchmarks, as in its mixture, of which
-    Flickr30k's sentences are in a file of their own [MDETR's code]; at desk scale four fifths are single expressions:
-    from a mixture that is half captions, relations are learned far too late. [ours]
-    GLIP: captions, and prompts of class names.
-    With a `task`: the training expressions of this benchmark alone. A user's own: the training captions.
-    """
-    prompted = isinstance(config, configs.GLIPConfig)
-    names = list(MIXTURE if source.real else MIXTURE[:1]) if task is None else []
-    if source.own:
-        names = ["train"]
-    elif (task or not source.real) and not prompted:  # the published mixture has the expressions in it
-        names += [f"finetune_{benchmark}_train" for benchmark in EXPRESSIONS if task in (None, benchmark)]
-    sets = [source.captions(name, vocabulary, config) for name in names]
-    if prompted:
-        prompts = source.prompts(vocabulary, config)
-        sets.append(source.set(source.detection("train2017", prompts), vocabulary, config))
-    first, *others = sets
-    mixed = first.joined(*others)
-    turn = np.arange(len(mixed)) % HELD_OUT == 0
-    return mixed.subset(np.flatnonzero(~turn)), mixed.subset(np.flatnonzero(turn))
 
 
 def _reading(run: Run) -> AbstractContextManager[None]:
@@ -338,39 +256,6 @@ def _same(run: Run, store: Store, setup: Setup) -> None:
             raise InputError(source.root, problem, "give another folder with --out, or the data another name")
 
 
-def _draws(phase: Phase, seed: int) -> Draws | None:
-    """What is drawn of pictures that keep their sides' ratio, in a run of this seed."""
-    return None if phase.sides is None else Draws(phase.sides, phase.crop, seed)
-
-
-def _courses(
-    model: GroundingModel, train: GroundingSet, source: Source, vocabulary: Vocabulary, phase: Phase
-) -> tuple[nn.Module, Objective, list[tuple[GroundingSet, int]]]:
-    """What is trained, for what, and on which data for how many steps."""
-    if not isinstance(model, MDETR) or not phase.towers_only:
-        return model, _objective, [(train, phase.steps)]
-    # every object by its full description first: from sparse captions that also tell places the towers learn
-    # words very slowly
-    regions = source.regions(vocabulary, model.config)
-    # then short expressions: relations are found within hundreds of steps there, and late or never in the mixture
-    short = train if source.own else train.subset(np.flatnonzero(train.datasets == "refcoco"))
-
-    def objective(
-        learner: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int
-    ) -> dict[str, Tensor]:
-        assert isinstance(learner, grounding.WarmUp)
-        if step >= phase.towers_only:
-            return losses(learner.model, batch, overrides)
-        return weigh(learner.losses(batch))
-
-    courses = [(regions, phase.towers_only), (short, phase.short_only), (train, phase.steps)]
-    return grounding.WarmUp(model, regions.categories), objective, courses
-
-
-def _objective(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> dict[str, Tensor]:
-    return losses(model, batch, overrides)
-
-
 def _finish(
     run: Run, store: Store, loop: Loop[Any], metrics: dict[str, Any], source: Source, weights: Any = None
 ) -> Result:
@@ -385,7 +270,7 @@ def _finish(
 
     def leave() -> Result:
         result = store.save(run, about, metrics, loop.curve)
-        loop.forget()
+        state.forget(store.folder(run))
         return result
 
     return ranks.once(leave)

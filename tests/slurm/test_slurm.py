@@ -20,11 +20,12 @@ from snp.experiment.recipes import phase_of
 from snp.experiment.resources import RESOURCES, Resources
 from snp.experiment.spec import Run
 from snp.experiment.tables import rows
+from snp.launch.arrays import Array, Draw, arrays
 from snp.launch.runner import planned
 from snp.launch.slurm import array_limit, slurm_jobs
 from snp.launch.snapshot import freeze
 from snp.launch.status import Status, cancel, statuses
-from snp.launch.submit import Array, Draw, Launch, arrays, resources
+from snp.launch.submit import Launch, resources
 from snp.launch.work import Place
 from snp.runs.store import Store
 from snp.runs.submitted import drawing, launch_folder, log_file, records

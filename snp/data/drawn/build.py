@@ -1,7 +1,6 @@
 """Lays a data set out on disk: pictures drawn by worker processes, captions, and the benchmarks of all tasks."""
 
 import hashlib
-import json
 import math
 import random
 import sys
@@ -19,7 +18,8 @@ from rich.filesize import decimal
 from snp.data import annotations
 from snp.data.annotations import Box, Entry, Span
 from snp.data.drawn import folder, taskfiles
-from snp.data.drawn.expressions import STYLES, Expression, Item, Scene
+from snp.data.drawn.expressions import STYLES, Scene
+from snp.data.drawn.items import Expression, Item
 from snp.data.drawn.pictures import SPLITS, Picture
 from snp.data.drawn.questions import TYPES, Question, ask
 from snp.errors import InputError
@@ -139,15 +139,6 @@ def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, wo
     )
 
 
-def is_made(root: Path) -> bool:
-    """Whether a whole data set is there, with all that is read of one today.
-
-    Raises:
-        InputError: what it says of itself cannot be read.
-    """
-    return (folder.about(root) or {}).get("tasks_version") == taskfiles.VERSION
-
-
 def place(
     rng: random.Random, shape: tuple[int, int], canvas: tuple[int, int], boxes: Sequence[Box]
 ) -> tuple[int, int] | None:
@@ -161,29 +152,6 @@ def place(
         ):
             return x, y
     return None
-
-
-def data_hash(root: str | Path) -> str:
-    """sha256 of the pixels, captions and boxes in `root`: of all that grounding is trained on and tested with.
-
-    Raises:
-        InputError: no complete data set is there.
-    """
-    return _hash(root, "annotations_sha256", "pixels_sha256")
-
-
-def tasks_hash(root: str | Path) -> str:
-    """sha256 of the pixels in `root` and of the files of the other tasks: questions, phrases, detection.
-
-    Raises:
-        InputError: no complete data set is there, or one of the time before these tasks.
-    """
-    return _hash(root, "pixels_sha256", "tasks_sha256")
-
-
-def _hash(root: str | Path, *parts: str) -> str:
-    hashes = [folder.said(Path(root), name) for name in parts]
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -319,3 +287,12 @@ def _entries(said: list[tuple[int, Picture, Any, str]]) -> list[Entry]:
             )
         )
     return entries
+
+
+def is_made(root: Path) -> bool:
+    """Whether a whole data set is there, with all that is read of one today.
+
+    Raises:
+        InputError: what it says of itself cannot be read.
+    """
+    return (folder.about(root) or {}).get("tasks_version") == taskfiles.VERSION

@@ -1,108 +1,34 @@
 """Referring expressions and captions for any list of named objects, unambiguous by construction."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from snp.data.annotations import Span
+from snp.data.drawn.items import (
+    ANYTHING,
+    Expression,
+    Item,
+    Order,
+    Phrase,
+    Relation,
+    bits_of,
+    chained,
+    indefinite,
+    pick,
+)
 
 KINDS = ("attribute", "relation", "order")
 STYLES = ("refcoco", "refcoco+", "refcocog")
-ANYTHING = "thing"
-NOUN = "noun"
-"""The class of what an item is called, beside those of its attributes."""
 # Margins in pixels: what is said of the target holds by at least the first, what could be said of any rival
 # fails by at least the second. Between the two lies what an eye might doubt, and no expression relies on it.
 SIDE, SIDE_SLACK = 6, 2
 NEAR, FAR = 7, 15
 STEP, EDGE_STEP = 5, 2
-
-
-@dataclass(frozen=True)
-class Item:
-    """An object that can be spoken of.
-
-    Args:
-        noun: its name.
-        attributes: adjective by class, in the order of speech (size, texture, color).
-        rank: size class, 0 = small; classes differ clearly to an eye.
-        box: (x, y, width, height) in pixels.
-        category: category id.
-        target: whether expressions may refer to it (others serve as landmarks and rivals).
-    """
-
-    noun: str
-    attributes: Mapping[str, str]
-    rank: int
-    box: tuple[int, int, int, int]
-    category: int = 0
-    target: bool = True
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A description: a noun (or "thing") and adjectives (class, word); the items it fits as bits."""
-
-    noun: str
-    adjectives: tuple[tuple[str, str], ...]
-    fits: int
-
-    def text(self, front: str = "") -> str:
-        return " ".join([*front.split(), *(word for _, word in self.adjectives), self.noun])
-
-    @property
-    def bare(self) -> bool:
-        """Whether it is "thing" alone, which says nothing."""
-        return self.noun == ANYTHING and not self.adjectives
-
-    @property
-    def parts(self) -> tuple[tuple[str, str], ...]:
-        """Everything it says, as (class, word)."""
-        return self.adjectives if self.noun == ANYTHING else (*self.adjectives, (NOUN, self.noun))
-
-    def uses(self, classes: Sequence[str]) -> bool:
-        """Whether it says anything of one of these classes."""
-        return bool(classes) and any(name in classes for name, _ in self.parts)
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A sentence with the items it names: `named` holds (item index, span), the referent first."""
-
-    caption: str
-    kind: str
-    named: tuple[tuple[int, Span], ...]
-
-    @property
-    def target(self) -> int:
-        return self.named[0][0]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """A relation to a landmark: per landmark the bits of items where it `holds`, or `may` hold to an eye."""
-
-    short: str
-    long: str
-    location: bool
-    silent: tuple[str, ...]  # attribute classes that would give the answer away or contradict it
-    holds: tuple[int, ...]
-    may: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Order:
-    """An order of items: per item the bits of those clearly `after` it (first = all rivals are after it)."""
-
-    first: tuple[str, ...]  # templates around "{}", the adjectives and noun
-    second: str
-    location: bool
-    silent: tuple[str, ...]
-    after: tuple[int, ...]
 
 
 class Scene:
@@ -141,7 +67,7 @@ class Scene:
                 part = self.refer("refcoco", "order", rng)
             if part is None:
                 index = left.pop()
-                phrase = _pick([p for p in self.phrases[index] if not p.bare], rng)
+                phrase = pick([p for p in self.phrases[index] if not p.bare], rng)
                 text = indefinite(phrase.text())
                 part = Expression(text, "", tuple((i, (0, len(text))) for i in bits_of(phrase.fits)))
             if part.caption in texts:
@@ -260,11 +186,11 @@ class Scene:
             if style == "refcocog":
                 fitting = [p for p in fitting if len(p.adjectives) >= min(2, len(self.items[target].attributes))]
             while fitting:
-                phrase = _pick(fitting, rng, "long" if style == "refcocog" else rng.choice(("short", "any")))
+                phrase = pick(fitting, rng, "long" if style == "refcocog" else rng.choice(("short", "any")))
                 fitting.remove(phrase)
                 text, root = f"the {phrase.text()}", 0
                 if style == "refcocog":
-                    text, root = _chained(phrase, rng)
+                    text, root = chained(phrase, rng)
                 yield Expression(text, "attribute", ((target, (0, root or len(text))),))
 
     def _relation(self, style: str, rng: random.Random) -> Iterator[Expression]:
@@ -287,9 +213,9 @@ class Scene:
                 ]
                 unique = self.unique(landmark, relation.silent)
                 if rivals and unique:
-                    root = f"the {_pick(rivals, rng, length).text()}"
+                    root = f"the {pick(rivals, rng, length).text()}"
                     tail = f"that is {relation.long}" if style == "refcocog" else relation.short
-                    anchor = f"the {_pick(unique, rng, length).text()}"
+                    anchor = f"the {pick(unique, rng, length).text()}"
                     text = f"{root} {tail} {anchor}"
                     spans = (0, len(root)), (len(text) - len(anchor), len(text))
                     if style == "refcocog" and len(self.items[target].attributes) < 2:
@@ -311,8 +237,8 @@ class Scene:
             ]
             landmarks = self.unique(first, one.silent), self.unique(second, two.silent)
             if rivals and all(landmarks):
-                root = f"the {_pick(rivals, rng, 'long').text()}"
-                anchors = [f"the {_pick(unique, rng, 'short').text()}" for unique in landmarks]
+                root = f"the {pick(rivals, rng, 'long').text()}"
+                anchors = [f"the {pick(unique, rng, 'short').text()}" for unique in landmarks]
                 head = f"{root} that is {one.long} {anchors[0]}"
                 text = f"{head} and {two.long} {anchors[1]}"
                 spans = (
@@ -342,7 +268,7 @@ class Scene:
                     if not phrase.uses(order.silent) and (ahead if second else others and not before):
                         rivals.append(phrase)
                 if rivals:
-                    phrase = _pick(rivals, rng, "long" if style == "refcocog" else "any")
+                    phrase = pick(rivals, rng, "long" if style == "refcocog" else "any")
                     template = order.second if second else rng.choice(order.first)
                     text = template.format(phrase.text())
                     root = text.index(f" {phrase.text()}") + 1 + len(phrase.text())
@@ -350,34 +276,3 @@ class Scene:
                         ending = "side of the picture" if text.endswith(("left", "right")) else "in the picture"
                         text += " of the picture" if text.endswith(("top", "bottom")) else f" {ending}"
                     yield Expression(text, "order", ((target, (0, root)),))
-
-
-def _pick(phrases: Sequence[Phrase], rng: random.Random, length: str = "any") -> Phrase:
-    """One of `phrases`, rarely a "thing"; short: as few adjectives as possible, long: rather many."""
-    named = [phrase for phrase in phrases if phrase.noun != ANYTHING]
-    usable = named if named and (len(named) == len(phrases) or rng.random() < 0.85) else phrases
-    if length == "short":
-        least = min(len(phrase.adjectives) for phrase in usable)
-        return rng.choice([phrase for phrase in usable if len(phrase.adjectives) == least])
-    weights = [4 ** len(phrase.adjectives) if length == "long" else 1 for phrase in usable]
-    return rng.choices(usable, weights)[0]
-
-
-def _chained(phrase: Phrase, rng: random.Random) -> tuple[str, int]:
-    """A long sentence of one description, and where its root noun phrase ends."""
-    words = [word for _, word in phrase.adjectives]
-    behind = rng.randint(0, len(words))
-    cut = len(words) - behind
-    root = " ".join(["the", *words[:cut], phrase.noun])
-    place = " in the picture" if not behind or rng.random() < 0.5 else ""
-    return root + place + (" that is " + " and ".join(words[cut:]) if behind else ""), len(root)
-
-
-def indefinite(text: str) -> str:
-    """A description with its article."""
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
-
-
-def bits_of(bits: int) -> list[int]:
-    """The items that bits stand for."""
-    return [index for index in range(bits.bit_length()) if bits >> index & 1]

@@ -1,6 +1,8 @@
 """Folders of data sets that are made here: what tells them, what is made in them, and by one process at a time."""
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import socket
@@ -172,3 +174,26 @@ def _own(root: Path) -> None:
     except OSError as error:
         problem = "is no folder" if root.exists() and not root.is_dir() else f"cannot be written: {error.strerror}"
         raise InputError(root, problem, "choose another folder") from None
+
+
+def data_hash(root: str | Path) -> str:
+    """sha256 of the pixels, captions and boxes in `root`: of all that grounding is trained on and tested with.
+
+    Raises:
+        InputError: no complete data set is there.
+    """
+    return _hash(root, "annotations_sha256", "pixels_sha256")
+
+
+def tasks_hash(root: str | Path) -> str:
+    """sha256 of the pixels in `root` and of the files of the other tasks: questions, phrases, detection.
+
+    Raises:
+        InputError: no complete data set is there, or one of the time before these tasks.
+    """
+    return _hash(root, "pixels_sha256", "tasks_sha256")
+
+
+def _hash(root: str | Path, *parts: str) -> str:
+    hashes = [said(Path(root), name) for name in parts]
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

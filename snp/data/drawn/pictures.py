@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from snp.data.drawn.expressions import Expression, Item
+from snp.data.drawn.items import Expression, Item
 from snp.data.drawn.questions import Question
 from snp.errors import InputError
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from snp.data.annotations import Span
-from snp.data.drawn.expressions import KINDS, NOUN, Item, Phrase, Scene, bits_of, indefinite
+from snp.data.drawn.expressions import KINDS, Scene
+from snp.data.drawn.items import NOUN, Item, Phrase, bits_of, indefinite
 
 TYPES = ("exist", "count", "query", "compare", "logical")
 _TRIES = 10

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from snp.data.drawn.build import build, place
-from snp.data.drawn.expressions import Item
+from snp.data.drawn.items import Item
 
 SIDE = 64
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring", "moon", "arrow")

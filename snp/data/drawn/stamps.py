@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from snp.data.drawn.build import build, place
-from snp.data.drawn.expressions import Item
+from snp.data.drawn.items import Item
 from snp.errors import InputError
 
 SOURCE = Path("/usr/share/tuxpaint/stamps")

@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from snp.data.annotations import Span
-from snp.data.drawn.expressions import Expression
+from snp.data.drawn.items import Expression
 from snp.data.drawn.pictures import Picture, identity
 from snp.files import write_atomic
 

@@ -1,91 +1,25 @@
 """Whether a folder holds a benchmark, whole: what a run reads of it, counts, pictures and their sizes; one report."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from snp.data import annotations, tasks
 from snp.data.annotations import Entry
+from snp.data.columns import unfit
 from snp.data.drawn import folder
 from snp.data.fields import SPANS, hit, noted, whole_words
-from snp.data.flat import unfit
 from snp.data.sources import coco, flickr
+from snp.data.sources.findings import CAPTION, PROMPT, SHOWN, Finding, Split
 from snp.data.sources.images import FOLDERS, Images, looked_at, places
 from snp.data.sources.layout import MIXTURE, NEEDS, OWN, PUBLISHED, find, owner, prepared, references
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.terminal import progress
 
-Level = Literal["ok", "warning", "error"]
-SHOWN = 3
-"""Problems of one file that are told one by one; the others are counted."""
-CAPTION, PROMPT = 77, 256
-"""Tokens that the models of paper scale read: MDETR of a caption, GLIP of a prompt of class names."""
 MIXED = ("train", "val")
 """Splits of MDETR's mixture, whose sizes nobody tells."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `mend` says what to do about it."""
-
-    level: Level
-    where: str
-    text: str
-    mend: str = ""
-
-
-@dataclass
-class _Split:
-    """What a run reads of one split.
-
-    Attributes:
-        samples: how many there are: captions, questions, or pictures.
-        of: the benchmark whose pictures they are, if it is another than is looked through.
-        pictures: file name -> widths and heights that are said of it.
-        faults: all that a run would refuse.
-        warnings: what it reads, and a user should know.
-    """
-
-    name: str
-    path: Path
-    samples: int = 0
-    pictures: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
-    faults: list[InputError] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-    of: str = ""
-
-    def take(self, entries: Sequence[Entry], called: Callable[[Entry], str], context: int = CAPTION) -> None:
-        """Entries as a model of so many tokens reads them, by default the paper's MDETR."""
-        self.samples = len(entries)
-        for entry in entries:
-            sizes = self.pictures.setdefault(entry.file_name, set())
-            if entry.width:  # questions alone do not know it
-                sizes.add((entry.width, entry.height))
-        lengths = Vocabulary.full().encode_all([entry.caption for entry in entries])[2]
-        self.faults += unfit(lengths, context, lambda i: called(entries[i]))
-
-    def findings(self, benchmark: str) -> Iterator[Finding]:
-        """What there is to say of its file, and of its size."""
-        for error in self.faults[:SHOWN]:
-            yield Finding("error", error.where, error.problem, error.mend)
-        if len(self.faults) > SHOWN:
-            yield Finding("error", str(self.path), f"and {len(self.faults) - SHOWN:,} more problems like these")
-        if not self.faults:
-            yield Finding("ok", str(self.path), f"{self.name}: {self.samples:,} samples, each one sound")
-        yield from self.warnings
-        wanted = PUBLISHED.get(benchmark, {}).get(self.name)
-        if wanted is None:
-            return
-        if self.faults:
-            yield Finding("warning", str(self.path), f"{self.name}: cannot be counted before it is mended")
-        elif self.samples == wanted:
-            yield Finding("ok", str(self.path), f"{self.name}: as many as published, {wanted:,}")
-        else:
-            text = f"{self.name}: {self.samples:,} where {wanted:,} are published"
-            yield Finding("warning", str(self.path), text, "figures on it cannot be compared with published ones")
 
 
 def check(benchmark: str, root: Path, decode: bool = True, context: int = CAPTION, least: int = 0) -> list[Finding]:
@@ -119,7 +53,7 @@ def check(benchmark: str, root: Path, decode: bool = True, context: int = CAPTIO
         return [*findings, Finding("error", error.where, error.problem, error.mend)]
 
 
-def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
+def _expressions(benchmark: str, root: Path) -> Iterator[Split]:
     """Splits in MDETR's files; those that have none, in the files of their authors."""
     names = [name for name in PUBLISHED[benchmark] if prepared(root, benchmark, f"finetune_{benchmark}_{name}")]
     for name in names:
@@ -130,20 +64,20 @@ def _expressions(benchmark: str, root: Path) -> Iterator[_Split]:
     faults = list[InputError]()
     by_split = tasks.expressions(root, benchmark, faults)
     if faults:
-        yield _Split("all", files[0], faults=faults)
+        yield Split("all", files[0], faults=faults)
     for name, entries in by_split.items():
         if name not in names:
-            split = _Split(name, files[0])
+            split = Split(name, files[0])
             split.take(entries, lambda entry: f"{files[0]}: ann_id {entry.original_id}")
             yield split
 
 
-def _own(root: Path, context: int, least: int) -> Iterator[_Split]:
+def _own(root: Path, context: int, least: int) -> Iterator[Split]:
     """The splits of a user's own data; what spans hit is said where it is no whole word."""
     for name in OWN:
         if prepared(root, "own", name) is None:
             path = root / "annotations" / f"{name}.json"
-            yield _Split(name, path, faults=[InputError(path, "file not found", f"needs {NEEDS['own']}")])
+            yield Split(name, path, faults=[InputError(path, "file not found", f"needs {NEEDS['own']}")])
             continue
         split = _prepared(root, "own", name, name, context)
         entries = annotations.read(split.path, faults=[])
@@ -168,7 +102,7 @@ def _own(root: Path, context: int, least: int) -> Iterator[_Split]:
         yield split
 
 
-def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
+def _mixed(benchmark: str, root: Path) -> Iterator[Split]:
     names = [name for name in MIXED if prepared(root, benchmark, f"final_mixed_{name}")]
     for name in names:
         yield _prepared(root, benchmark, name, f"final_mixed_{name}")
@@ -180,27 +114,27 @@ def _mixed(benchmark: str, root: Path) -> Iterator[_Split]:
     elif names and not folder.ours(root):
         path = root / "annotations" / f"{file}.json"
         missing = InputError(path, "file not found", f"needs {NEEDS[benchmark]}")
-        yield _Split("train of Flickr30k", path, faults=[missing])
+        yield Split("train of Flickr30k", path, faults=[missing])
 
 
-def _prepared(root: Path, benchmark: str, name: str, file: str, context: int = CAPTION) -> _Split:
+def _prepared(root: Path, benchmark: str, name: str, file: str, context: int = CAPTION) -> Split:
     """A split in MDETR's pre-processed format."""
     base = prepared(root, benchmark, file)
     assert base is not None
-    split = _Split(name, base / "annotations" / f"{file}.json")
+    split = Split(name, base / "annotations" / f"{file}.json")
     entries = annotations.read(split.path, faults=split.faults)
     split.take(entries, lambda entry: f"{split.path}: id {entry.id}", context)
     return split
 
 
-def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
+def _questions(benchmark: str, root: Path) -> Iterator[Split]:
     missing = list[InputError]()
     known: dict[str, dict[str, int]] | None = None
     with noted(missing):
         known = tasks.answers(root)
     for name in PUBLISHED[benchmark]:
         try:
-            split = _Split(name, tasks.asked(root, name))
+            split = Split(name, tasks.asked(root, name))
         except InputError:  # it is missing
             continue
         split.faults, missing = missing, []
@@ -211,7 +145,7 @@ def _questions(benchmark: str, root: Path) -> Iterator[_Split]:
         yield split
 
 
-def _answers(split: _Split, entries: list[Entry], known: dict[str, dict[str, int]]) -> None:
+def _answers(split: Split, entries: list[Entry], known: dict[str, dict[str, int]]) -> None:
     """Answers that a model with this vocabulary could never give: for training they are refused."""
     training = split.name == "train"
     strange = Counter(
@@ -227,10 +161,10 @@ def _answers(split: _Split, entries: list[Entry], known: dict[str, dict[str, int
             split.warnings.append(Finding("warning", str(split.path), problem, "whatever a model says is wrong"))
 
 
-def _phrases(benchmark: str, root: Path) -> Iterator[_Split]:
+def _phrases(benchmark: str, root: Path) -> Iterator[Split]:
     for name in PUBLISHED[benchmark]:
         try:
-            split = _Split(name, path := tasks.said(root, name))
+            split = Split(name, path := tasks.said(root, name))
         except InputError:  # it is missing
             continue
         entries = tasks.phrases(root, name, faults=split.faults)
@@ -240,10 +174,10 @@ def _phrases(benchmark: str, root: Path) -> Iterator[_Split]:
         yield split
 
 
-def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
+def _detection(benchmark: str, root: Path) -> Iterator[Split]:
     for name in PUBLISHED[benchmark]:
         if path := find(root, benchmark, f"instances_{name}.json"):
-            split = _Split(name, path)
+            split = Split(name, path)
             known = coco.read(path, split.faults)
             split.samples = len(known.images)
             for picture in known.images.values():
@@ -254,7 +188,7 @@ def _detection(benchmark: str, root: Path) -> Iterator[_Split]:
             yield split
 
 
-_SPLITS: dict[str, Callable[[str, Path], Iterator[_Split]]] = {
+_SPLITS: dict[str, Callable[[str, Path], Iterator[Split]]] = {
     "mixed": _mixed,
     "gqa": _questions,
     "flickr30k": _phrases,
@@ -319,11 +253,3 @@ def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> I
 def _alike(across: float, down: float, width: int, height: int) -> bool:
     """Whether these shares of the sides are one, but for the rounding of a pixel."""
     return abs(across - down) <= 1 / width + 1 / height
-
-
-def report(findings: list[Finding]) -> str:
-    """The findings for people, one line each, the worst last so that it is seen."""
-    order = sorted(findings, key=lambda finding: ("ok", "warning", "error").index(finding.level))
-    lines = [f"{f.level:7}  {f.where}: {f.text}" + (f" ({f.mend})" if f.mend else "") for f in order]
-    counts = Counter(finding.level for finding in findings)
-    return "\n".join([*lines, "", ", ".join(f"{counts[level]} {level}" for level in ("ok", "warning", "error"))])

@@ -1,4 +1,4 @@
-"""What a trained model sees: its boxes, words and answers on any picture, drawn for people."""
+"""Pictures with what models say of them, and what is right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.ops import box_convert, box_iou, nms
+from torchvision.ops import box_iou
 
 from snp import drawing
-from snp.data.annotations import Entry, Span
-from snp.data.loading import shown
-from snp.data.pixels import load, read_image
-from snp.data.tokens import UNKNOWN, Vocabulary, cover
-from snp.data.views import View
+from snp.data.annotations import Entry
+from snp.data.pixels import load
+from snp.demo.predict import Checkpoint, Prediction, Seen, predict
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import DRAWN, Benchmark, Data, Finetune, Pretrain, Run, Scale
+from snp.experiment.spec import DRAWN, Benchmark, Data, Run, Scale
 from snp.experiment.tables import TABLES, rows
-from snp.launch.wanted import check_folder, check_models
-from snp.models.config import TowerConfig
-from snp.models.family import GroundingModel
-from snp.models.glip import GLIP
-from snp.models.mdetr import MDETR
-from snp.runs.present import label_of
-from snp.runs.store import Store, run_of
-from snp.tasks import detect
-from snp.tasks.outputs import check_finite
-from snp.training import saved
-from snp.training.prepare import Source, fit_of
+from snp.launch.wanted import check_models
+from snp.runs.store import Store
+from snp.training.prepare import Source
 from snp.training.tuning import TUNINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SURE = 0.5
-"""Boxes of MDETR that are as probable as this are drawn, and the best one in any case; for GLIP's half is enough."""
-OVERLAP = 0.5
-"""Of boxes with a larger IoU only the surest is drawn."""
-WORDS = 0.2
-"""Words that carry this share of the largest one's probability belong to a box."""
 COLORS = ("#ffd23f", "#3fd0ff", "#ff6ec7", "#7dff6b", "#ff9b42", "#c9a2ff", "#ffffff", "#ff5d5d")
 RIGHT = 0.5
 """A box with this IoU with a true one is right."""
@@ -54,23 +37,6 @@ UNTUNED: tuple[Benchmark, ...] = (*EXPRESSIONS, "flickr30k")
 """Those that models can be asked before they are fine-tuned."""
 WIDE = 42
 """Characters in a line below a picture."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One box: corners as shares of the picture's sides, how sure the model is, and the words that it belongs to."""
-
-    box: tuple[float, float, float, float]
-    score: float
-    words: str
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """All that a model says of one picture and one text; `answer` is "" where it was not taught to answer."""
-
-    seen: list[Seen]
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -134,140 +100,6 @@ class Panel:
         boxes = (f"{number} {seen.words} {seen.score:.2f}" for number, seen in enumerate(self.said.seen, 1))
         answer = [f"→ {self.said.answer}"] if self.said.answer else []
         return [*wrap(self.text, WIDE), *answer, *wrap(" · ".join(boxes), WIDE)]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model of a run folder, with its words and the answers that it knows by type; `title` is what people call it."""
-
-    name: str
-    title: str
-    model: GroundingModel
-    vocabulary: Vocabulary
-    answers: dict[str, list[str]]
-    """By type, in the order of their numbers."""
-
-    @classmethod
-    def of(cls, folder: Path) -> "Checkpoint":
-        """The model that a run left in its folder.
-
-        Raises:
-            InputError: no folder, or no whole model in it, and the command that makes it.
-        """
-        check_folder(folder)
-        model, _, vocabulary = saved.load(folder)
-        known = saved.answers(folder)
-        answers = {kind: sorted(known[kind], key=known[kind].__getitem__) for kind, _ in _answers(model)}
-        return cls(folder.name, _title(folder), model.eval(), vocabulary, answers)
-
-
-def _title(folder: Path) -> str:
-    """`dense`, or method and share removed, as `snp, 40% removed`; the folder's name where nothing says what it is."""
-    match run_of(folder):
-        case None:
-            return folder.name
-        case Finetune() as run:
-            tuned, run = f", tuned on {ABOUT[run.benchmark].title}", run.parent
-        case run:
-            tuned = ""
-    if isinstance(run, Pretrain) or run.method == DENSE:
-        return DENSE + tuned
-    name = label_of(run).partition("/")[2].partition("@")[0]
-    gone = "removed" if run.size.sparsity is None else "of prunable weights zero"
-    return f"{name}, {100 * run.size.gone:.3g}% {gone}{tuned}"
-
-
-@torch.inference_mode()
-def predict(checkpoint: Checkpoint, picture: Path, text: str, phrases: Sequence[Sequence[Span]] = ()) -> Prediction:
-    """What the model finds in a picture for a sentence, a question, or class names joined by ". " (GLIP).
-
-    Args:
-        phrases: of the sentence, each with the characters that name it: MDETR's best box of each is wanted.
-
-    Raises:
-        InputError: a picture that cannot be read; a text without a known word, or too long; a model that says what is
-            not finite.
-    """
-    model, config = checkpoint.model, checkpoint.model.config
-    ids, spans = checkpoint.vocabulary.encode(text)
-    if len(ids) > config.context:
-        raise InputError("text", f"{len(ids)} tokens, the model takes {config.context}", "shorten it")
-    if (ids[1:-1] == UNKNOWN).all():
-        raise InputError("text", "holds no word that the model knows", "it knows those of its training captions")
-    tokens = torch.from_numpy(ids.astype(np.int64))[None]
-    pixels, *sizes = _looked_at(picture, config)
-    out = model(pixels, torch.zeros(1, dtype=torch.long), tokens, torch.ones_like(tokens, dtype=torch.bool), *sizes)
-    check_finite(lambda _: f"{checkpoint.name}: {picture}", *out.judged)
-    if isinstance(model, GLIP):
-        return Prediction(_detected(out, text, spans), "")
-    likely_QS = out.logits_KBQS[-1][0].softmax(-1)
-    boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
-    seen = (
-        _phrases(likely_QS, boxes_Q4, text, spans, phrases) if phrases else _grounded(likely_QS, boxes_Q4, text, spans)
-    )
-    return Prediction(seen, _answer(out, checkpoint.answers))
-
-
-def _looked_at(picture: Path, config: TowerConfig) -> tuple[Tensor, ...]:
-    """Pixels [1, 3, height, width] as a model of this configuration takes them; and their size, where any will do."""
-    if (fit := fit_of(config)) is None:
-        return (torch.from_numpy(read_image(picture, config.image_size).copy())[None],)
-    image = load(picture)
-    view = View(fit((image.height, image.width)))
-    return torch.from_numpy(shown(image, view).copy())[None], torch.tensor([view.size])
-
-
-def _phrases(
-    likely_QS: Tensor, boxes_Q4: Tensor, text: str, spans: Sequence[Span], phrases: Sequence[Sequence[Span]]
-) -> list[Seen]:
-    """The box of every phrase that evaluation takes first."""
-    found = []
-    for phrase, asked in zip(phrases, cover(spans, phrases), strict=True):
-        score, q = likely_QS[:, : len(spans)][:, asked].amax(-1).max(0)
-        words = " ".join(text[begin:end] for begin, end in phrase)
-        found.append(Seen(tuple(boxes_Q4[q].tolist()), float(score), words))
-    return found
-
-
-def _grounded(likely_QS: Tensor, boxes_Q4: Tensor, text: str, spans: Sequence[Span]) -> list[Seen]:
-    found = 1 - likely_QS[:, -1]
-    best = nms(boxes_Q4, found, OVERLAP).tolist()
-    kept = [q for place, q in enumerate(best) if place == 0 or found[q] >= SURE]
-    return [Seen(tuple(boxes_Q4[q].tolist()), float(found[q]), _words(likely_QS[q], text, spans)) for q in kept]
-
-
-def _words(likely_S: Tensor, text: str, spans: Sequence[Span]) -> str:
-    """The words of a text that a query belongs to, in their order."""
-    share = likely_S[: len(spans)]
-    own = dict.fromkeys(span for span, p in zip(spans, share.tolist(), strict=True) if p >= WORDS * float(share.max()))
-    return " ".join(text[begin:end] for begin, end in sorted(own) if end > begin)
-
-
-def _detected(out: Any, text: str, spans: Sequence[Span]) -> list[Seen]:
-    names, at = [], 0
-    for name in text.split(". "):
-        names.append((at, at + len(name)))
-        at += len(name) + 2
-    classes_CL = torch.from_numpy(cover(spans, [[name] for name in names]))
-    ((boxes, scores, labels),) = detect.detections(out, classes_CL)
-    best = nms(boxes, scores, OVERLAP).tolist()
-    return [
-        Seen(tuple(boxes[i].tolist()), float(scores[i]), text[slice(*names[labels[i]])])
-        for i in best
-        if scores[i] >= SURE / 2
-    ]
-
-
-def _answer(out: Any, known: dict[str, list[str]]) -> str:
-    if not known or out.answers is None:
-        return ""
-    kind = list(known)[int(out.answers["type"][0].argmax())]
-    return known[kind][int(out.answers[kind][0].argmax())]
-
-
-def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
-    """Types of questions with the number of their answers, in the order of the model's heads."""
-    return model.config.answers if isinstance(model, MDETR) else ()
 
 
 def draw(panels: Sequence[Panel], png: Path) -> Path:
