@@ -9,6 +9,7 @@ from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan, Share
 from snp.compression.problem import Problem
 from snp.compression.registry import register
+from snp.compression.tower import Site
 from snp.errors import InputError
 
 WORDS = {"msa": "attention of layers", "ffn": "feed-forward of layers", "both": "whole layers"}
@@ -61,7 +62,7 @@ class CrossModal(OneShot):
                 cost, n = shape.unit_cost(c, "share"), shape.units(c, "share")
                 tied = min(n, max(0, -(-surplus // cost)))  # rounded up: the target is not exceeded
                 if tied:
-                    shares.append(Share((text, layer, c), (vision, layer), torch.arange(n) < tied))
+                    shares.append(Share(Site(text, layer, c), (vision, layer), torch.arange(n) < tied))
                 surplus -= tied * cost
         whole = f"{WORDS[self.options.part]} {self.options.first}-{last} are tied, all that may be"
         note = f"{whole}: less cannot be stored, so the target is not reached"

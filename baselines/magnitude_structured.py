@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from baselines.ranking import best_within, norms, quantiles
+from baselines.ranking import best_within, norms, quantiles, unit_costs
 from snp.compression.method import OneShot, StructuredOptions
-from snp.compression.plan import Plan, shapes
+from snp.compression.plan import Plan
 from snp.compression.problem import Problem
 from snp.compression.registry import register
 
@@ -38,5 +38,5 @@ class MagnitudeStructured(OneShot):
         scores = norms(problem)
         if self.options.scope == "uniform":
             return best_within(problem, quantiles(scores))
-        sizes = shapes(problem.towers)
-        return best_within(problem, {g: s.square() / sizes[g[0]].unit_cost(g[2]) for g, s in scores.items()})
+        cost = unit_costs(problem)
+        return best_within(problem, {site: norm.square() / cost[site] for site, norm in scores.items()})

@@ -6,17 +6,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.ranking import Group, best_within, groups, quantiles
+from baselines.ranking import best_within, groups, quantiles, unit_costs
 from snp.compression.block import UNIT_DIMS
 from snp.compression.method import OneShot, StructuredOptions
-from snp.compression.plan import Plan, shapes
+from snp.compression.plan import Plan
 from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.statistics import evaluating
-from snp.compression.tower import iterate, packed
+from snp.compression.tower import Patch, Site, iterate
 from snp.errors import InputError
 
-Masks = dict[Group, Tensor]
+Masks = dict[Site, Tensor]
 
 
 @register
@@ -48,8 +48,8 @@ class Taylor(OneShot):
         scores = taylor(problem, self.options.batches)
         if self.options.scope == "uniform":
             return best_within(problem, quantiles(scores))
-        sizes = shapes(problem.towers)
-        return best_within(problem, {g: s / sizes[g[0]].unit_cost(g[2]) for g, s in scores.items()})
+        cost = unit_costs(problem)
+        return best_within(problem, {site: score / cost[site] for site, score in scores.items()})
 
 
 def taylor(problem: Problem, batches: int) -> Masks:
@@ -58,34 +58,32 @@ def taylor(problem: Problem, batches: int) -> Masks:
     Raises:
         InputError: no batch, or a gradient that is not finite.
     """
-    masks = {group: torch.ones(n, requires_grad=True) for group, n in groups(problem).items()}
-    sums: Masks = {group: torch.zeros(len(mask), dtype=torch.float64) for group, mask in masks.items()}
+    masks = {site: torch.ones(n, requires_grad=True) for site, n in groups(problem).items()}
+    sums: Masks = {site: torch.zeros(len(mask), dtype=torch.float64) for site, mask in masks.items()}
     seen = 0
     with evaluating(problem.model):
         for batch in problem.batches(batches):
             _, found = problem.gradients(batch, lambda: masked(problem, masks), masks.values())
-            for (group, total), slope in zip(sums.items(), found, strict=True):
+            for (site, total), slope in zip(sums.items(), found, strict=True):
                 if slope is not None and not slope.isfinite().all():
                     raise InputError("taylor", "a gradient is not finite", "check the batches and the loss")
-                sums[group] = total if slope is None else total + slope.double().square()
+                sums[site] = total if slope is None else total + slope.double().square()
             seen += 1
     if not seen:
         raise InputError("calibration", "holds no batch", "give at least one")
-    return {group: total / seen for group, total in sums.items()}
+    return {site: total / seen for site, total in sums.items()}
 
 
 def masked(problem: Problem, masks: Masks) -> dict[str, Tensor]:
     """Every parameter that belongs to units, each unit times its mask entry; differentiable in these."""
-    made: dict[str, Tensor] = {}
+    patch = Patch()
     for name, layer, block in iterate(problem.towers):
-        pieces: dict[str, dict[int, Tensor]] = {}
         for c, parts in UNIT_DIMS.items():
-            units = problem.towers[name].shape.expand(c, masks[name, layer, c])
+            units = problem.towers[name].shape.expand(c, masks[Site(name, layer, c)])
             for role, dim in parts:
                 ref, weight = block.ref(role), block.weight(role).detach()
                 factor = units.to(weight)
-                pieces.setdefault(ref.weight, {})[ref.start] = weight * (factor[:, None] if dim == 0 else factor)
+                patch.add(ref.weight, ref.start, weight * (factor[:, None] if dim == 0 else factor))
                 if dim == 0:
-                    pieces.setdefault(ref.bias, {})[ref.start] = block.bias(role).detach() * factor
-        made |= {parameter: packed(found) for parameter, found in pieces.items()}
-    return made
+                    patch.add(ref.bias, ref.start, block.bias(role).detach() * factor)
+    return patch.parameters()

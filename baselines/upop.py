@@ -13,7 +13,7 @@ from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.problem import Problem
 from snp.compression.registry import register
-from snp.compression.tower import iterate, packed
+from snp.compression.tower import Patch, Site, iterate
 from snp.errors import InputError
 
 Key = tuple[str, int, str]
@@ -109,13 +109,13 @@ class UPopSession(Session):
         for name, layer, block in iterate(self.problem.towers):
             heads = mask_E[self.spans[name, layer, "attention"]].repeat(block.n_heads)
             rows = {"q": heads, "k": heads, "v": heads, "fc1": mask_E[self.spans[name, layer, "ffn"]]}
-            pieces: dict[str, dict[int, Tensor]] = {}
+            patch = Patch()
             for role, row in rows.items():
                 for parameter in (block.ref(role).weight, block.ref(role).bias):
-                    pieces.setdefault(parameter, {})[block.ref(role).start] = row
-            for parameter, found in pieces.items():
+                    patch.add(parameter, block.ref(role).start, row)
+            for parameter, mask in patch.parameters().items():
                 dense = self.problem.model.get_parameter(parameter)
-                factor = packed(found).to(dense.device)
+                factor = mask.to(dense.device)
                 # made, and so differentiated, in the precision of masks: sums of half precision would overflow
                 made[parameter] = (dense * (factor[:, None] if dense.dim() == 2 else factor)).to(dense.dtype)
         return made
@@ -175,7 +175,7 @@ class UPopSession(Session):
         keep = {}
         for (name, layer, part), span in self.spans.items():
             for component in ("qk", "vo") if part == "attention" else ("ffn",):
-                keep[name, layer, component] = self.mask_E.detach()[span] == 1
+                keep[Site(name, layer, component)] = self.mask_E.detach()[span] == 1
         return Plan(shapes(self.problem.towers), keep)
 
     def log(self) -> dict[str, float]:

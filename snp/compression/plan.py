@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
-from snp.compression.tower import COMPONENTS, Shape, Tower, alike, iterate
+from snp.compression.tower import COMPONENTS, Shape, Site, Tower, alike, iterate
 from snp.errors import InputError
 
-Key = tuple[str, int, str]  # tower, layer, component
 _FORMAT = 1
 
 
@@ -22,9 +21,29 @@ _FORMAT = 1
 class Share:
     """The receiver's `units` (bool [n_share]) are the donor layer's units of the same component and index."""
 
-    receiver: Key
+    receiver: Site
     donor: tuple[str, int]
     units: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "receiver", Site(*self.receiver))  # a plain tuple will do
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What is decided of one layer, by component.
+
+    Attributes:
+        kept: bool [n_prune], the pruning units that survive.
+        survives: bool [n_share], the same in sharing units.
+        owner: long [n_share], the index into `Plan.layers` of the layer that stores each unit.
+        own: bool [n_share], the units that survive and are stored here.
+    """
+
+    kept: Mapping[str, Tensor]
+    survives: Mapping[str, Tensor]
+    owner: Mapping[str, Tensor]
+    own: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +64,18 @@ class Plan:
     """
 
     towers: Mapping[str, Shape]
-    keep: Mapping[Key, Tensor] = field(default_factory=dict)
+    keep: Mapping[Site, Tensor] = field(default_factory=dict)
     shares: tuple[Share, ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     note: str = ""
     may_empty: bool = False
 
     def __post_init__(self) -> None:
-        keep = {key: _bool(f"keep {key}", value, (self._shape(key).units(key[2]),)) for key, value in self.keep.items()}
-        merged: dict[tuple[Key, tuple[str, int]], Tensor] = {}
+        given = {Site(*key): kept for key, kept in self.keep.items()}  # plain tuples will do
+        keep = {s: _bool(f"keep {s}", kept, (self._shape(s).units(s.component),)) for s, kept in given.items()}
+        merged: dict[tuple[Site, tuple[str, int]], Tensor] = {}
         for share in self.shares:
-            n = self._shape(share.receiver).units(share.receiver[2], "share")
+            n = self._shape(share.receiver).units(share.receiver.component, "share")
             units = _bool(f"share {share.receiver}", share.units, (n,))
             same = (share.receiver, share.donor)
             if same in merged and bool((merged[same] & units).any()):
@@ -95,8 +115,8 @@ class Plan:
 
     def kept(self, tower: str, layer: int, component: str) -> Tensor:
         """Bool [n_prune]: the pruning units that survive."""
-        n = self._shape((tower, layer, component)).units(component)
-        return self.keep.get((tower, layer, component), torch.ones(n, dtype=torch.bool))
+        site = Site(tower, layer, component)
+        return self.keep.get(site, torch.ones(self._shape(site).units(component), dtype=torch.bool))
 
     def survives(self, tower: str, layer: int, component: str) -> Tensor:
         """Bool [n_share]: the same in sharing units."""
@@ -111,6 +131,12 @@ class Plan:
         """Bool [n_share]: the units that survive and are stored in this layer itself."""
         here = self.owner(tower, layer, component) == self.layers.index((tower, layer))
         return here & self.survives(tower, layer, component)
+
+    def layer(self, tower: str, layer: int) -> LayerPlan:
+        """All that is decided of a layer."""
+        return LayerPlan(
+            *({c: of(tower, layer, c) for c in COMPONENTS} for of in (self.kept, self.survives, self.owner, self.own))
+        )
 
     def cost(self) -> dict[str, Any]:
         """Parameters of the towers that are stored, shared, pruned and masked: see `accounting.cost`."""
@@ -134,8 +160,8 @@ class Plan:
             alike(towers.values())
         blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
         touched = (
-            {key[:2] for key in self.keep}
-            | {share.receiver[:2] for share in self.shares}
+            {site.place for site in self.keep}
+            | {share.receiver.place for share in self.shares}
             | {s.donor for s in self.shares}
         )
         busy = set().union(*(blocks[layer].parameter_names for layer in touched))
@@ -155,12 +181,11 @@ class Plan:
                     "mask other weights, or do not cut that layer",
                 )
 
-    def _shape(self, key: Key) -> Shape:
-        tower, layer, component = key
-        shape = self.towers.get(tower)
-        if shape is None or not 0 <= layer < shape.layers or component not in COMPONENTS:
+    def _shape(self, site: Site) -> Shape:
+        shape = self.towers.get(site.tower)
+        if shape is None or not 0 <= site.layer < shape.layers or site.component not in COMPONENTS:
             raise InputError(
-                f"plan: {key}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}"
+                f"plan: {site}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}"
             )
         return shape
 
@@ -175,7 +200,7 @@ class Plan:
             if which != component:
                 continue
             where = f"plan: share {share.receiver} from {share.donor}"
-            sizes = self._shape((*share.donor, component)), self.towers[tower]
+            sizes = self._shape(Site(*share.donor, component)), self.towers[tower]
             if len({(s.d_model, s.n_heads, s.units(component)) for s in sizes}) != 1:
                 raise InputError(where, "the two layers differ in size")
             for side in ((tower, layer), share.donor):
@@ -223,13 +248,13 @@ class Plan:
             keep = {}
             for name, units in value["keep"].items():
                 key = _key(name)
-                keep[key] = decode_units(units, towers[key[0]].units(key[2]))
+                keep[key] = decode_units(units, towers[key.tower].units(key.component))
             shares = []
             for name, donors in value["shares"].items():
                 key = _key(name)
                 for donor, units in donors.items():
                     tower, layer = donor.rsplit("/", 1)
-                    decoded = decode_units(units, towers[key[0]].units(key[2], "share"))
+                    decoded = decode_units(units, towers[key.tower].units(key.component, "share"))
                     shares.append(Share(key, (tower, int(layer)), decoded))
             masks = {name: decode_mask(bits, tuple(shape)) for name, (shape, bits) in value["masks"].items()}
             return cls(towers, keep, tuple(shares), masks, value["note"], value.get("may_empty") is True)
@@ -260,9 +285,9 @@ def _name(key: tuple[str | int, ...]) -> str:
     return "/".join(map(str, key))
 
 
-def _key(name: str) -> Key:
+def _key(name: str) -> Site:
     tower, layer, component = name.rsplit("/", 2)  # a tower may have any name
-    return tower, int(layer), component
+    return Site(tower, int(layer), component)
 
 
 def _bool(what: str, value: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention, TiedLinear
 from snp.compression.plan import Plan
-from snp.compression.tower import Tower, iterate, packed, towers_of
+from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,10 +42,9 @@ def substitute(
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
     for place, block in blocks.items():
-        pieces: dict[str, dict[int, Tensor]] = {}
-        changed = set()
+        patch, changed, here = Patch(), set(), plan.layer(*place)
         for component, roles in UNIT_DIMS.items():
-            owner, alive = plan.owner(*place, component), plan.survives(*place, component)
+            owner, alive = here.owner[component], here.survives[component]
             donors = [d for d in owner[alive].unique().tolist() if plan.layers[d] != place]
             for role, dim in roles:
                 names = ("weight", "bias") if dim == 0 else ("weight",)
@@ -58,11 +57,10 @@ def substitute(
                         theirs = (owner == donor).view(shape).to(tensor.device)
                         tensor = torch.where(theirs, base[getattr(ref, kind)][ref.rows], tensor)
                     kept = alive.view(shape).to(tensor.device)
-                    pieces.setdefault(name, {})[block.ref(role).start] = tensor * kept
+                    patch.add(name, block.ref(role).start, tensor * kept)
                     if donors or not alive.all():
                         changed.add(name)
-        for name in changed:
-            result[name] = packed(pieces[name])
+        result |= patch.parameters(changed)
     return result
 
 
@@ -140,7 +138,8 @@ def _sizes(block: Block) -> tuple[int, ...]:
 def _sizes_of(plan: Plan, place: Place) -> tuple[int, ...]:
     """The same of the layer that the plan makes."""
     shape = plan.towers[place[0]]
-    units = [int(which(*place, c).sum()) for which in (plan.kept, plan.own) for c in UNIT_DIMS]
+    here = plan.layer(*place)
+    units = [int(of[c].sum()) for of in (here.kept, here.own) for c in UNIT_DIMS]
     return shape.d_model, shape.n_heads, *units
 
 
@@ -209,19 +208,19 @@ class _Link:
 
 def _touched(plan: Plan, component: str) -> set[Place]:
     """Layers whose component is cut, receives units, or stores units for others."""
-    places = {key[:2] for key in plan.keep if key[2] == component}
+    places = {site.place for site in plan.keep if site.component == component}
     for share in plan.shares:
-        if share.receiver[2] == component:
+        if share.receiver.component == component:
             owners = plan.owner(*share.receiver)[share.units].unique().tolist()
-            places |= {share.receiver[:2], *(plan.layers[owner] for owner in owners)}
+            places |= {share.receiver.place, *(plan.layers[owner] for owner in owners)}
     return places
 
 
 def _link(plan: Plan, place: Place, map_name: str) -> _Link:
     components = [component for _, component in MAPS[map_name][0]]
-    owners = {c: plan.owner(*place, c)[plan.survives(*place, c)] for c in components}
-    units = {c: plan.survives(*place, c).nonzero()[:, 0] for c in components}
-    here = plan.layers.index(place)
+    decided, here = plan.layer(*place), plan.layers.index(place)
+    owners = {c: decided.owner[c][decided.survives[c]] for c in components}
+    units = {c: decided.survives[c].nonzero()[:, 0] for c in components}
     others = sorted(set(torch.cat(list(owners.values())).tolist()) - {here})
     index = [torch.empty_like(owners[c]) for c in components]
     offset = 0
@@ -238,9 +237,10 @@ def _link(plan: Plan, place: Place, map_name: str) -> _Link:
 def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) -> nn.Module:
     """The linear map with the units that this layer stores itself; donors are linked later."""
     roles, dim = MAPS[map_name]
+    stored = plan.layer(*place).own
     weights, biases = [], []
     for role, component in roles:
-        own = plan.own(*place, component).nonzero()[:, 0].to(block.weight(role).device)
+        own = stored[component].nonzero()[:, 0].to(block.weight(role).device)
         weights.append(block.weight(role).index_select(dim, own))
         biases.append(block.bias(role)[own] if dim == 0 else block.bias(role))
     weight, bias = torch.cat(weights, dim).detach().clone(), torch.cat(biases).detach().clone()
@@ -265,8 +265,8 @@ def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dic
     if "qkv" in maps:
         name = attention_name(layer)
         dense = getattr(layer, name)
-        d_qk, d_vo = (int(plan.kept(*place, c).sum()) for c in ("qk", "vo"))
-        own_qk, own_vo = (int(plan.own(*place, c).sum()) for c in ("qk", "vo"))
+        here = plan.layer(*place)
+        d_qk, d_vo, own_qk, own_vo = (int(of[c].sum()) for of in (here.kept, here.own) for c in ("qk", "vo"))
         scale = getattr(dense, "scale", block.d_qk**-0.5)
         cut = block.kind(
             maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, own_qk, own_vo, scale, **block.kind.habits(dense)

@@ -1,8 +1,8 @@
 """One uniform view of a transformer tower, whoever wrote it: its layers, their sizes, and what a unit costs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +145,22 @@ def alike(towers: Iterable[Tower]) -> None:
             raise InputError(block.layer, f"{problem}: they cannot share", "bring the towers to one type and device")
 
 
+class Site(NamedTuple):
+    """Where units are: a component (qk, vo or ffn) of a layer of a tower."""
+
+    tower: str
+    layer: int
+    component: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The tower and the layer."""
+        return self.tower, self.layer
+
+    def __str__(self) -> str:
+        return f"{self.tower}/{self.layer}/{self.component}"
+
+
 def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
     """(tower name, layer, Block) over all layers of all towers."""
     for name, tower in towers.items():
@@ -152,10 +168,21 @@ def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:
             yield name, layer, block
 
 
-def packed(pieces: dict[int, Tensor]) -> Tensor:
-    """A parameter from its parts, by their first rows: a packed projection holds q, k and v."""
-    parts = [pieces[start] for start in sorted(pieces)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+class Patch:
+    """New values for parameters, part by part: a packed projection holds the rows of q, k and v."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[int, Tensor]] = {}
+
+    def add(self, name: str, start: int, rows: Tensor) -> None:
+        """The rows of a parameter that begin at row `start`."""
+        self._parts.setdefault(name, {})[start] = rows
+
+    def parameters(self, names: Container[str] | None = None) -> dict[str, Tensor]:
+        """Name -> the parameter of its parts, of which all must have been added; of all names, or of these."""
+        wanted = {name: parts for name, parts in self._parts.items() if names is None or name in names}
+        ordered = {name: [parts[start] for start in sorted(parts)] for name, parts in wanted.items()}
+        return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in ordered.items()}
 
 
 def _find(module: nn.Module, path: str) -> nn.Module | None:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from snp.compression.block import UNIT_DIMS, Block
 from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
-from snp.compression.tower import COMPONENTS, Tower, packed
+from snp.compression.tower import COMPONENTS, Patch, Tower
 from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -33,15 +33,15 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     block of layers is made of is computed again in the backward pass: of a large model it would be most of the memory.
     """
     g = structure.geometry
-    pieces: dict[str, dict[int, Tensor]] = {}
+    patch = Patch()
     for c in COMPONENTS:
         for layers in g.groups:
             made = checkpoint(_effective, structure, c, layers, use_reentrant=False, preserve_rng_state=False)
             for tower, units_LNF in zip((g.donor, g.receiver), made, strict=True):
                 for block, units_NF in zip(tower.blocks[layers], units_LNF, strict=True):
                     for name, start, tensor in _tensors(block, c, units_NF):
-                        pieces.setdefault(name, {})[start] = tensor
-    return {name: packed(found) for name, found in pieces.items()}
+                        patch.add(name, start, tensor)
+    return patch.parameters()
 
 
 def _effective(structure: Structure, component: str, layers: slice) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snp.compression.plan import Plan, Share
-from snp.compression.tower import COMPONENTS, Shape, Tower, alike
+from snp.compression.tower import COMPONENTS, Shape, Site, Tower, alike
 from snp.errors import InputError
 
 KINDS = ("prune", "cross", "blockwise")
@@ -161,14 +161,14 @@ class Structure:
             for layer in range(g.shape.layers):
                 kept = self.keep[c][layer, : g.shape.units(c)] > 0.5
                 if not kept.all():
-                    keep[g.donor.name, layer, c] = kept
-                    keep[g.receiver.name, layer, c] = kept.clone()
+                    keep[Site(g.donor.name, layer, c)] = kept
+                    keep[Site(g.receiver.name, layer, c)] = kept.clone()
                 lenders = (
                     ((g.donor.name, layer), self.cross[c]),
                     ((g.receiver.name, int(g.base[layer])), self.blockwise[c]),
                 )
                 for donor, vector in lenders:
                     if (units := vector[layer] > 0.5).any():
-                        shares.append(Share((g.receiver.name, layer, c), donor, units))
+                        shares.append(Share(Site(g.receiver.name, layer, c), donor, units))
         towers = {tower.name: g.shape for tower in (g.donor, g.receiver)}
         return Plan(towers=towers, keep=keep, shares=tuple(shares), note=note)
