@@ -1,55 +1,14 @@
 """Imports go down: every room of the architecture page uses floors below its own, and nothing else."""
 
-import ast
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors import DRAWING, FILES, FLOORS, GROUND, HERE, arrows, draw, module, room
 
-HERE = Path(__file__).parents[1]
-FLOORS = {
-    room.removesuffix(".py").replace("/", "."): int(floor)
-    for floor, rooms in re.findall(
-        r"^\| (\d+) \| ([^|]+) \|", (HERE / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    for room in re.findall(r"`([^`]+)`", rooms)
-}
 METHODS = ("snp.compression", "snp.sharing", "baselines")
-FILES = [path for path in [*HERE.glob("snp/**/*.py"), *HERE.glob("baselines/*.py")] if path != HERE / "snp/__init__.py"]
-
-
-def module(path: Path) -> str:
-    return ".".join(path.relative_to(HERE).with_suffix("").parts).removesuffix(".__init__")
-
-
-def room(name: str) -> str:
-    """The room of a module."""
-    parts = name.split(".")
-    return parts[0] if parts[0] == "baselines" else ".".join(parts[:2])
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The modules of this project that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "snp":
-            yield from (f"snp.{name.name}" for name in node.names if not name.name.startswith("__"))
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
-            yield from (one.value for one in node.args if isinstance(one, ast.Constant))
-
-
-def arrows() -> Iterator[tuple[str, str, str]]:
-    """Room, the room it uses, and the file that does."""
-    for path in FILES:
-        for name in imported(path):
-            if name.split(".")[0] in ("snp", "baselines") and room(name) != (own := room(module(path))):
-                yield own, room(name), str(path.relative_to(HERE))
+LONGEST = 300
 
 
 def test_every_room_is_on_a_floor_of_the_architecture_page() -> None:
@@ -57,13 +16,21 @@ def test_every_room_is_on_a_floor_of_the_architecture_page() -> None:
 
 
 def test_no_arrow_goes_up_or_aside() -> None:
-    ground = {name for name, floor in FLOORS.items() if floor == 0}
     wrong = [
         f"{file}: {own} (floor {FLOORS[own]}) uses {other} (floor {FLOORS[other]})"
         for own, other, file in arrows()
-        if FLOORS[other] >= FLOORS[own] and not {own, other} <= ground
+        if FLOORS[other] >= FLOORS[own] and not {own, other} <= GROUND
     ]
     assert not wrong
+
+
+def test_the_drawing_on_the_architecture_page_is_of_these_imports(tmp_path: Path) -> None:
+    draw(tmp_path / "now.png")
+    assert (tmp_path / "now.png").read_bytes() == DRAWING.read_bytes(), "draw it anew: python tests/floors.py"
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    assert not {path.name: n for path in FILES if (n := path.read_text(encoding="utf-8").count("\n")) > LONGEST}
 
 
 def test_methods_know_nothing_of_processes_that_train_together_or_of_pictures() -> None:
