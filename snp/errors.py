@@ -1,4 +1,4 @@
-"""The one error that users cause and can mend: it names the place, the problem and the mend."""
+"""The one error that users cause and can mend: it names the place, the problem and the way out."""
 
 
 class InputError(ValueError):
@@ -7,12 +7,12 @@ class InputError(ValueError):
     Args:
         where: file, field or option at fault, for example ``train.json: annotations[3].bbox``.
         problem: what is wrong with it.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
-    def __init__(self, where: object, problem: str, mend: str = "") -> None:
-        self.where, self.problem, self.mend = str(where), problem, mend
-        super().__init__(f"{where}: {problem}" + (f" ({mend})" if mend else ""))
+    def __init__(self, where: object, problem: str, hint: str = "") -> None:
+        self.where, self.problem, self.hint = str(where), problem, hint
+        super().__init__(f"{where}: {problem}" + (f" ({hint})" if hint else ""))
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
-        return type(self), (self.where, self.problem, self.mend)  # worker processes send it home pickled
+        return type(self), (self.where, self.problem, self.hint)  # worker processes send it home pickled

@@ -76,8 +76,8 @@ def alone(path: Path, about: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
                     return
                 if not file.tell():  # nobody wrote in it: it is new
                     path.unlink(missing_ok=True)
-                mend = "use a folder on a file system with locks: Lustre mounted with -o flock, NFS without nolock"
-                raise InputError(path, f"cannot be locked: {error.strerror}", mend) from error
+                hint = "use a folder on a file system with locks: Lustre mounted with -o flock, NFS without nolock"
+                raise InputError(path, f"cannot be locked: {error.strerror}", hint) from error
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # the one before has removed it in the meantime
@@ -135,7 +135,7 @@ def not_finite(value: Any) -> str | None:
     return None
 
 
-def read_text(path: str | Path, mend: str = "") -> str:
+def read_text(path: str | Path, hint: str = "") -> str:
     """The text of a file in UTF-8, with or without a byte order mark.
 
     Raises:
@@ -144,11 +144,11 @@ def read_text(path: str | Path, mend: str = "") -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(path, "file not found", mend) from None
+        raise InputError(path, "file not found", hint) from None
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", mend) from None
+        raise InputError(path, f"cannot be read: {error.strerror}", hint) from None
     except UnicodeDecodeError as error:
-        raise InputError(path, f"is not UTF-8: {error}", mend or "write it in UTF-8") from None
+        raise InputError(path, f"is not UTF-8: {error}", hint or "write it in UTF-8") from None
 
 
 def read_json(path: str | Path) -> Any:

@@ -151,11 +151,11 @@ def _refused(function: Callable[..., None], error: ValidationError) -> InputErro
     """One line for what a command was called with: the first flag at fault, and what it is for."""
     first = error.errors()[0]
     name, *within = first["loc"]
-    mend = ""
+    hint = ""
     group = inspect.signature(function).parameters[str(name)].default
     if isinstance(group, BaseModel) and within:
         name = within[0]
-        mend = type(group).model_fields[str(name)].description or ""
+        hint = type(group).model_fields[str(name)].description or ""
     problem = PROBLEMS.get(first["type"], first["msg"].removeprefix("Value error, ")).format(**first.get("ctx", {}))
     got = "''" if first["input"] == "" else first["input"]
-    return InputError(f"--{str(name).replace('_', '-')}", f"{problem}, got {got}", mend)
+    return InputError(f"--{str(name).replace('_', '-')}", f"{problem}, got {got}", hint)

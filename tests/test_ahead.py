@@ -39,7 +39,9 @@ def data(folder: Path, loaders: int, names: range = range(6)) -> GroundingSet:
         for i in names
         for k in (i % 6,)
     ]
-    found = GroundingSet(entries, Pictures((folder,), False, 32, Fit(40, 64)), Vocabulary.of(["a thing"]), 12)
+    found = GroundingSet(
+        entries, Pictures((folder,), False, 32, Fit(40, 64)), Vocabulary.from_captions(["a thing"]), 12
+    )
     found.loaders = loaders
     return found
 

@@ -16,7 +16,7 @@ from snp.errors import InputError
 def plan_of(model, name, keep=0.6, seed=0, **options):
     towers = views(model)
     problem = Problem(
-        model, towers, Budget.of(model, towers, keep), 0, lambda b, o: loss_of(model, b, o), example, seed
+        model, towers, Budget.from_model(model, towers, keep), 0, lambda b, o: loss_of(model, b, o), example, seed
     )
     return get(name, **options).start(problem).plan(), problem
 

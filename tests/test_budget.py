@@ -9,7 +9,7 @@ from snp.errors import InputError
 
 def test_the_target_is_a_share_of_all_parameters():
     model = two_towers()
-    budget = Budget.of(model, views(model), keep=0.6)
+    budget = Budget.from_model(model, views(model), keep=0.6)
     assert budget.total == sum(p.numel() for p in model.parameters())
     assert budget.target == round(0.6 * budget.total)
     assert budget.units == budget.target - budget.fixed
@@ -17,7 +17,7 @@ def test_the_target_is_a_share_of_all_parameters():
 
 def test_what_is_fixed_is_counted_by_hand():
     model = two_towers()
-    budget = Budget.of(model, views(model), keep=0.6)
+    budget = Budget.from_model(model, views(model), keep=0.6)
     d, layers = 32, 4
     outside = 2 * 2 * d * layers + 2 * 2 * d  # norms: two a layer, one a tower
     outside += (d * 3 * 4 * 4 + d) + d + 17 * d  # patches, class token, positions
@@ -36,12 +36,12 @@ def test_shares_outside_zero_to_one_are_refused(keep):
 
 def test_an_impossible_budget_names_the_reachable_minimum():
     model = two_towers()
-    least = Budget.of(model, views(model), keep=1.0).least
-    total = Budget.of(model, views(model), keep=1.0).total
+    least = Budget.from_model(model, views(model), keep=1.0).least
+    total = Budget.from_model(model, views(model), keep=1.0).total
     with pytest.raises(InputError, match=f"{least:,} must survive") as raised:
-        Budget.of(model, views(model), keep=0.9 * least / total)
-    reachable = float(raised.value.mend.split()[-1])
-    assert Budget.of(model, views(model), keep=reachable).target >= least
+        Budget.from_model(model, views(model), keep=0.9 * least / total)
+    reachable = float(raised.value.hint.split()[-1])
+    assert Budget.from_model(model, views(model), keep=reachable).target >= least
     assert reachable == pytest.approx(least / total, abs=1e-4)
 
 

@@ -137,7 +137,7 @@ def run_phrases(root: Path) -> None:
     entries = source.phrases("val")
     all_of(source.set(entries, Vocabulary.full(), PAPER))
     for merged in (False, True):
-        Truth.of(entries, merged)
+        Truth.from_entries(entries, merged)
 
 
 def run_detection(root: Path) -> None:

@@ -12,7 +12,7 @@ from towers import PATHS, example, loss_of, two_towers, views
 from snp.compression import checkpoint
 from snp.compression.budget import Budget
 from snp.compression.count import count
-from snp.compression.method import settle, weight_step
+from snp.compression.method import finalize, weight_step
 from snp.compression.plan import Plan
 from snp.compression.problem import Problem
 from snp.compression.registry import get, methods
@@ -39,7 +39,7 @@ def problem_of(keep: float, seed: int = 0, dtype: torch.dtype = torch.float32) -
     return Problem(
         model=model,
         towers=towers,
-        budget=Budget.of(model, towers, keep),
+        budget=Budget.from_model(model, towers, keep),
         steps=STEPS,
         seed=seed,
         loss=lambda batch, overrides: loss_of(model, batch, overrides),
@@ -61,7 +61,7 @@ def decide(name: str, keep: float = 0.6, seed: int = 0, dtype: torch.dtype = tor
             optimizer.step()
         if now.again:
             optimizer = optimizer_of(problem.model, lr=1e-3)
-    return problem, settle(session, problem.model)
+    return problem, finalize(session, problem.model)
 
 
 decided = functools.cache(decide)

@@ -73,7 +73,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vocabulary(root):
-    return Vocabulary.of(entry.caption for entry in annotations.read(root / "annotations" / "toy.json"))
+    return Vocabulary.from_captions(entry.caption for entry in annotations.read(root / "annotations" / "toy.json"))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_pieces_joined_again_are_the_words_that_their_spans_show(caption):
 
 
 def test_a_vocabulary_numbers_the_ids_that_occur_and_no_others():
-    vocabulary = Vocabulary.of([RED, "a blue star"])
+    vocabulary = Vocabulary.from_captions([RED, "a blue star"])
     occurring = sorted({i for text in (RED, "a blue star") for i in tokens.encode(text)[0]})
     assert vocabulary.clip_ids == occurring and len(vocabulary) == 4 + len(occurring)
     ids, spans = vocabulary.encode(RED)
@@ -120,13 +120,13 @@ def test_a_vocabulary_numbers_the_ids_that_occur_and_no_others():
 
 
 def test_a_word_that_never_occurred_is_unknown_and_the_others_are_not():
-    ids, _ = Vocabulary.of([RED]).encode("a green star")
+    ids, _ = Vocabulary.from_captions([RED]).encode("a green star")
     assert [i == UNKNOWN for i in ids] == [False, False, True, False, False]
     assert len({PAD, START, END, UNKNOWN}) == 4
 
 
 def test_a_vocabulary_that_is_extended_keeps_its_numbers_and_puts_new_ones_behind():
-    old = Vocabulary.of(["a red star", "a blue star"])
+    old = Vocabulary.from_captions(["a red star", "a blue star"])
     new = old.extended(["how often is there a red circle", "a blue circle"])
     assert new.clip_ids[: len(old.clip_ids)] == old.clip_ids
     added = {i for i in tokens.encode("how often is there circle")[0]}
@@ -136,9 +136,9 @@ def test_a_vocabulary_that_is_extended_keeps_its_numbers_and_puts_new_ones_behin
 
 
 def test_an_extended_vocabulary_is_the_same_when_read_from_its_ids():
-    new = Vocabulary.of(["a red star"]).extended(["a big circle"])
+    new = Vocabulary.from_captions(["a red star"]).extended(["a big circle"])
     assert new.clip_ids != sorted(new.clip_ids)
-    assert Vocabulary(new.clip_ids) == new != Vocabulary.of(["a red star", "a big circle"])
+    assert Vocabulary(new.clip_ids) == new != Vocabulary.from_captions(["a red star", "a big circle"])
     assert new.extended(["a big red star"]) == new
 
 
@@ -263,7 +263,7 @@ class Watched:
 def test_no_pixels_are_made_of_the_shares_of_others():
     pixels = Watched()
     entries = [entry(i, str(i), RED, (), ()) for i in range(10)]
-    data = GroundingSet(entries, lambda name: (pixels, int(name)), Vocabulary.of([RED]), CONTEXT)
+    data = GroundingSet(entries, lambda name: (pixels, int(name)), Vocabulary.from_captions([RED]), CONTEXT)
     batches = data.stream(4, seed=0, share=(1, 2))
     first = next(batches)
     assert len(first) == len(pixels.asked) == 2 and first.images_ICHW[:, 0, 0, 0].tolist() == pixels.asked
@@ -312,7 +312,7 @@ QUESTIONS = [
 
 
 def questions(entries=QUESTIONS, **options) -> GroundingSet:
-    words = Vocabulary.of(question.caption for question in QUESTIONS)
+    words = Vocabulary.from_captions(question.caption for question in QUESTIONS)
     return GroundingSet(entries, PICTURES.__getitem__, words, CONTEXT, **options)
 
 
@@ -342,7 +342,7 @@ def test_a_file_may_hold_captions_without_a_box_if_that_is_said(tmp_path):
     annotations.write(tmp_path / "annotations" / "q.json", QUESTIONS[:1], ["thing"])
     (tmp_path / "images").mkdir()
     Image.fromarray(PIXELS[1].transpose(1, 2, 0)).save(tmp_path / "images" / "b.png")
-    words = Vocabulary.of([QUESTIONS[0].caption])
+    words = Vocabulary.from_captions([QUESTIONS[0].caption])
     read = GroundingSet.read(tmp_path, "q", below(tmp_path), words, CONTEXT, boxless=True)
     same(read.batch(np.array([0])), GroundingSet(QUESTIONS[:1], PICTURES.__getitem__, words, CONTEXT).batch([0]))
     with pytest.raises(InputError, match="has no boxes"):
@@ -379,7 +379,7 @@ def test_sets_of_other_answers_are_not_joined_and_answers_are_numbered_without_g
 
 def test_evaluated_phrases_are_told_by_their_tokens():
     flickr = entry(0, "a.png", BLUE, (), (), evaluated=(((0, 20), (29, 30)), ((31, 39),), ()))
-    found = GroundingSet([flickr], PICTURES.__getitem__, Vocabulary.of([BLUE]), CONTEXT).asked(0)
+    found = GroundingSet([flickr], PICTURES.__getitem__, Vocabulary.from_captions([BLUE]), CONTEXT).asked(0)
     # <start> the small blue heart left of a red star <end>
     assert [row.nonzero()[0].tolist() for row in found] == [[1, 2, 3, 4, 7], [8, 9], []] and found.shape == (3, 11)
 

@@ -36,7 +36,7 @@ def folder(smoke_dense: Store) -> Path:
 
 @pytest.mark.slow
 def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) -> None:
-    said = predict(Checkpoint.of(folder), picture, "the red circle left of the star")
+    said = predict(Checkpoint.from_folder(folder), picture, "the red circle left of the star")
     assert said.seen and said.answer == ""
     for seen in said.seen:
         assert 0 <= seen.box[0] <= seen.box[2] <= 1 and 0 <= seen.box[1] <= seen.box[3] <= 1
@@ -45,14 +45,14 @@ def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) 
 
 @pytest.mark.slow
 def test_of_boxes_on_the_same_thing_only_the_surest_is_shown(folder: Path, picture: Path) -> None:
-    boxes = torch.tensor([seen.box for seen in predict(Checkpoint.of(folder), picture, "the red circle").seen])
+    boxes = torch.tensor([seen.box for seen in predict(Checkpoint.from_folder(folder), picture, "the red circle").seen])
     assert (box_iou(boxes, boxes) - torch.eye(len(boxes)) <= OVERLAP).all()
 
 
 @pytest.mark.slow
 def test_asked_for_phrases_it_gives_each_its_best_box(folder: Path, picture: Path) -> None:
     text, phrases = "a red circle and the star", [[(2, 12)], [(17, 25)]]
-    said = predict(Checkpoint.of(folder), picture, text, phrases)
+    said = predict(Checkpoint.from_folder(folder), picture, text, phrases)
     assert [seen.words for seen in said.seen] == ["red circle", "the star"]
     assert all(0 < seen.score < 1 for seen in said.seen)
 
@@ -79,10 +79,10 @@ def test_models_are_called_what_they_are(folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder, place := tmp_path / run.slug)
         (place / "result.json").unlink(missing_ok=True)
         write_json(place / "spec.json", run.canonical())
-        assert Checkpoint.of(place).title == title
+        assert Checkpoint.from_folder(place).title == title
     for about in ("spec.json", "result.json"):
         (place / about).unlink(missing_ok=True)
-    assert Checkpoint.of(place).title == place.name
+    assert Checkpoint.from_folder(place).title == place.name
 
 
 @pytest.mark.slow
@@ -118,19 +118,21 @@ def panel(truth: Truth | None, *seen: Seen, answer: str = "") -> Panel:
 
 
 def test_a_box_is_right_where_it_meets_a_true_one_of_its_words() -> None:
-    shown = panel(Truth.of(entry()), Seen(HERE, 0.9, "circle"), Seen(HERE, 0.8, "star"), Seen(AWAY, 0.7, "star"))
+    shown = panel(
+        Truth.from_entry(entry()), Seen(HERE, 0.9, "circle"), Seen(HERE, 0.8, "star"), Seen(AWAY, 0.7, "star")
+    )
     assert shown.verdicts == [True, False, True] and shown.heading == "snp: 2 of 3 right"
 
 
 def test_of_an_expression_the_first_box_counts_whatever_words_it_is_given() -> None:
-    truth = Truth.of(entry(type="relation", boxes=((0, 0, 50, 50),), spans=(((0, 8),),)))
+    truth = Truth.from_entry(entry(type="relation", boxes=((0, 0, 50, 50),), spans=(((0, 8),),)))
     shown = panel(truth, Seen(BESIDE, 0.9, "star"), Seen(HERE, 0.8, "a"))
     assert shown.verdicts == [False, True] and shown.heading == "snp: ✗ wrong"
     assert panel(truth, Seen(HERE, 0.9, "star")).heading == "snp: ✓ right"
 
 
 def test_of_a_question_the_answer_counts() -> None:
-    truth = Truth.of(entry(answer="small"))
+    truth = Truth.from_entry(entry(answer="small"))
     assert panel(truth, Seen(HERE, 0.9, "star"), answer="small").heading == "snp: ✓ right"
     wrong = panel(truth, Seen(HERE, 0.9, "a"), Seen(BESIDE, 0.9, "a"), answer="big")
     assert wrong.heading == "snp: ✗ wrong, it is small" and wrong.verdicts == [True, False]
@@ -138,13 +140,13 @@ def test_of_a_question_the_answer_counts() -> None:
 
 def test_where_nothing_is_known_nothing_is_judged() -> None:
     assert panel(None, Seen(HERE, 0.9, "star")).heading == "snp"
-    boxless = panel(Truth.of(entry(boxes=(), spans=(), answer="two")), Seen(HERE, 0.9, "star"), answer="two")
+    boxless = panel(Truth.from_entry(entry(boxes=(), spans=(), answer="two")), Seen(HERE, 0.9, "star"), answer="two")
     assert boxless.verdicts == [None]
 
 
 @pytest.mark.slow
 def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture: Path) -> None:
-    checkpoint = Checkpoint.of(folder)
+    checkpoint = Checkpoint.from_folder(folder)
     with pytest.raises(InputError, match="no word that the model knows"):
         predict(checkpoint, picture, "xylophone zeppelin")
     with pytest.raises(InputError, match="the model takes 56"):
@@ -153,7 +155,7 @@ def test_words_it_never_saw_and_texts_too_long_are_refused(folder: Path, picture
 
 @pytest.mark.slow
 def test_a_model_that_says_no_number_is_not_drawn(folder: Path, picture: Path) -> None:
-    checkpoint = Checkpoint.of(folder)
+    checkpoint = Checkpoint.from_folder(folder)
     torch.nn.init.constant_(checkpoint.model.slot_head.bias, float("nan"))
     with pytest.raises(InputError, match=r"scenes-pretrain-.*any\.jpg: what the model says of it is not finite"):
         predict(checkpoint, picture, "the red circle")
@@ -178,9 +180,9 @@ def told(line: str, folder: Path) -> list[str]:
 
 def test_a_folder_without_a_model_is_named(picture: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        Checkpoint.of(tmp_path / "nothing")
+        Checkpoint.from_folder(tmp_path / "nothing")
     with pytest.raises(InputError, match="holds no model"):
-        Checkpoint.of(tmp_path)
+        Checkpoint.from_folder(tmp_path)
 
 
 @pytest.mark.slow
@@ -222,7 +224,7 @@ def test_the_committed_dense_models_are_pointed_at(tmp_path: Path) -> None:
     (tmp_path / run.slug).mkdir()
     shutil.copy(kept.folder(run) / "result.json", tmp_path / run.slug)
     with pytest.raises(InputError, match=f"it is in {re.escape(str(kept.folder(run)))}"):
-        Checkpoint.of(tmp_path / run.slug)
+        Checkpoint.from_folder(tmp_path / run.slug)
 
 
 @pytest.mark.slow

@@ -160,8 +160,8 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(
     with pytest.raises(SystemExit) as exit:
         main(["figure", "figure1", "--png", str(tmp_path)])
     assert exit.value.code == 2
-    mend = "a folder is where a file should be: give another name"
-    assert capsys.readouterr().err == f"snp: {tmp_path}: Is a directory ({mend})\n"
+    hint = "a folder is where a file should be: give another name"
+    assert capsys.readouterr().err == f"snp: {tmp_path}: Is a directory ({hint})\n"
     assert not any(tmp_path.iterdir()) and not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
 
 

@@ -85,7 +85,7 @@ class TestPhrases:
     def test_recall_equals_plain_loops(self, seed: int, merged: bool) -> None:
         entries = self.sentences(seed)
         predicted = self.predictions(entries, seed)
-        found = phrases.score(phrases.Truth.of(entries, merged), predicted)
+        found = phrases.score(phrases.Truth.from_entries(entries, merged), predicted)
         for kind, rows in self.slow(entries, predicted, merged).items():
             part = found if kind == "all" else found["by_type"][kind]
             assert part["n"] == len(rows)
@@ -95,7 +95,7 @@ class TestPhrases:
     def test_nothing_is_found_where_nothing_is_predicted(self) -> None:
         entries = self.sentences(0)
         nothing = {(e.original_id, e.sentence_id): (np.zeros((0, 4)), np.zeros((len(e.evaluated), 0))) for e in entries}
-        found = phrases.score(phrases.Truth.of(entries), nothing)
+        found = phrases.score(phrases.Truth.from_entries(entries), nothing)
         assert found["recall@10"] == found["upper_bound"] == 0
 
     def test_a_missing_sentence_or_phrase_is_an_error(self) -> None:
@@ -103,15 +103,15 @@ class TestPhrases:
         predicted = self.predictions(entries, 0)
         boxes, scores = predicted[0, 1]
         with pytest.raises(InputError, match="picture 0, sentence 1: scores of shape"):
-            phrases.score(phrases.Truth.of(entries), predicted | {(0, 1): (boxes, scores[:-1])})
+            phrases.score(phrases.Truth.from_entries(entries), predicted | {(0, 1): (boxes, scores[:-1])})
         del predicted[0, 1]
         with pytest.raises(InputError, match="picture 0, sentence 1: has no prediction"):
-            phrases.score(phrases.Truth.of(entries), predicted)
+            phrases.score(phrases.Truth.from_entries(entries), predicted)
 
     def test_a_sentence_that_is_asked_for_twice_is_an_error(self) -> None:
         entries = self.sentences(0)
         with pytest.raises(InputError, match="picture 0, sentence 0: occurs twice"):
-            phrases.Truth.of([*entries, entries[0]])
+            phrases.Truth.from_entries([*entries, entries[0]])
 
 
 class TestQuestions:

@@ -201,7 +201,7 @@ def test_a_model_that_is_no_number_is_not_saved(kind: str, tmp_path: Path) -> No
     with torch.no_grad():
         network.text.ln_final.bias[2] = -INF
     with pytest.raises(InputError, match=r"text\.ln_final\.bias: is not finite"):
-        saved.save(tmp_path, network, Plan.dense(towers_of(network, TOWERS)), Vocabulary.of(["a star"]))
+        saved.save(tmp_path, network, Plan.dense(towers_of(network, TOWERS)), Vocabulary.from_captions(["a star"]))
     assert not list(tmp_path.iterdir())
 
 
@@ -239,7 +239,7 @@ class TestScores:
             broken = [array.copy() for array in predictions[key]]
             broken[place][0, 1] = value
             with pytest.raises(InputError, match=f"picture {key[0]}, sentence {key[1]}: a box or score is not finite"):
-                phrases.score(phrases.Truth.of(entries), predictions | {key: tuple(broken)})
+                phrases.score(phrases.Truth.from_entries(entries), predictions | {key: tuple(broken)})
 
     def test_of_boxes_of_classes(self, value: float, tmp_path: Path) -> None:
         instances, detections = TestDetection().case(0)

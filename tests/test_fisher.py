@@ -26,7 +26,9 @@ def problem_of(keep=0.6):
         images, words = example(seed=next(batches))
         return images.double(), words
 
-    return Problem(model, towers, Budget.of(model, towers, keep), 60, lambda b, o: loss_of(model, b, o), heldout)
+    return Problem(
+        model, towers, Budget.from_model(model, towers, keep), 60, lambda b, o: loss_of(model, b, o), heldout
+    )
 
 
 def gradient_units(problem, block, component):
@@ -55,7 +57,7 @@ def slopes(problem, change):
 
 
 def geometry_of(problem, block=2):
-    return Geometry.of(list(problem.towers.values()), problem.budget.fixed, block)
+    return Geometry.from_towers(list(problem.towers.values()), problem.budget.fixed, block)
 
 
 def test_pruning_costs_what_both_towers_lose_in_all_heads_together():

@@ -50,7 +50,7 @@ def entries(count=60, seed=0):
 
 
 ENTRIES = entries()
-VOCABULARY = Vocabulary.of(entry.caption for entry in ENTRIES[:40])
+VOCABULARY = Vocabulary.from_captions(entry.caption for entry in ENTRIES[:40])
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_file_is_read_in_pieces_as_it_is_read_at_once(root, chunk, monkeypatch
     path = root / "annotations" / "file.json"
     flat = Flat.read(path, VOCABULARY, CONTEXT, boxless=True)
     assert [flat.entry(i) for i in range(len(flat))] == annotations.read(path, boxless=True) == ENTRIES
-    assert_equal(flat, Flat.of(ENTRIES, VOCABULARY, CONTEXT))
+    assert_equal(flat, Flat.from_entries(ENTRIES, VOCABULARY, CONTEXT))
 
 
 def test_annotations_may_stand_in_any_order_and_before_the_images(root):
@@ -94,7 +94,7 @@ def test_annotations_may_stand_in_any_order_and_before_the_images(root):
 
 
 def test_it_gives_all_that_a_batch_is_made_of():
-    flat = Flat.of(ENTRIES, VOCABULARY, CONTEXT)
+    flat = Flat.from_entries(ENTRIES, VOCABULARY, CONTEXT)
     for i, entry in enumerate(ENTRIES):
         ids, characters = VOCABULARY.encode(entry.caption)
         assert flat.tokens(i).tolist() == ids.tolist() and flat.lengths[i] == len(ids)
@@ -111,11 +111,11 @@ def test_it_gives_all_that_a_batch_is_made_of():
 
 def test_numbers_that_a_file_gives_as_words_are_kept():
     odd = replace(ENTRIES[1], original_id="n1234", sentence_id=None)
-    assert Flat.of([odd], VOCABULARY, CONTEXT).entry(0) == odd
+    assert Flat.from_entries([odd], VOCABULARY, CONTEXT).entry(0) == odd
 
 
 def test_nothing_is_a_flat_too():
-    assert len(Flat.of([], VOCABULARY, CONTEXT)) == 0
+    assert len(Flat.from_entries([], VOCABULARY, CONTEXT)) == 0
 
 
 @pytest.mark.parametrize("slab", [3, 50_000])
@@ -199,7 +199,7 @@ def test_a_damaged_cache_is_named_and_made_again(root, damage):
 def test_a_folder_where_no_cache_can_be_kept_is_read_all_the_same(root):
     (root / "cache").write_text("a file of a user")
     flat = Flat.cached(root, "file", VOCABULARY, CONTEXT, boxless=True)
-    assert_equal(flat, Flat.of(ENTRIES, VOCABULARY, CONTEXT))
+    assert_equal(flat, Flat.from_entries(ENTRIES, VOCABULARY, CONTEXT))
     assert (root / "cache").read_text() == "a file of a user"
 
 

@@ -72,7 +72,7 @@ def test_sentences_of_mdetrs_file_are_those_of_flickr30k_but_for_the_types_of_ph
         (36979, 2, SENTENCE.boxes, SENTENCE.evaluated)
     ]
     assert len(source.set(found, WORDS, PAPER).batch(np.array([0]))) == 1
-    assert [len(Truth.of(found, merged).boxes_T4) for merged in (False, True)] == [3, 2]
+    assert [len(Truth.from_entries(found, merged).boxes_T4) for merged in (False, True)] == [3, 2]
     assert capsys.readouterr().err == f"snp: {path}: Flickr30k's sentences of val\n"
 
 

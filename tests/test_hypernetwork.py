@@ -12,7 +12,7 @@ from snp.sharing.structure import KINDS, Geometry
 
 @pytest.fixture
 def geometry(two_towers) -> Geometry:
-    return Geometry.of(list(views(two_towers).values()), rest=0, block=2)
+    return Geometry.from_towers(list(views(two_towers).values()), rest=0, block=2)
 
 
 def test_every_layer_and_component_gets_one_logit_per_unit(geometry):

@@ -45,7 +45,7 @@ def plan(chosen: Sequence[Row], store: Store, queued: dict[str, str] | None = No
 
 
 def launch(store: Store) -> Launch:
-    return Launch(store, Place.of(store, Setup()), parallelism=1)
+    return Launch(store, Place.from_setup(store, Setup()), parallelism=1)
 
 
 def test_runs_of_a_kind_are_one_array_and_a_fine_tuning_stands_beside_its_compression(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_limit_that_leaves_time_for_a_step_is_taken(tmp_path: Path, time: str)
 
 def test_runs_wait_for_their_data_where_no_other_run_is_waited_for(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    drawing = Draw.of(SNP.pretrain, Resources(partition="cheap", gpus=8, time="5"))
+    drawing = Draw.for_run(SNP.pretrain, Resources(partition="cheap", gpus=8, time="5"))
     assert (drawing.resources.partition, drawing.resources.gpus, drawing.resources.minutes) == ("cheap", None, 120)
     pretrain, compress, *_ = plan([SNP, OMP], store)
     jobs = drawing.numbers("4")
@@ -503,7 +503,7 @@ def test_runs_of_a_chain_are_running_one_after_the_other(tmp_path: Path) -> None
 
 def test_runs_whose_data_could_not_be_drawn_say_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    keep(store, "slurm", "6", Path("code"), Draw.of(SNP.pretrain, Resources()).numbers("6"))
+    keep(store, "slurm", "6", Path("code"), Draw.for_run(SNP.pretrain, Resources()).numbers("6"))
     keep(store, "slurm", "7", Path("code"), {SNP.pretrain.slug: "7"})
     said = {"6": Job("FAILED", "2:0"), "7": Job("CANCELLED", "0:0")}
     [one] = statuses([SNP.pretrain], store, lambda jobs: {number: said[number] for number in jobs})

@@ -100,7 +100,7 @@ def snp_session(dense: nn.Module, steps: int, method: str = "snp", **options: An
     def loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
         return torch.stack(list(losses(dense, batch, overrides, 0).values())).sum()
 
-    problem = Problem(dense, towers, Budget.of(dense, towers, 0.8), steps, loss, held)
+    problem = Problem(dense, towers, Budget.from_model(dense, towers, 0.8), steps, loss, held)
     return get(method, **(LATE if method == "snp" else {}) | options).begin(problem), held
 
 

@@ -17,7 +17,7 @@ from snp.compression.registry import get
 def session_of(model: nn.Module, keep: float = 0.6, steps: int = 40, seed: int = 0, **options) -> LotterySession:
     towers = views(model)
     problem = Problem(
-        model, towers, Budget.of(model, towers, keep), steps, lambda b, o: loss_of(model, b, o), example, seed
+        model, towers, Budget.from_model(model, towers, keep), steps, lambda b, o: loss_of(model, b, o), example, seed
     )
     return get("lottery", **options).start(problem)
 

@@ -124,11 +124,11 @@ def test_a_structure_step_at_paper_scale_needs_less_memory_than_a_weight_step(
         weight_step = counted.peak()
 
         held = 2 * phase.own_part
-        budget = Budget.of(model, towers, 0.6)
+        budget = Budget.from_model(model, towers, 0.6)
         problem = Problem(
             model, towers, budget, 1, heldout=lambda: batch(config, held), **held_out.own_passes(model, phase)
         )
-        geometry = Geometry.of(list(towers.values()), budget.fixed, block=2)
+        geometry = Geometry.from_towers(list(towers.values()), budget.fixed, block=2)
         shape = geometry.shape
         ones = {
             c: {k: torch.ones(shape.layers, shape.units(c, "prune" if k == "prune" else "share")) for k in KINDS}

@@ -59,7 +59,7 @@ def problem_of(model: nn.Module, sparsity: float, inputs: list[Batch]) -> Proble
     def loss(batch: Batch, overrides: dict[str, Tensor] | None) -> Tensor:
         return torch.func.functional_call(model, overrides or {}, (batch,)).square().mean()
 
-    budget = Budget.of_weights(model, GROUPS, sparsity, may_empty=True)
+    budget = Budget.from_weights(model, GROUPS, sparsity, may_empty=True)
     return Problem(
         model,
         {},

@@ -229,8 +229,8 @@ def test_a_page_takes_the_place_of_no_file_of_others(
     Path("report.html").write_text("mine", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["report", "--out", str(store.root)])
-    mend = "report.html: is there already (--html report.html replaces it, --html FILE leaves it)"
-    assert mend in capsys.readouterr().err
+    hint = "report.html: is there already (--html report.html replaces it, --html FILE leaves it)"
+    assert hint in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"package.json", "report.html"}
 
 

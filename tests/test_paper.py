@@ -107,7 +107,7 @@ def test_two_steps_of_every_phase_run_on_a_cpu(
 
 
 def test_what_models_learn_from_is_mdetrs_mixture_with_flickr30ks_sentences(real: Path) -> None:
-    source, words = Source.of("paper", "real", real), Vocabulary.full()
+    source, words = Source.from_scale("paper", "real", real), Vocabulary.full()
     count = {name: len(source.captions(name, words, PAPER)) for name in (*MIXTURE, "finetune_refcoco_train")}
     sets = {task: learning(source, words, PAPER, task) for task in (None, "refcoco")}
     sizes = {task: sum(map(len, both)) for task, both in sets.items()}

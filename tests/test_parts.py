@@ -43,7 +43,7 @@ def held(start: int) -> Any:
 def problem_of(kind: str, phase: Phase, **more: Any) -> Problem:
     torch.manual_seed(0)
     model = MODELS[kind]()
-    towers, budget = towers_of(model, TOWERS), Budget.of(model, towers_of(model, TOWERS), 0.8)
+    towers, budget = towers_of(model, TOWERS), Budget.from_model(model, towers_of(model, TOWERS), 0.8)
     return Problem(model, towers, budget, 20, heldout=Cursor(held), **held_out.own_passes(model, phase), **more)
 
 

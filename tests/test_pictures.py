@@ -43,7 +43,7 @@ def model(kind: str, compressed: bool = False) -> Any:
     if not compressed:
         return found
     towers = towers_of(found, TOWERS)
-    problem = Problem(found, towers, Budget.of(found, towers, 0.7), 0, lambda *_: torch.zeros(()), lambda: None)
+    problem = Problem(found, towers, Budget.from_model(found, towers, 0.7), 0, lambda *_: torch.zeros(()), lambda: None)
     plan = get("magnitude-structured", scope="global").start(problem).plan()
     return apply(found, plan, TOWERS).eval()
 

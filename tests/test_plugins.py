@@ -126,7 +126,7 @@ def test_a_method_has_a_name_that_can_be_typed(name: str, tmp_path: Path, capsys
 
 
 def test_jobs_elsewhere_bring_the_methods_of_their_launch(file: Path, tmp_path: Path) -> None:
-    place = Place.of(Store(tmp_path / "runs"), Setup(plugin=(file,)))
+    place = Place.from_setup(Store(tmp_path / "runs"), Setup(plugin=(file,)))
     os.environ[plugins.ENVIRONMENT] = ""
     place.enter()
     assert get("last-units").summary == "keep the last units"

@@ -176,7 +176,7 @@ class TestVision:
         torch.save({"model": nn.Linear(2, 2)}, tmp_path / "pickled.pth")
         with pytest.raises(InputError, match=r"pickled\.pth: holds more than tensors \(torch\..*Linear\)") as error:
             load_vision(vision_tower(SMALL), str(tmp_path / "pickled.pth"))
-        assert "weights_only" not in str(error.value) and "model.state_dict()" in error.value.mend
+        assert "weights_only" not in str(error.value) and "model.state_dict()" in error.value.hint
         (tmp_path / "text.pth").write_text("Not Found")
         with pytest.raises(InputError, match=r"text\.pth: cannot be read"):
             load_vision(vision_tower(SMALL), str(tmp_path / "text.pth"))

@@ -224,7 +224,7 @@ def structures() -> tuple[list[bytes], list[bytes], list[float], list[list[float
     network = MDETR(PLAIN)
     towers = towers_of(network, TOWERS)
     held = Cursor(lambda start: map(batch_of, range(1000 + start, 2000)))
-    budget = Budget.of(network, towers, 0.7)
+    budget = Budget.from_model(network, towers, 0.7)
     problem = Problem(network, towers, budget, 20, heldout=held, **held_out.own_passes(network, PHASE))
     session: Any = get("snp", every=1, freeze=0.4, apply_at=0.5).start(problem)
     drawn, losses = [], []
@@ -272,7 +272,7 @@ def test_gradients_are_added_up_also_where_some_process_has_none(through: bool, 
 
 def judged(captions: int) -> dict[str, Any]:
     """What all four evaluators say of random models, about so many captions at a time; and every group by itself."""
-    source = Source.of("smoke", "scenes")
+    source = Source.from_scale("smoke", "scenes")
     words = source.vocabulary(SMOKE)
     torch.manual_seed(0)
     expressions = source.captions("finetune_refcoco_train", words, SMOKE).subset(np.arange(78))

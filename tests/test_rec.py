@@ -197,7 +197,7 @@ def model():
 
 def data(root, name: str) -> GroundingSet:
     images = pixels_below(root / "images", SMOKE.image_size, root / "cache")
-    return GroundingSet.read(root, name, images, Vocabulary.of(CAPTIONS), SMOKE.context)
+    return GroundingSet.read(root, name, images, Vocabulary.from_captions(CAPTIONS), SMOKE.context)
 
 
 def said(model: MDETR, data: GroundingSet) -> tuple[list[tuple[Tensor, Tensor]], dict]:

@@ -27,7 +27,7 @@ def problem_of(model=None, keep=0.6, steps=60, seed=0):
     return Problem(
         model,
         towers,
-        Budget.of(model, towers, keep),
+        Budget.from_model(model, towers, keep),
         steps,
         lambda b, o: loss_of(model, b, o),
         lambda: example(batch=8, seed=next(counter)),

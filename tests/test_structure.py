@@ -19,7 +19,7 @@ from snp.sharing.structure import KINDS, Geometry, Structure
 @pytest.fixture
 def geometry(two_towers) -> Geometry:
     towers = views(two_towers)
-    return Geometry.of(list(towers.values()), Budget.of(two_towers, towers, keep=1).fixed, block=2)
+    return Geometry.from_towers(list(towers.values()), Budget.from_model(two_towers, towers, keep=1).fixed, block=2)
 
 
 def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, mean: float = 0.0):
@@ -175,7 +175,7 @@ def test_alignment_vanishes_on_weights_that_have_the_structure(two_towers, geome
 def test_towers_of_two_shapes_are_a_clear_error(geometry):
     shorter = replace(geometry.receiver, blocks=geometry.receiver.blocks[:-1])
     with pytest.raises(InputError, match="shapes differ"):
-        Geometry.of([geometry.donor, shorter], 0, 2)
+        Geometry.from_towers([geometry.donor, shorter], 0, 2)
 
 
 def test_the_expected_size_is_the_mean_over_samples(geometry):

@@ -203,7 +203,7 @@ def test_a_vocabulary_extended_by_the_questions_knows_them_all_and_keeps_its_num
         for path in sorted((root / "annotations").glob("*_train.json"))
         for entry in annotations.read(path)
     ]
-    old = Vocabulary.of(captions)
+    old = Vocabulary.from_captions(captions)
     said = [entry.caption for entry in tasks.questions(root / "gqa", "train")]
     assert any(UNKNOWN in old.encode(caption)[0] for caption in said)
     new = old.extended(said)

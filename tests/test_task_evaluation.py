@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 200, 100  # not square, so that a confusion of the two shows
 SENTENCE = "a red star left of the big ring near two moons"
 PHRASES = {"a red star": "shape", "the big ring": "ring", "two moons": "shape"}
 NAMES = ["red star", "ring", "moon", "square"]
-WORDS = Vocabulary.of([SENTENCE, ". ".join(NAMES)])
+WORDS = Vocabulary.from_captions([SENTENCE, ". ".join(NAMES)])
 
 
 def dataset(entries: list[Entry], **options) -> GroundingSet:

@@ -100,7 +100,7 @@ def test_a_phrase_behind_a_change_still_touches_its_own_tokens() -> None:
     caption = "İİİ salt &amp; pepper, the red dog"
     begin = caption.index("red")
     entry = Entry(0, "a.jpg", 9, 9, caption, "toy", ((1, 1, 2, 2),), (((begin, begin + 7),),))
-    flat = Flat.of([entry], Vocabulary.full(), 77)
+    flat = Flat.from_entries([entry], Vocabulary.full(), 77)
     told = [CLIP.decoder[Vocabulary.full().clip_ids[i - 4]] for i in flat.tokens(0)[flat.positive(0)[0]]]
     assert told == ["red</w>", "dog</w>"]
 
@@ -109,7 +109,7 @@ def test_a_caption_that_is_mended_away_has_no_word() -> None:
     for caption in ("\x00", "\x1b[31m", " \x1c "):
         entry = Entry(0, "a.jpg", 9, 9, caption, "toy", (), ())
         with pytest.raises(InputError, match=r"entries\[0\]\.caption: has no word"):
-            Flat.of([entry], Vocabulary.full(), 77)
+            Flat.from_entries([entry], Vocabulary.full(), 77)
 
 
 @pytest.mark.parametrize("piece", ["é word ", "&amp;wo’rd ", "中文’"])

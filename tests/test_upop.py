@@ -25,7 +25,7 @@ from snp.errors import InputError
 def session_of(model: nn.Module, keep=0.6, steps=20, paths=PATHS, loss=loss_of, **options) -> UPopSession:
     towers = towers_of(model, paths)
     problem = Problem(
-        model, towers, Budget.of(model, towers, keep), steps, lambda b, o: loss(model, b, o), lambda: example()
+        model, towers, Budget.from_model(model, towers, keep), steps, lambda b, o: loss(model, b, o), lambda: example()
     )
     return get("upop", **options).start(problem)
 

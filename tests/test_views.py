@@ -70,7 +70,7 @@ def data(folder: Path, fit: Fit | None = FIT, sizes: bool = True) -> GroundingSe
         )
         for i, (name, (size, box)) in enumerate(THINGS.items())
     ]
-    words = Vocabulary.of(["a bright thing"])
+    words = Vocabulary.from_captions(["a bright thing"])
     return GroundingSet(entries, Pictures((folder,), False, 32, fit), words, 10)
 
 

@@ -30,7 +30,7 @@ CAPTIONS = {
     "attr": ["what colour is the star?", "which colour has the big ring?", "what colour is it?"],
     "obj": ["is there a star?", "is it a ring?", "is there a big star left of the ring?"],
 }
-WORDS = Vocabulary.of(caption for captions in CAPTIONS.values() for caption in captions)
+WORDS = Vocabulary.from_captions(caption for captions in CAPTIONS.values() for caption in captions)
 
 
 def question(number: int, kind: str, caption: str, answer: str) -> Entry:

@@ -49,7 +49,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def job(store: Store, *runs: Run) -> Runs:
-    return Runs.of(runs, Place.of(store, Setup()))
+    return Runs.from_runs(runs, Place.from_setup(store, Setup()))
 
 
 def test_what_is_done_by_the_time_that_a_job_begins_is_not_done_again(store: Store, trained: list[Run]) -> None:
@@ -169,5 +169,5 @@ def test_data_are_drawn_by_a_job_once(tmp_path: Path, monkeypatch: pytest.Monkey
     drawn = []
     monkeypatch.setattr(scenes, "make", lambda root, seed, **_: drawn.append(root) or made(root, seed, 8, 8, 4, 1))
     for _ in range(2):
-        Drawing("smoke", "scenes", 1, Place.of(Store(tmp_path / "runs"), Setup()))()
+        Drawing("smoke", "scenes", 1, Place.from_setup(Store(tmp_path / "runs"), Setup()))()
     assert drawn == [data_folder("smoke", "scenes")] and runner.undrawn(ROW.runs(0)) == []

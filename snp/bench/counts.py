@@ -105,7 +105,7 @@ def decoding(name: str) -> float:
             for i in range(PHOTOGRAPHS)
         ]
         pictures = Pictures((Path(folder),), False, config.image_size, fit_of(config))
-        data = GroundingSet(entries, pictures, Vocabulary.of(["a thing"]), config.context)
+        data = GroundingSet(entries, pictures, Vocabulary.from_captions(["a thing"]), config.context)
         assert phase.sides is not None
         batches = data.stream(1, 0, draws=Draws(phase.sides, phase.crop, 0))
         next(batches)

@@ -90,7 +90,7 @@ def _phrases() -> tuple:
         predictions[i // 5, i % 5] = (said, rng.random((count, QUERIES)))
 
     def ours(part: list[Entry]) -> dict:
-        return phrases.score(phrases.Truth.of(part), predictions)
+        return phrases.score(phrases.Truth.from_entries(part), predictions)
 
     def slow(part: list[Entry]) -> float:
         found = []

@@ -43,7 +43,7 @@ def _line(rows: list[Row], store: Store, chained: bool) -> str:
     runs = planned(rows, (0,), store)
     asked = arrays(resources(rows, runs, Resources()), {}, array_limit(), chained)
     begun, jobs = time.time(), list[str]()
-    for _, record, _ in Launch(store, Place.of(store, Setup()), parallelism=256).slurm(asked, {}):
+    for _, record, _ in Launch(store, Place.from_setup(store, Setup()), parallelism=256).slurm(asked, {}):
         jobs.append(record.job)
     while left := [one for one in statuses(runs, store) if one.state != "done"]:
         if failed := [one for one in left if one.state == "failed"]:

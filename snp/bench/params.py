@@ -84,10 +84,10 @@ def table(scale: Scale, name: Literal["mdetr", "glip"]) -> str:
     whole = parameters(model, towers)
     sizes = {"dense": whole}
     for keep in KEEPS:
-        sizes[f"all\n-{1 - keep:.0%}"] = whole.less(whole.total - Budget.of(model, towers, keep).target)
+        sizes[f"all\n-{1 - keep:.0%}"] = whole.less(whole.total - Budget.from_model(model, towers, keep).target)
     for share in REDUCTIONS:
         removed = round(share * whole.towers)
-        Budget.of(model, towers, 1 - removed / whole.total)
+        Budget.from_model(model, towers, 1 - removed / whole.total)
         sizes[f"towers\n-{share:.0%}"] = whole.less(removed)
     rows = {
         "vision tower, linear maps": [p.vision for p in sizes.values()],

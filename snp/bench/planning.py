@@ -31,7 +31,7 @@ def planning() -> str:
         store = Store(folder, base=Store.at("desk"))
         todo, planning = _timed(lambda: planned(rows, None, store))
         groups, grouping = _timed(lambda: arrays(resources(rows, todo, Resources()), {}))
-        launch = Launch(store, Place.of(store, Setup()), 256)
+        launch = Launch(store, Place.from_setup(store, Setup()), 256)
         text, rendering = _timed(lambda: "\n".join(launch.dry(groups, {})))
         known = fill(store, rows, RUNS)
         runs = [run for row in rows for run in row.runs(0)[1:]][:RUNS]

@@ -81,7 +81,7 @@ def _rank(rank: int) -> dict[str, Any]:
 
 
 def _config() -> Any:
-    source = Source.of("desk", "scenes")
+    source = Source.from_scale("desk", "scenes")
     config = configs.DESK
     return config.model_copy(update={"vocabulary": len(source.vocabulary(config))})
 
@@ -90,7 +90,7 @@ def _steps(batch: int, ranks: bool = False) -> list[float]:
     """Seconds of each of `STEPS` weight steps; with `ranks` the gradients of all processes are added up."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    source, config = Source.of("desk", "scenes"), _config()
+    source, config = Source.from_scale("desk", "scenes"), _config()
     model: torch.nn.Module = _Learner(build(config))
     if ranks:
         model = torch.nn.parallel.DistributedDataParallel(model)

@@ -136,7 +136,7 @@ def _measure(work: Callable[[Problem], None], sizes: dict[str, int]) -> tuple[fl
     problem = Problem(
         model,
         towers,
-        Budget.of(model, towers, 1.0),
+        Budget.from_model(model, towers, 1.0),
         0,
         lambda b, o: b,
         lambda: batches[0],

@@ -38,7 +38,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     phase: for a part of it SNP only trains on, and UPop retrains a smaller model.
     """
     torch.set_num_threads(threads)
-    recipe, source = RECIPES[scale].mdetr, Source.of(scale, data)
+    recipe, source = RECIPES[scale].mdetr, Source.from_scale(scale, data)
     config = getattr(configs, recipe.model)
     vocabulary = source.vocabulary(config)
     config = config.model_copy(update={"vocabulary": len(vocabulary)})
@@ -52,7 +52,7 @@ def train(scale: Scale, data: Data, threads: int = 1) -> str:
     problem = Problem(
         model=model,
         towers=towers,
-        budget=Budget.of(model, towers, 0.6),
+        budget=Budget.from_model(model, towers, 0.6),
         steps=1_000_000,  # the search goes on for as long as is measured
         loss=inference_loss(model),
         heldout=lambda: held,

@@ -12,7 +12,7 @@ from snp import __version__
 from snp.cli.options import app
 from snp.errors import InputError
 from snp.flags import CONFIG, registry
-from snp.runs.store import mendable
+from snp.runs.store import hinted
 from snp.terminal import lenient
 from snp.training import stopping
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:  # the reader, as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            if (mended := mendable(error)) is None and error.filename is None:
+            if (mended := hinted(error)) is None and error.filename is None:
                 raise
             _refuse(mended or InputError(error.filename2 or error.filename, error.strerror or str(error)))
 

@@ -78,7 +78,7 @@ def launch(
     store, slurm = store_for(scale, out, setup), cluster == "slurm"
     if chains and not slurm:
         raise InputError("--chains", f"is not of --cluster {cluster}, where one process does all", "leave it out")
-    jobs = Launch(store, Place.of(store, setup), array_parallelism or (256 if slurm else 2))
+    jobs = Launch(store, Place.from_setup(store, setup), array_parallelism or (256 if slurm else 2))
     todo = planned(chosen, only, store)
     if todo and not dry_run:
         look_for_slurm(store) if slurm else setup.look_for_device()
@@ -94,7 +94,7 @@ def launch(
             return
         asked: list[Array | Draw] = []
         if dry_run or slurm:
-            asked += [Draw.of(run, wish) for run in undrawn(left)]
+            asked += [Draw.for_run(run, wish) for run in undrawn(left)]
             asked += arrays(resources(chosen, todo, wish), queued, array_limit(), chains)
             jobs.look_at_time(asked)
         if dry_run:

@@ -33,8 +33,8 @@ def data(
         name, data_root = "own", data_root or Path(name)
     known = (*get_args(Published), "own") if action == "check" else DRAWN
     if name not in known:
-        mend = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
-        raise InputError(f"snp data {action} {name}", "no such data", mend)
+        hint = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
+        raise InputError(f"snp data {action} {name}", "no such data", hint)
     unheeded = {
         "--root": action == "check" and root,
         "--data-root": action != "check" and data_root,

@@ -34,7 +34,7 @@ def demo(
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # in whatever locale it was typed
     row, kept = find(COMMITTED[0], "desk"), models()
     folders = checkpoint or (kept.folder(row.pretrain), kept.folder(row.compress(0)))
-    checkpoints = [Checkpoint.of(folder) for folder in folders]
+    checkpoints = [Checkpoint.from_folder(folder) for folder in folders]
     found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]

@@ -153,8 +153,8 @@ def reproduce(
         print(render(table, committed, scale, data), end="")
         return
     if scale == "paper":
-        mend = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
-        raise InputError("--scale paper", "is not for a reproduction of one seed", mend)
+        hint = f"`snp run {table} --scale paper {NEEDED}` runs all rows on published benchmarks"
+        raise InputError("--scale paper", "is not for a reproduction of one seed", hint)
     data, setup = own_data(data, Setup())
     chosen = [row.model_copy(update={"seeds": (seed,)}) for row in reproduced(select(table, scale, data))]
     run_them(chosen, (seed,), Store(out or REPRODUCED / scale, base=committed), workers, dry_run, setup)

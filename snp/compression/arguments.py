@@ -31,11 +31,11 @@ def sound(model: Any) -> nn.Module:
     return model
 
 
-def finite(model: nn.Module, mend: str) -> None:
+def finite(model: nn.Module, hint: str) -> None:
     """InputError names a parameter that holds a value which is not finite."""
     for name, parameter in model.named_parameters():
         if parameter.dtype in FLOATS and parameter.layout == torch.strided and not parameter.isfinite().all():
-            raise InputError(name, "holds values that are not finite", mend)
+            raise InputError(name, "holds values that are not finite", hint)
 
 
 def share(name: str, value: Any) -> float | None:

@@ -107,17 +107,17 @@ def recognise(model: nn.Module, layer: Any, path: str) -> Block:
     """
     attention, mlp = getattr(layer, attention_name(layer), None), getattr(layer, "mlp", None)
     if not isinstance(attention, nn.Module) or not isinstance(mlp, nn.Module):
-        raise InputError(path, f"{type(layer).__name__} has no attention and mlp to view", trial.MEND)
+        raise InputError(path, f"{type(layer).__name__} has no attention and mlp to view", trial.HINT)
     inside, behind = f"{path}.{attention_name(layer)}", f"{path}.mlp"
     kind, heads, d_qk, d_vo, refs = _attention_refs(attention, inside)
     linears: list[Any] = [getattr(mlp, name, None) for name in linear_names(mlp)]
     if not all(isinstance(linear, nn.Linear | TiedLinear) for linear in linears):
-        raise InputError(behind, f"{type(mlp).__name__} is no known feed-forward module", trial.MEND)
+        raise InputError(behind, f"{type(mlp).__name__} is no known feed-forward module", trial.HINT)
     fc1, fc2 = linears
     for role, name, linear in zip(("fc1", "fc2"), linear_names(mlp), linears, strict=True):
         refs[role] = _linear(f"{behind}.{name}", 0, len(linear.weight))
     if fc1.out_features != fc2.in_features:
-        raise InputError(behind, "its two maps differ in width: a gated FFN is not supported", trial.MEND)
+        raise InputError(behind, "its two maps differ in width: a gated FFN is not supported", trial.HINT)
     compressed = any(isinstance(module, Attention | TiedLinear) for module in (attention, *linears))
     block = Block(model, path, kind, compressed, heads, d_qk, d_vo, fc2.out_features, fc1.out_features, refs)
     # a norm or a gate between the weights would make cutting change the function
@@ -163,11 +163,11 @@ def _attention_refs(attention: nn.Module, name: str) -> Found:
         refs = {role: _linear(f"{name}.{role}_proj", 0, d) for role in "qkv"}
         for role in "kv":
             if (found := getattr(module, f"{role}_proj").out_features) != d:
-                raise InputError(f"{name}.{role}_proj", f"gives {found}, queries are {d}: they are grouped", trial.MEND)
+                raise InputError(f"{name}.{role}_proj", f"gives {found}, queries are {d}: they are grouped", trial.HINT)
     else:
-        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.MEND)
+        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.HINT)
     if not isinstance(heads, int) or heads < 1 or d % heads or not isinstance(getattr(module, output, None), nn.Linear):
-        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.MEND)
+        raise InputError(name, f"{type(module).__name__} is no known attention module", trial.HINT)
     rows = getattr(module, output).out_features
     return kind, heads, d // heads, d // heads, refs | {"o": _linear(f"{name}.{output}", 0, rows)}
 

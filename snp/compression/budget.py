@@ -57,7 +57,7 @@ class Budget:
         return remaining / self.target - 1
 
     @classmethod
-    def asked(
+    def from_size(
         cls,
         size: Size,
         model: nn.Module,
@@ -67,15 +67,15 @@ class Budget:
     ) -> "Budget":
         """The budget of a size, whichever way it is given; a model without towers keeps what is in no group."""
         if size.keep is None:
-            return cls.of_weights(model, groups, size.share, may_empty)
+            return cls.from_weights(model, groups, size.share, may_empty)
         if towers:
-            return cls.of(model, towers, size.keep)
+            return cls.from_model(model, towers, size.keep)
         sizes, total = _weights(model, groups)
         rest = total - sum(sizes)
         return cls(size.keep, total, rest, rest + (0 if may_empty else len(sizes)))
 
     @classmethod
-    def of(cls, model: nn.Module, towers: dict[str, Tower], keep: float) -> "Budget":
+    def from_model(cls, model: nn.Module, towers: dict[str, Tower], keep: float) -> "Budget":
         """The budget of a dense model with these towers."""
         total = sum(parameter.numel() for parameter in model.parameters())
         shapes = [tower.shape for tower in towers.values()]
@@ -84,7 +84,7 @@ class Budget:
         return cls(keep, total, total - units, total - units + one_each)
 
     @classmethod
-    def of_weights(
+    def from_weights(
         cls, model: nn.Module, groups: Mapping[str, Sequence[str]], sparsity: float, may_empty: bool = False
     ) -> "Budget":
         """The budget that zeroes this share of the named weights, rounded down to whole ones.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snp.compression import arguments
 from snp.compression.budget import Budget
-from snp.compression.method import Session, settle, weight_step
+from snp.compression.method import Session, finalize, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.problem import Problem, linear_weights
 from snp.compression.registry import get
@@ -76,13 +76,13 @@ def compress(
     chosen = get(method, **options)
     weights = arguments.groups(arguments.sound(model), groups)
     if not paths and not weights:
-        mend = "give towers={name: path} or groups={modality: names}"
-        raise InputError("compress", "knows no weights to remove", mend)
+        hint = "give towers={name: path} or groups={modality: names}"
+        raise InputError("compress", "knows no weights to remove", hint)
     if not paths and chosen.kind != "unstructured":
         raise InputError("towers", f"{chosen.name} cuts or shares units of towers", "give towers={name: path}")
     if chosen.stage == "training" and (steps < 1 or loss is None):
-        mend = "give both, and batches in calibration"
-        raise InputError("steps, loss", f"{chosen.name} decides while the model trains", mend)
+        hint = "give both, and batches in calibration"
+        raise InputError("steps, loss", f"{chosen.name} decides while the model trains", hint)
     model = copied(model)
     views = towers_of(model, paths)
     if chosen.kind not in ("unstructured", "dense"):
@@ -91,7 +91,7 @@ def compress(
     problem = Problem(
         model=model,
         towers=views,
-        budget=Budget.asked(size, model, views, named, chosen.official),
+        budget=Budget.from_size(size, model, views, named, chosen.official),
         steps=steps,
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
@@ -105,7 +105,7 @@ def compress(
     session = chosen.begin(problem)
     if session.apply_at:
         _train(problem, session, optimizer)
-    plan = settle(session, model)
+    plan = finalize(session, model)
     compressed = apply(model, plan, paths)
     return (compressed, plan, session.scores()) if scores else (compressed, plan)
 

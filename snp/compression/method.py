@@ -23,7 +23,7 @@ Stage = Literal["one-shot", "calibration", "training"]
 class Session(ABC):
     """One run of a method along the weight steps of the compression phase; only `plan` must be written.
 
-    The order of calls, of which `weight_step` and `settle` see to all but the first::
+    The order of calls, of which `weight_step` and `finalize` see to all but the first::
 
         Method.begin(problem)
           for step in range(apply_at):      the phase trains the whole model
@@ -213,7 +213,7 @@ def weight_step(session: Session | None, step: int) -> Iterator[WeightStep]:
 
 
 @torch.no_grad()
-def settle(session: Session, model: nn.Module) -> Plan:
+def finalize(session: Session, model: nn.Module) -> Plan:
     """The session's plan, once the new values of weights that go with it are in the model."""
     plan = session.plan()
     for name, value in session.weights().items():

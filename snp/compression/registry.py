@@ -59,8 +59,8 @@ def get(name: str, **options: Any) -> Method:
     if method not in known:
         names = [*known, *ALIASES]
         near = difflib.get_close_matches(str(name), names, cutoff=0.4)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-        raise InputError("method", f"there is no method {name!r}", mend)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+        raise InputError("method", f"there is no method {name!r}", hint)
     for option in sorted(preset.keys() & options.keys()):
         raise InputError(f"{name}.{option}", f"is {preset[option]!r} by this name", f"ask for {method} instead")
     return known[method](**preset, **options)

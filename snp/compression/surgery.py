@@ -109,14 +109,14 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
 
 def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
     """InputError unless `model` is one that `apply` made of this plan with these paths, trained or not."""
-    mend = "give them as in towers={name: path} of snp.compress"
+    hint = "give them as in towers={name: path} of snp.compress"
     if odd := sorted(plan.towers.keys() ^ paths.keys()):
         verb = "lack" if odd[0] in plan.towers else "have"
-        raise InputError("paths", f"{verb} {odd[0]!r}; towers of the plan: {', '.join(plan.towers)}", mend)
+        raise InputError("paths", f"{verb} {odd[0]!r}; towers of the plan: {', '.join(plan.towers)}", hint)
     try:
         towers = towers_of(model, dict(paths))
     except InputError as error:
-        raise InputError("paths", str(error), mend) from None
+        raise InputError("paths", str(error), hint) from None
     for name, tower in towers.items():
         expected = [_sizes_of(plan, place) for place in plan.layers if place[0] == name]
         if [_sizes(block) for block in tower.blocks] != expected:
@@ -157,13 +157,13 @@ def copied(model: M) -> M:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of many kinds: whatever a model holds may not be copied
-        mend = "make it a plain model first: remove its pruning, norms or hooks"
+        hint = "make it a plain model first: remove its pruning, norms or hooks"
         for name, module in model.named_modules():
             for attribute, value in vars(module).items():
                 if isinstance(value, Tensor) and not value.is_leaf:  # of torch.nn.utils.prune and weight_norm
                     where = ".".join(filter(None, (name, attribute)))
-                    raise InputError(where, "is made of other parameters, and cannot be copied", mend) from None
-        raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", mend) from None
+                    raise InputError(where, "is made of other parameters, and cannot be copied", hint) from None
+        raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", hint) from None
 
 
 def replaceable(blocks: Iterable[Block]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snp.compression.block import Block, recognise
-from snp.compression.trial import MEND
+from snp.compression.trial import HINT
 from snp.errors import InputError
 
 COMPONENTS = ("qk", "vo", "ffn")
@@ -130,7 +130,7 @@ def towers_of(model: nn.Module, paths: dict[str, str]) -> dict[str, Tower]:
         for name in block.parameter_names:
             there = holder.setdefault(id(model.get_parameter(name)), here)
             if there != here:
-                raise InputError(here, f"has the weights of {there} too", MEND)
+                raise InputError(here, f"has the weights of {there} too", HINT)
     return towers
 
 

@@ -17,7 +17,7 @@ from snp.errors import InputError
 if TYPE_CHECKING:
     from snp.compression.block import Block
 
-MEND = "give no towers, but name its weights in groups, for a method that cuts no units"
+HINT = "give no towers, but name its weights in groups, for a method that cuts no units"
 WORDS, UNITS, CLOSE = 5, 64, 1e-3
 PARTS = ("weight", "bias")
 PRIME = 65537
@@ -35,11 +35,11 @@ def attention(dense: Any, name: str, block: Block) -> None:
     known = inspect.signature(kind.forward).parameters
     for argument in inspect.signature(dense.forward).parameters.values():
         if argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD) and argument.name not in known:
-            raise InputError(name, f"{about}: it takes {argument.name}", MEND)
+            raise InputError(name, f"{about}: it takes {argument.name}", HINT)
     inside = {name.removesuffix(".weight") for name, _ in dense.named_parameters()}
     for child, module in dense.named_children():
         if child not in inside and child not in kind.parts and not isinstance(module, nn.Identity):
-            raise InputError(f"{name}.{child}", f"{about}: it has {type(module).__name__} inside", MEND)
+            raise InputError(f"{name}.{child}", f"{about}: it has {type(module).__name__} inside", HINT)
     weights = _weights(dense)
     parts = {
         role: [weights[full.removeprefix(f"{name}.")][ref.rows] for full in (ref.weight, ref.bias)]
@@ -90,9 +90,9 @@ def _same(gap: Callable[[], float], module: nn.Module, name: str, about: str) ->
         raise
     except Exception as error:  # whatever a module of others does when it is called in a way that it does not know
         said = (str(error).splitlines() or [""])[0]
-        raise InputError(name, f"{about}: tried as one, it fails ({type(error).__name__}: {said})", MEND) from None
+        raise InputError(name, f"{about}: tried as one, it fails ({type(error).__name__}: {said})", HINT) from None
     if not found < CLOSE:
-        raise InputError(name, f"{about}: of the same weights it makes something else", MEND)
+        raise InputError(name, f"{about}: of the same weights it makes something else", HINT)
 
 
 def _called(module: nn.Module, ask: Callable[..., Tensor], weights: dict[str, Tensor], *inputs: Any) -> Tensor:

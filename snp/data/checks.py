@@ -47,8 +47,8 @@ class Checks:
         """An error for every sound image that no annotation has named."""
         for row, (_, _, caption) in self._seen.items():
             if not self._named[row]:
-                mend = "give it an annotation with a bbox"
-                yield InputError(f"{self.path}: images[{row}]", f"caption {caption!r} has no boxes", mend)
+                hint = "give it an annotation with a bbox"
+                yield InputError(f"{self.path}: images[{row}]", f"caption {caption!r} has no boxes", hint)
 
 
 _NEEDED = {"id": int, "file_name": str, "caption": str, "height": int, "width": int}
@@ -121,4 +121,4 @@ def _check_annotation(annotation: dict[str, Any], width: int, height: int, capti
 
 
 def _placed(where: str, error: InputError) -> InputError:
-    return InputError(f"{where}{error.where}", error.problem, error.mend)
+    return InputError(f"{where}{error.where}", error.problem, error.hint)

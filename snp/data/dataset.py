@@ -76,7 +76,7 @@ class GroundingSet:
         for kind, known in (answers or {}).items():
             if sorted(known.values()) != list(range(len(known))):
                 raise InputError(f"answers of type {kind!r}", "their ids are not 0, 1, 2, ... each once")
-        flat = entries if isinstance(entries, Flat) else Flat.of(entries, vocabulary, context, where)
+        flat = entries if isinstance(entries, Flat) else Flat.from_entries(entries, vocabulary, context, where)
         self._flats, self.vocabulary, self.answers = [flat], vocabulary, answers
         self._place = np.stack([np.zeros(len(flat), np.int64), np.arange(len(flat))], 1)  # of an entry: flat, row
         names = flat.names
@@ -116,8 +116,8 @@ class GroundingSet:
             known = answers.get(kind, {})
             if strict and answer not in known:
                 problem = f"{answer!r} of {flat.text(first[k])!r} is no known answer of type {kind!r}"
-                mend = "add it to the answers, or leave the question out"
-                raise InputError(f"{place(where, first[k])}.answer", problem, mend)
+                hint = "add it to the answers, or leave the question out"
+                raise InputError(f"{place(where, first[k])}.answer", problem, hint)
             ids[k] = kinds.index(kind) if kind in answers else OUTSIDE, known.get(answer, OUTSIDE)
         self._type, self._answer = ids[pair_N.reshape(-1)].T
 

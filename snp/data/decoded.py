@@ -15,7 +15,7 @@ from snp.data.pixels import VERSION, read_image
 from snp.errors import InputError
 from snp.files import replacing
 
-MEND = "make the data set again with `snp data make`"
+HINT = "make the data set again with `snp data make`"
 Resolve = Callable[[str], tuple[Any, int]]
 """File name of a picture -> (pixels NCHW of it and others, its row); KeyError where there is none.
 
@@ -34,10 +34,10 @@ class PixelCache:
 
     def __init__(self, folder: Path, size: int, store: Path) -> None:
         if not folder.is_dir():
-            raise InputError(folder, "image folder not found", MEND)
+            raise InputError(folder, "image folder not found", HINT)
         files = sorted((f for f in os.scandir(folder) if f.is_file()), key=lambda f: f.name)
         if not files:
-            raise InputError(folder, "holds no images", MEND)
+            raise InputError(folder, "holds no images", HINT)
         key = hashlib.sha256(f"{size} {VERSION}".encode())
         for file in files:
             stat = file.stat()

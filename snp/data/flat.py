@@ -138,7 +138,9 @@ class Flat:
         )
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries") -> "Flat":
+    def from_entries(
+        cls, entries: Iterable[Entry], vocabulary: Vocabulary, context: int, where: Where = "entries"
+    ) -> "Flat":
         """Entries as arrays.
 
         Args:
@@ -238,15 +240,15 @@ class Flat:
         Raises:
             InputError: no whole file of this kind; arrays that do not go together.
         """
-        mend = "delete it, to have it made again"
+        hint = "delete it, to have it made again"
         try:
             with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
                 arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
             flat = cls(**arrays)
         except (SafetensorError, OSError, TypeError, ValueError) as error:
-            raise InputError(path, f"holds no annotations as arrays: {error}", mend) from None
+            raise InputError(path, f"holds no annotations as arrays: {error}", hint) from None
         for name in flat._unfit():
-            raise InputError(f"{path}: {name}", "does not go with the other arrays", mend)
+            raise InputError(f"{path}: {name}", "does not go with the other arrays", hint)
         return flat
 
     def _unfit(self) -> Iterator[str]:

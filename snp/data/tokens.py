@@ -146,7 +146,7 @@ class Vocabulary:
         return hash(tuple(self.clip_ids))
 
     @classmethod
-    def of(cls, captions: Iterable[str]) -> "Vocabulary":
+    def from_captions(cls, captions: Iterable[str]) -> "Vocabulary":
         """The tokens of captions, whatever their order."""
         return cls(_occurring(captions))
 

@@ -47,7 +47,7 @@ class Truth:
     answer: str = ""
 
     @classmethod
-    def of(cls, entry: Entry) -> "Truth":
+    def from_entry(cls, entry: Entry) -> "Truth":
         """Of an entry: phrases and classes have boxes of their own; of expressions and questions words are free."""
         free = bool(entry.type or entry.answer)
         sides = (entry.width, entry.height) * 2
@@ -170,8 +170,8 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0, tun
             sample.
     """
     if data not in DRAWN:
-        mend = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
-        raise InputError(f"--data {data}", "this page is of data that are made here", mend)
+        hint = "show one picture with `snp demo PICTURE TEXT --checkpoint RUN`"
+        raise InputError(f"--data {data}", "this page is of data that are made here", hint)
     shown: dict[tuple[Benchmark, str], Run] = {}
     for benchmark in SHOWN if tuned else UNTUNED:
         for name in (DENSE, "snp"):
@@ -179,14 +179,16 @@ def page(store: Store, scale: Scale, data: Data, png: Path, number: int = 0, tun
             untuned = row.pretrain if name == DENSE else row.compress(0)
             shown[benchmark, name] = row.finetune(0, benchmark) if tuned else untuned
     check_models(store, list(shown.values()), "this again with --out FOLDER")
-    source = Source.of(scale, data)
+    source = Source.from_scale(scale, data)
     samples = {benchmark: _sample(source, benchmark, number) for benchmark, _ in shown}
-    checkpoints = {run: Checkpoint.of(store.folder(run)) for run in shown.values()}
+    checkpoints = {run: Checkpoint.from_folder(store.folder(run)) for run in shown.values()}
     panels = []
     for (benchmark, name), run in shown.items():
         entry, picture = samples[benchmark], source.root / "images" / samples[benchmark].file_name
         said = predict(checkpoints[run], picture, entry.caption, entry.evaluated)
-        panels.append(Panel(f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said, Truth.of(entry)))
+        panels.append(
+            Panel(f"{ABOUT[benchmark].title}-like, {name}", picture, entry.caption, said, Truth.from_entry(entry))
+        )
     return draw(panels, png)
 
 
@@ -196,8 +198,8 @@ def _row(scale: Scale, data: Data, name: str, benchmark: Benchmark) -> Row:
         if (row.data, row.name) == (data, name) and benchmark in row.benchmarks:
             return row
     problem = f"no row {name} is judged on {benchmark}"
-    mend = "there are scenes at scales smoke and desk, and stamps at desk"
-    raise InputError(f"--scale {scale} --data {data}", problem, mend)
+    hint = "there are scenes at scales smoke and desk, and stamps at desk"
+    raise InputError(f"--scale {scale} --data {data}", problem, hint)
 
 
 def _sample(source: Source, benchmark: Benchmark, number: int) -> Entry:

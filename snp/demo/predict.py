@@ -72,7 +72,7 @@ class Checkpoint:
     """By type, in the order of their numbers."""
 
     @classmethod
-    def of(cls, folder: Path) -> "Checkpoint":
+    def from_folder(cls, folder: Path) -> "Checkpoint":
         """The model that a run left in its folder.
 
         Raises:

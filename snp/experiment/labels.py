@@ -31,7 +31,7 @@ def find_own(label: str, data: Data, scale: Scale, keep: float | None = None, op
         return find(f"{home}/{rest if slash else label}", scale, keep, options).on(data)
     except InputError as error:
         raise InputError(
-            label, *(part.replace(f"{home}/", f"{data}/") for part in (error.problem, error.mend))
+            label, *(part.replace(f"{home}/", f"{data}/") for part in (error.problem, error.hint))
         ) from None
 
 
@@ -66,12 +66,12 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
         raise InputError(label, "no such table, and no label of a row", f"tables: {', '.join(TABLES)}; else {_FORM}")
     sizes = [other for other in known if other.partition("@")[0] == label]
     near = list(dict.fromkeys([*sizes, *get_close_matches(label, known, n=3, cutoff=0.5)]))[:3]
-    mend = f"near: {', '.join(near)}" if near else _FORM
-    unknown = InputError(label, f"no such row at scale {scale}", mend)
+    hint = f"near: {', '.join(near)}" if near else _FORM
+    unknown = InputError(label, f"no such row at scale {scale}", hint)
     parts = LABEL.fullmatch(label)
     if parts and is_own(parts["data"]) and parts["data"] not in {other.partition("/")[0] for other in near}:
-        mend = f"{mend}; of data of your own name the folder: --data DIR"
-        unknown = InputError(label, f"no such row at scale {scale}", mend)
+        hint = f"{hint}; of data of your own name the folder: --data DIR"
+        unknown = InputError(label, f"no such row at scale {scale}", hint)
     if (
         parts is None
         or parts["data"] not in ((REAL,) if scale == "paper" else DRAWN)

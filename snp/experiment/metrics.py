@@ -69,8 +69,8 @@ def check(run: Run, metrics: dict[str, Any], where: object) -> None:
     for group in ("splits", "zero_shot"):
         for split, score in metrics.get(group, {}).items():
             if split not in (known := ABOUT[run.benchmark].splits):
-                mend = f"its splits are {', '.join(known)}"
-                raise InputError(f"{where}.{group}.{split}", f"{run.benchmark} has no such split", mend)
+                hint = f"its splits are {', '.join(known)}"
+                raise InputError(f"{where}.{group}.{split}", f"{run.benchmark} has no such split", hint)
             parts = {(): score} | {("by_type", kind): part for kind, part in score.get("by_type", {}).items()}
             for place, part in parts.items():
                 try:

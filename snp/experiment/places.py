@@ -57,7 +57,7 @@ class Trial(BaseModel):
         return f"trial-steps{self.steps}" + "".join(others)
 
     @classmethod
-    def of(cls, value: Any, where: object) -> "Trial | None":
+    def from_json(cls, value: Any, where: object) -> "Trial | None":
         """From its JSON value; None where there is none."""
         try:
             return None if value is None else cls.model_validate(value)

@@ -21,7 +21,7 @@ class Draw:
     slug: str
 
     @classmethod
-    def of(cls, run: Run, wish: Resources) -> "Draw":
+    def for_run(cls, run: Run, wish: Resources) -> "Draw":
         """The data of a run. Of what is wished for runs their place in the cluster counts here too."""
         place = Resources(partition=wish.partition, account=wish.account, sbatch=wish.sbatch)
         return cls(run.scale, run.data, DRAWING.overridden(place), drawing(run))
@@ -75,7 +75,7 @@ class Array:
 
     def work(self, place: Place) -> list[Runs]:
         """What each of its jobs does."""
-        return [Runs.of(chain, place) for chain in self.chains]
+        return [Runs.from_runs(chain, place) for chain in self.chains]
 
     def waits_for(self, jobs: Mapping[str, str]) -> str | None:
         """SLURM's dependency: on one job, or element by element on an array; None where nothing is waited for.

@@ -94,7 +94,7 @@ def look_for_data(runs: Iterable[Run], setup: Setup) -> None:
     for scale, data in sorted({(run.scale, run.data) for run in runs if run.data not in DRAWN}):
         from snp.training.prepare import Source
 
-        Source.of(scale, data, setup.data_root)
+        Source.from_scale(scale, data, setup.data_root)
 
 
 def undrawn(runs: Iterable[Run]) -> list[Run]:

@@ -128,8 +128,8 @@ class Launch:
             self._tidy()
             if not isinstance(error, FailedJobError | FailedSubmissionError):
                 raise
-            mend = "what was submitted before is recorded, the same command goes on; options: `snp launch --help`"
-            raise InputError(f"sbatch: {array.name}", str(error), mend) from None
+            hint = "what was submitted before is recorded, the same command goes on; options: `snp launch --help`"
+            raise InputError(f"sbatch: {array.name}", str(error), hint) from None
         job = first.job_id.split("_")[0]
         try:
             return keep(self.store, "slurm", job, code, array.numbers(job), self.store.weights)
@@ -151,7 +151,7 @@ class Launch:
         executor.update_parameters(timeout_min=366 * 24 * 60)  # there is no limit here
         with stopping.held(), sheltered():
             with chdir(code):  # jobs import from where they were started
-                job = executor.submit(AllRuns.of(list(rows), seeds, self.parallelism, self.place))
+                job = executor.submit(AllRuns.from_rows(list(rows), seeds, self.parallelism, self.place))
             try:
                 return keep(
                     self.store, "local", job.job_id, code, {run.slug: job.job_id for run in todo}, self.store.weights
@@ -164,7 +164,7 @@ class Launch:
         """All runs in this process, one after the other; an error opens the debugger."""
         executor = DebugExecutor(self._folder)
         for run in todo:
-            executor.submit(Runs.of([run], self.place)).result()
+            executor.submit(Runs.from_runs([run], self.place)).result()
 
     @property
     def _folder(self) -> Path:

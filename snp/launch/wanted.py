@@ -40,8 +40,8 @@ def check_models(store: Store, runs: Sequence[Run], again: str) -> None:
     if only_result or store.root.resolve() != kept.root.resolve():
         options += f" --out {folder}"
     labels = " ".join(dict.fromkeys(map(_label, runs if only_result else without)))
-    mend = f"`snp run {labels} --seed {first.seed}{options}`, then {again.replace('FOLDER', folder)}"
-    raise InputError(store.folder(first), problem, mend)
+    hint = f"`snp run {labels} --seed {first.seed}{options}`, then {again.replace('FOLDER', folder)}"
+    raise InputError(store.folder(first), problem, hint)
 
 
 def check_folder(folder: Path) -> None:

@@ -35,7 +35,7 @@ class Place:
     setup: dict[str, Any]
 
     @classmethod
-    def of(cls, store: Store, setup: Setup) -> "Place":
+    def from_setup(cls, store: Store, setup: Setup) -> "Place":
         """Of this store and setup, and of the data that this process would use."""
         base = str(store.base.root.resolve()) if store.base else None
         setup = setup.absolute()
@@ -57,7 +57,7 @@ class Runs(Checkpointable):
     place: Place
 
     @classmethod
-    def of(cls, runs: Iterable[Run], place: Place) -> "Runs":
+    def from_runs(cls, runs: Iterable[Run], place: Place) -> "Runs":
         return cls(tuple(run.canonical() for run in runs), place)
 
     def __call__(self) -> None:
@@ -136,7 +136,7 @@ class AllRuns:
     place: Place
 
     @classmethod
-    def of(cls, rows: list[Row], seeds: tuple[int, ...] | None, workers: int, place: Place) -> "AllRuns":
+    def from_rows(cls, rows: list[Row], seeds: tuple[int, ...] | None, workers: int, place: Place) -> "AllRuns":
         return cls([row.model_dump(mode="json") for row in rows], seeds, workers, place)
 
     def __call__(self) -> None:

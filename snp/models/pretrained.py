@@ -142,8 +142,8 @@ def _weights(source: str, fetch: Callable[[str], Weights], option: str, example:
         raise
     except Exception as error:  # of many kinds: no such model, none of its weights, no network
         problem = f"is no file, and as the name of a model it cannot be fetched: {' '.join(str(error).split())}"
-        mend = f"give a file ({option} FILE), or a name, as {example}, and a network"
-        raise InputError(source, problem, mend) from None
+        hint = f"give a file ({option} FILE), or a name, as {example}, and a network"
+        raise InputError(source, problem, hint) from None
 
 
 def _read(path: Path) -> Weights:
@@ -174,8 +174,8 @@ def _load(path: Path) -> Any:
         if not others:
             raise InputError(path, "cannot be read: it is no file of torch.save", "fetch it again") from None
         problem = f"holds more than tensors ({others[0]}): to read that would run code of the file"
-        mend = "where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
-        raise InputError(path, problem, mend) from None
+        hint = "where you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
+        raise InputError(path, problem, hint) from None
 
 
 def _unwrapped(weights: Weights) -> Weights:
@@ -216,8 +216,8 @@ def _from_open_clip(name: str, quick: bool) -> Weights:
     about = (open_clip.get_model_config(model) or {}) | (open_clip.get_pretrained_cfg(model, tag) or {})
     if about.get("quick_gelu", False) != quick:
         theirs, ours = ("GELU", "QuickGELU") if quick else ("QuickGELU", "GELU")
-        mend = "change quick_gelu of the model's configuration"
-        raise InputError(name, f"was trained with {theirs}, the tower has {ours}", mend)
+        hint = "change quick_gelu of the model's configuration"
+        raise InputError(name, f"was trained with {theirs}, the tower has {ours}", hint)
     return dict(open_clip.create_model(model, pretrained=tag).state_dict())
 
 

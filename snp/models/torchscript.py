@@ -39,8 +39,8 @@ def read(path: Path) -> dict[str, Tensor]:
             try:
                 module = _Reader(file, lambda key: archive.read(f"{root}data/{key}")).load()
             except pickle.UnpicklingError as error:
-                mend = "where you trust it: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
-                raise InputError(path, f"is a TorchScript archive that {error}", mend) from None
+                hint = "where you trust it: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+                raise InputError(path, f"is a TorchScript archive that {error}", hint) from None
     return dict(_tensors(module))
 
 

@@ -81,7 +81,7 @@ class Measured:
             for metric in ABOUT[benchmark].shown
         ]
         keys = ["label", "name", *KEYS[1:3], "metric"]
-        self._blind = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
+        self._told = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
         plans: list[dict[str, Any]] = [
             {
                 **result.metrics,
@@ -110,9 +110,9 @@ class Measured:
         """All figures over samples of every type: lines are (benchmark, split, metric), columns are seeds."""
         return self._overall[self._overall.index.get_level_values("label") == row.label].droplevel("label")
 
-    def blind(self, row: Row) -> dict[str, pd.DataFrame]:
+    def baselines(self, row: Row) -> dict[str, pd.DataFrame]:
         """What answers reach that see no picture, judged beside a row: name -> figures as in `shown`."""
-        own = self._blind[self._blind.index.get_level_values("label") == row.label].droplevel("label")
+        own = self._told[self._told.index.get_level_values("label") == row.label].droplevel("label")
         names = dict.fromkeys(own.index.get_level_values("name"))
         return {name: own.xs(name, level="name").unstack("seed", sort=False) for name in names}
 

@@ -149,7 +149,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             lines += [
                 {"method": f"{name.replace('_', ' ')} answer", "kind": "sees no picture"}
                 | {_head(*key): _cell(estimates(figures), key, "") for key in _columns(members)}
-                for name, figures in measured.blind(row).items()
+                for name, figures in measured.baselines(row).items()
             ]
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]

@@ -72,7 +72,7 @@ def size(folder: Path) -> int:
 
 def state(folder: Path) -> str:
     """Where the run of a folder is, as `Held` has it."""
-    owner = Owner.of(json_object((folder / OWNER).read_bytes())) if (folder / OWNER).is_file() else None
+    owner = Owner.from_json(json_object((folder / OWNER).read_bytes())) if (folder / OWNER).is_file() else None
     if owner is not None and owner.lives:
         return "running"
     if (folder / "result.json").exists():

@@ -33,7 +33,7 @@ class Owner(BaseModel):
         )
 
     @classmethod
-    def of(cls, about: dict[str, Any]) -> "Owner | None":
+    def from_json(cls, about: dict[str, Any]) -> "Owner | None":
         """What a file says; None where one cannot make it out."""
         try:
             return cls.model_validate(about)

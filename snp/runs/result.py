@@ -15,7 +15,7 @@ CURVE_POINTS = 100
 """Results are kept in git: of a longer curve training losses are thinned, but nothing measured; all is in log.jsonl."""
 MEASURED = "val/"
 """How the names of what is measured on validation data begin."""
-MEND = "delete the file and start the run again, or restore it from git"
+HINT = "delete the file and start the run again, or restore it from git"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Result:
     @property
     def trial(self) -> Trial | None:
         """The trial that it is of; its figures mean nothing. None for a real run."""
-        return Trial.of(self.manifest.get("trial"), "manifest: trial")
+        return Trial.from_json(self.manifest.get("trial"), "manifest: trial")
 
 
 def run_of(folder: Path) -> Run | None:
@@ -58,18 +58,18 @@ def read(path: Path) -> Result:
     try:
         value = read_json(path)
     except InputError as error:
-        raise InputError(error.where, error.problem, MEND) from None
+        raise InputError(error.where, error.problem, HINT) from None
     if not isinstance(value, dict) or not {"spec", "manifest", "metrics"} <= value.keys():
-        raise InputError(path, "not a result: fields spec, manifest and metrics are needed", MEND)
+        raise InputError(path, "not a result: fields spec, manifest and metrics are needed", HINT)
     for name, kind in (("manifest", dict), ("metrics", dict), ("curve", list)):
         if not isinstance(value.setdefault(name, kind()), kind):
-            raise InputError(f"{path}: {name}", f"is not a JSON {'object' if kind is dict else 'array'}", MEND)
+            raise InputError(f"{path}: {name}", f"is not a JSON {'object' if kind is dict else 'array'}", HINT)
     for number, record in enumerate(value["curve"]):
         if not isinstance(record, dict):
-            raise InputError(f"{path}: curve.{number}", "is not a JSON object", MEND)
+            raise InputError(f"{path}: curve.{number}", "is not a JSON object", HINT)
     run = parse(value["spec"], f"{path}: spec")
     check(run, value["metrics"], f"{path}: metrics")
-    Trial.of(value["manifest"].get("trial"), f"{path}: manifest.trial")
+    Trial.from_json(value["manifest"].get("trial"), f"{path}: manifest.trial")
     return Result(run, value["manifest"], value["metrics"], value["curve"])
 
 

@@ -15,7 +15,7 @@ from snp.experiment.places import Trial
 from snp.experiment.spec import Run, Scale, Weights
 from snp.files import PART, alone, json_object, read_json, write_json
 from snp.runs.owner import Owner
-from snp.runs.result import CURVE_POINTS, MEND, Result, is_measured, read, thinned
+from snp.runs.result import CURVE_POINTS, HINT, Result, is_measured, read, thinned
 
 State = Literal["missing", "incomplete", "failed", "done"]
 OWNER, FAILED = "owner.json", "failed.json"
@@ -24,7 +24,7 @@ STATE = "state.pt"
 STATES = (STATE, "state.previous.pt")
 """The same, and as it was saved before."""
 _AGAIN = "then start it again: what was saved is kept, and the run goes on from there"
-_MENDS = {
+_HINTS = {
     errno.ENOSPC: f"make room on the disk, {_AGAIN}",
     errno.EDQUOT: f"make room in your quota, {_AGAIN}",
     errno.EROFS: f"make the folder writable, or give another one with --out, {_AGAIN}",
@@ -127,7 +127,7 @@ class Store:
         folder = self.root / run.slug
         with self.noting(run), alone(folder / OWNER, Owner.here().model_dump()) as about:
             if about is not None:
-                owner = Owner.of(about) or "just begun"
+                owner = Owner.from_json(about) or "just begun"
                 raise Busy(folder, f"{run.name} is being run already ({owner})", "wait for it, or stop it")
             (folder / FAILED).unlink(missing_ok=True)
             self.begin(run)
@@ -145,7 +145,7 @@ class Store:
         except Busy:
             raise
         except OSError as error:
-            if (mended := mendable(error, self.root / run.slug)) is None:
+            if (mended := hinted(error, self.root / run.slug)) is None:
                 self._fail(run, error)
                 raise
             self._fail(run, mended)
@@ -175,7 +175,7 @@ class Store:
     def owner(self, run: Run) -> Owner | None:
         """Who does a run, or did it when it was killed; None where nobody is noted whom one can make out."""
         try:
-            return Owner.of(json_object((self.folder(run) / OWNER).read_bytes()))
+            return Owner.from_json(json_object((self.folder(run) / OWNER).read_bytes()))
         except OSError:
             return None
 
@@ -207,7 +207,7 @@ class Store:
         path = self.root / run.slug / "result.json"
         result = read(path)
         if result.run != run:
-            raise InputError(path, f"holds the result of {result.run.slug}, not of {run.slug}", MEND)
+            raise InputError(path, f"holds the result of {result.run.slug}, not of {run.slug}", HINT)
         if result.trial != self.trial:
             of = f"a trial ({result.trial.name}), whose figures count nowhere" if result.trial else "a real run"
             raise InputError(path, f"is the result of {of}", "give another folder with --out, or move its folder away")
@@ -245,8 +245,8 @@ class Store:
         return list(records.values())
 
 
-def mendable(error: OSError, where: object = "") -> InputError | None:
-    """What the system says, with the mend, where a user can mend it, as a full disk; else None."""
-    if error.errno not in _MENDS:
+def hinted(error: OSError, where: object = "") -> InputError | None:
+    """What the system says, with a hint, where a user can mend it, as a full disk; else None."""
+    if error.errno not in _HINTS:
         return None
-    return InputError(error.filename2 or error.filename or where, error.strerror or str(error), _MENDS[error.errno])
+    return InputError(error.filename2 or error.filename or where, error.strerror or str(error), _HINTS[error.errno])

@@ -73,7 +73,7 @@ def launching(store: Store) -> Iterator[None]:
     """
     with alone(launch_folder(store) / "launching.json", Owner.here().model_dump()) as about:
         if about is not None:
-            owner = Owner.of(about) or "just begun"
+            owner = Owner.from_json(about) or "just begun"
             raise Busy(store.root, f"another launch submits runs of it ({owner})", "wait for it, or stop it")
         yield
 

@@ -101,7 +101,7 @@ class SNPSession(Session):
 
     def __init__(self, problem: Problem, options: SNP.Options) -> None:
         self.problem, self.options = problem, options
-        self.geometry = Geometry.of(list(problem.towers.values()), problem.budget.fixed, options.block)
+        self.geometry = Geometry.from_towers(list(problem.towers.values()), problem.budget.fixed, options.block)
         self.target = problem.budget.target
         self.freeze_at = round(options.freeze * problem.steps)
         self.apply_at = max(self.freeze_at, round(options.apply_at * problem.steps))

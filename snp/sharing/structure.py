@@ -33,7 +33,7 @@ class Geometry:
     rest: int
 
     @classmethod
-    def of(cls, towers: Sequence[Tower], rest: int, block: int) -> "Geometry":
+    def from_towers(cls, towers: Sequence[Tower], rest: int, block: int) -> "Geometry":
         """Measure `towers`; InputError unless they are two of one shape, type and device."""
         if len(towers) != 2:
             raise InputError("towers", f"snp shares between two towers, got {len(towers)}", "give vision, then text")

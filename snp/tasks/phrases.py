@@ -43,7 +43,7 @@ class Truth:
     types: list[tuple[str, ...]]
 
     @classmethod
-    def of(cls, entries: Iterable[Entry], merged: bool = False) -> "Truth":
+    def from_entries(cls, entries: Iterable[Entry], merged: bool = False) -> "Truth":
         """What entries with `evaluated` phrases ask for; a phrase's boxes are those with its spans.
 
         Args:
@@ -173,7 +173,7 @@ def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str,
         InputError: `data` asks for no phrase; a sentence that occurs twice; a phrase without a box; a sentence of which
             the model says what is not finite.
     """
-    truths = {"any_box": Truth.of(data.entries), "merged_box": Truth.of(data.entries, merged=True)}
+    truths = {"any_box": Truth.from_entries(data.entries), "merged_box": Truth.from_entries(data.entries, merged=True)}
     if not truths["any_box"].types:
         raise InputError("sentences", "none has a phrase that is evaluated")
 

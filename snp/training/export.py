@@ -41,7 +41,7 @@ def export(run: Compress, store: Store, to: Store) -> Path:
         raise InputError(store.folder(run), "holds no model", "run it first")
     model, plan, vocabulary = saved.load(store.folder(run))
     benchmark = FIRST[run.model]
-    judge = tuning(benchmark, Source.of(run.scale, run.data), model, vocabulary)
+    judge = tuning(benchmark, Source.from_scale(run.scale, run.data), model, vocabulary)
     figure, split = ABOUT[benchmark].shown[0], ABOUT[benchmark].splits[0]
     rounded = deepcopy(model).half().float()
     scores = {f"float{bits}": judge.evaluate(one, split)[figure] for bits, one in ((32, model), (16, rounded))}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snp import ranks
-from snp.compression.method import Session, WeightStep, settle, weight_step
+from snp.compression.method import Session, WeightStep, finalize, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.plan import Plan
 from snp.data.batch import Batch
@@ -93,6 +93,11 @@ class Loop(Generic[M]):
     gap: float | None = field(default=None, init=False)
     sums: dict[str, float] = field(default_factory=dict, init=False)  # of losses since the last log record
 
+    @property
+    def on(self) -> Device:
+        """Where it trains."""
+        return Device(self.device)
+
     def run(self) -> M:
         """Train to the end and return the model with its averaged weights.
 
@@ -101,7 +106,6 @@ class Loop(Generic[M]):
             InputError: a loss, the gradient or a weight is not finite, in any process; it ends all of them before such
                 a gradient changes a weight, and before such a weight is saved. The last state stays.
         """
-        self.on = Device(self.device)
         torch.manual_seed(self.seed + ranks.rank())  # each process drops out for itself
         self.model.to(self.device)
         self._fresh()
@@ -113,7 +117,7 @@ class Loop(Generic[M]):
         with stopping.held():
             while step < self.phase.steps:
                 if self.session is not None and self.plan is None and step == self.session.apply_at:
-                    self._settle()
+                    self._finalize()
                 for name, value in self._step(next(batches), step).items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
                 step += 1
@@ -129,7 +133,7 @@ class Loop(Generic[M]):
                     if ranks.any(stopping.asked()):
                         stopping.stop()
         if self.session is not None and self.plan is None:
-            self._settle()
+            self._finalize()
         self._load_average()
         return self.model
 
@@ -154,8 +158,8 @@ class Loop(Generic[M]):
         for name, value in values.items():
             if not math.isfinite(value):
                 problem = f"{name} is {value}: training has diverged, or what it started from is not sound"
-                mend = "see whether its weights and data are; this step is not saved, the state before it is kept"
-                raise InputError(f"{self.folder}: step {step} of {self.phase.steps}", problem, mend)
+                hint = "see whether its weights and data are; this step is not saved, the state before it is kept"
+                raise InputError(f"{self.folder}: step {step} of {self.phase.steps}", problem, hint)
 
     def _fresh(self) -> None:
         self.passing = ranks.parallel(_Passing(self.model, self.losses))
@@ -218,9 +222,9 @@ class Loop(Generic[M]):
             overriding(self.model, now.overrides, lambda: total.backward(retain_graph=keep))
         return {name: float(value.detach()) for name, value in parts.items()}
 
-    def _settle(self) -> None:
+    def _finalize(self) -> None:
         assert self.session is not None
-        plan, dense = settle(self.session, self.model), self.model
+        plan, dense = finalize(self.session, self.model), self.model
         self._compress(ranks.once(lambda: plan))  # of one process, as are the weights then: they cannot drift apart
         if self.probe is not None:
             before, after = self.probe(dense), self.probe(self.model)

@@ -84,7 +84,7 @@ def vocabulary(root: Path) -> Vocabulary:
             return Vocabulary(checked(read_json(path), list, path))
     names = [name for name in folder.said(root, "captions") if name.endswith("_train")]
     captions = (entry.caption for name in names for entry in annotations.read(root / "annotations" / f"{name}.json"))
-    found = Vocabulary.of(set(captions))
+    found = Vocabulary.from_captions(set(captions))
     write_json(path, found.clip_ids, indent=None)
     return found
 
@@ -111,13 +111,13 @@ class Source:
     loaders: int = 0
 
     @classmethod
-    def of(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
+    def from_scale(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for those that are the user's."""
         if data in DRAWN:
             return cls(data_root(scale, data))
         if root is None or not root.is_dir():
-            mend = "give the folder that `snp data check` finds sound with --data-root"
-            raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", mend)
+            hint = "give the folder that `snp data check` finds sound with --data-root"
+            raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", hint)
         if is_own(data) and own_name(root) != data:
             raise InputError(
                 "--data-root", f"{root} holds {own_name(root)}, and the runs are on {data}", "name its folder"
@@ -247,7 +247,7 @@ def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig
             raise InputError(missing, problem, f"needs {layout.NEEDS[benchmark]}")
         _told(f"{files[0]}: {split} is converted, for {store.parent}")
         called = lambda i: f"{files[0]}: ann_id {entries[i].original_id}"  # noqa: E731
-        return Flat.of(entries, vocabulary, config.context, called)
+        return Flat.from_entries(entries, vocabulary, config.context, called)
 
     flat = Flat.kept(store, files, convert, vocabulary, config.context)
     return GroundingSet(flat, images, vocabulary, config.context, lambda i: f"{files[0]}: ann_id {flat.original_N[i]}")
@@ -255,7 +255,7 @@ def _read(source: Source, name: str, vocabulary: Vocabulary, config: TowerConfig
 
 @cache
 def _words(root: Path) -> Vocabulary:
-    return Vocabulary.of({entry.caption for entry in annotations.read(root / "annotations" / "train.json")})
+    return Vocabulary.from_captions({entry.caption for entry in annotations.read(root / "annotations" / "train.json")})
 
 
 @cache

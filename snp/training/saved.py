@@ -87,7 +87,7 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _check_finite(model: nn.Module, where: Path, mend: str) -> None:
+def _check_finite(model: nn.Module, where: Path, hint: str) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
-            raise InputError(f"{where}: {name}", "is not finite (nan or infinite)", mend)
+            raise InputError(f"{where}: {name}", "is not finite (nan or infinite)", hint)

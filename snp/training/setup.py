@@ -73,8 +73,8 @@ class Towers(BaseModel):
             raise InputError("--random-towers", problem, "leave it out")
         if scale == "paper" and missing and not self.random_towers:
             problem = "missing, and towers of paper scale are not random unless that is said"
-            mend = f"name weights ({VISION} and {TEXT}, or files), or say --random-towers"
-            raise InputError(" and ".join(missing), problem, mend)
+            hint = f"name weights ({VISION} and {TEXT}, or files), or say --random-towers"
+            raise InputError(" and ".join(missing), problem, hint)
 
 
 MOST_LOADERS = 8

@@ -159,7 +159,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     problem = Problem(
         model=dense,
         towers=towers,
-        budget=Budget.asked(run.size, dense, towers, groups, method.official),
+        budget=Budget.from_size(run.size, dense, towers, groups, method.official),
         steps=phase.steps,
         heldout=held,
         seed=run.seed,
@@ -244,12 +244,12 @@ def _reading(run: Run) -> AbstractContextManager[None]:
 
 
 def _source(run: Run, setup: Setup) -> Source:
-    return Source.of(run.scale, run.data, setup.data_root, setup.ahead(run.data))
+    return Source.from_scale(run.scale, run.data, setup.data_root, setup.ahead(run.data))
 
 
 def _same(run: Run, store: Store, setup: Setup) -> None:
     """Whether a user's own data are those that the run's parents learned from: several may have one name."""
-    source = Source.of(run.scale, run.data, setup.data_root)
+    source = Source.from_scale(run.scale, run.data, setup.data_root)
     for parent in run.parents():
         if store.result(parent).manifest.get("data_hash") != source.hash:
             problem = f"{parent.name} learned from other annotations, which were called {run.data} too"

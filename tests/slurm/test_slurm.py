@@ -83,7 +83,7 @@ def trials(folder: Path, setup: Setup = LONG) -> Store:
 
 def submit(store: Store, run: Run, resources: Resources = ASKED, setup: Setup = LONG, warning: int = 90) -> str:
     """Submit one run; the number of its job."""
-    launch = Launch(store, Place.of(store, setup), parallelism=1, warning=warning)
+    launch = Launch(store, Place.from_setup(store, setup), parallelism=1, warning=warning)
     [(_, record, _)] = launch.slurm([Array(((run,),), resources)], {})
     return record.job
 
@@ -325,10 +325,10 @@ def test_a_table_that_two_checkouts_launch_into_one_folder_and_that_crashes_is_d
     every = [slug for record in records(store) for slug in record.runs]
     assert sorted(every) == sorted([drawing(PRETRAIN_SMOKE), *(run.slug for run in runs)])
     # another table wants the same data at the same time
-    draw = Draw.of(PRETRAIN_SMOKE, BESIDE)
+    draw = Draw.for_run(PRETRAIN_SMOKE, BESIDE)
     draw = replace(draw, resources=draw.resources.overridden(Resources(cpus=1)))
     second = Store(tmp_path / "second")
-    [(_, beside, _)] = Launch(second, Place.of(second, Setup()), 1).slurm([draw], {})
+    [(_, beside, _)] = Launch(second, Place.from_setup(second, Setup()), 1).slurm([draw], {})
 
     until(lambda: sum(store.state(run) == "done" for run in compressions) >= 2)
     drew = [log_file(store, records(store)[0].job), log_file(second, beside.job)]
@@ -347,7 +347,7 @@ def test_a_table_that_two_checkouts_launch_into_one_folder_and_that_crashes_is_d
     # and all once more, as by somebody who does not see these jobs
     left = planned(chosen, (0,), store)
     asked = arrays(resources(chosen, left, Resources()), {}, array_limit(), chained=True)
-    twice = [record.job for _, record, _ in Launch(store, Place.of(store, Setup()), 256).slurm(asked, {})]
+    twice = [record.job for _, record, _ in Launch(store, Place.from_setup(store, Setup()), 256).slurm(asked, {})]
 
     for run in runs:
         wait(store, run, lambda now: now.state == "done", seconds=300)

@@ -50,7 +50,7 @@ def check(benchmark: str, root: Path, decode: bool = True, context: int = CAPTIO
     try:
         return findings + [found for of, told in pictures.items() for found in _pictures(of, root, told, decode)]
     except InputError as error:
-        return [*findings, Finding("error", error.where, error.problem, error.mend)]
+        return [*findings, Finding("error", error.where, error.problem, error.hint)]
 
 
 def _expressions(benchmark: str, root: Path) -> Iterator[Split]:
@@ -211,7 +211,7 @@ def _pictures(benchmark: str, root: Path, pictures: dict[str, set[tuple[int, int
         looked = progress(looked_at(paths.values()), total=len(paths), desc="pictures", unit="picture", leave=False)
         for (name, path), seen in zip(paths.items(), looked, strict=True):
             if isinstance(seen, InputError):
-                bad.append(Finding("error", seen.where, seen.problem, seen.mend))
+                bad.append(Finding("error", seen.where, seen.problem, seen.hint))
             else:
                 bad += _misfits(path, seen, pictures[name])
     for level in ("error", "warning"):
@@ -243,11 +243,11 @@ def _misfits(path: Path, seen: tuple[int, int], said: set[tuple[int, int]]) -> I
         if _alike(width / w, height / h, w, h):
             continue
         if _alike(width / h, height / w, h, w):
-            mend = "boxes would lie elsewhere: fetch the pictures and annotations again, of one origin"
-            yield Finding("error", str(path), f"{text}: it is turned, or of another data set", mend)
+            hint = "boxes would lie elsewhere: fetch the pictures and annotations again, of one origin"
+            yield Finding("error", str(path), f"{text}: it is turned, or of another data set", hint)
         else:
-            mend = "right only if it was squashed, and not cropped"
-            yield Finding("warning", str(path), f"{text}: of other proportions", mend)
+            hint = "right only if it was squashed, and not cropped"
+            yield Finding("warning", str(path), f"{text}: of other proportions", hint)
 
 
 def _alike(across: float, down: float, width: int, height: int) -> bool:

@@ -21,12 +21,12 @@ CAPTION, PROMPT = 77, 256
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `mend` says what to do about it."""
+    """One line of the report; `hint` says what to do about it."""
 
     level: Level
     where: str
     text: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Split:
     def findings(self, benchmark: str) -> Iterator[Finding]:
         """What there is to say of its file, and of its size."""
         for error in self.faults[:SHOWN]:
-            yield Finding("error", error.where, error.problem, error.mend)
+            yield Finding("error", error.where, error.problem, error.hint)
         if len(self.faults) > SHOWN:
             yield Finding("error", str(self.path), f"and {len(self.faults) - SHOWN:,} more problems like these")
         if not self.faults:
@@ -83,6 +83,6 @@ class Split:
 def report(findings: list[Finding]) -> str:
     """The findings for people, one line each, the worst last so that it is seen."""
     order = sorted(findings, key=lambda finding: ("ok", "warning", "error").index(finding.level))
-    lines = [f"{f.level:7}  {f.where}: {f.text}" + (f" ({f.mend})" if f.mend else "") for f in order]
+    lines = [f"{f.level:7}  {f.where}: {f.text}" + (f" ({f.hint})" if f.hint else "") for f in order]
     counts = Counter(finding.level for finding in findings)
     return "\n".join([*lines, "", ", ".join(f"{counts[level]} {level}" for level in ("ok", "warning", "error"))])

@@ -33,8 +33,8 @@ def plain_pickle(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(path, "file not found") from None
     except Exception as error:  # a damaged pickle raises almost anything
-        mend = "fetch the file again from its authors; only plain lists, dicts, strings and numbers are read"
-        raise InputError(path, f"refused: {error or type(error).__name__}", mend) from None
+        hint = "fetch the file again from its authors; only plain lists, dicts, strings and numbers are read"
+        raise InputError(path, f"refused: {error or type(error).__name__}", hint) from None
 
 
 def read(
@@ -70,8 +70,8 @@ def _take(
         for key, kind in (("ann_id", int), ("image_id", int), ("split", str), ("sentences", list))
     )
     if split not in PUBLISHED[benchmark]:
-        mend = f"fetch {FILES[benchmark]} again; its splits are {', '.join(PUBLISHED[benchmark])}"
-        raise InputError(f"{where}.split", f"{shown(split)} is no split of {benchmark}", mend)
+        hint = f"fetch {FILES[benchmark]} again; its splits are {', '.join(PUBLISHED[benchmark])}"
+        raise InputError(f"{where}.split", f"{shown(split)} is no split of {benchmark}", hint)
     annotation, image = known.annotations.get(number), known.images.get(picture)
     if annotation is None or image is None:
         missing = "ann_id" if annotation is None else "image_id"
