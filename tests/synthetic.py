@@ -44,7 +44,7 @@ def finetuned(benchmark: Benchmark, precision: float) -> dict[str, Any]:
     """Metrics of a fine-tuning with the same precision on every split."""
     return {
         "splits": {split: score(precision) for split in ABOUT[benchmark].splits},
-        "zero_shot": {"val": score(0.4)},
+        "zero_shot": {ABOUT[benchmark].splits[0]: score(0.4)},
     }
 
 

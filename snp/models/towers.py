@@ -72,3 +72,12 @@ def encode_text(tower: TextTransformer, tokens_BL: Tensor, text_BL: Tensor, head
         mask_BL = torch.zeros_like(text_BL, dtype=x_BLD.dtype).masked_fill(~text_BL, float("-inf"))
         mask = mask_BL[:, None, None].expand(B, heads, L, L).reshape(B * heads, L, L)
     return tower.ln_final(tower.transformer(x_BLD, attn_mask=mask))
+
+
+def linear_weights(model: nn.Module, *within: str) -> list[str]:
+    """Names of the weights of all linear maps whose paths begin so."""
+    return [
+        f"{path}.weight"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and path.startswith(within)
+    ]
