@@ -14,10 +14,13 @@ from snp.experiment.labels import find_own
 from snp.experiment.places import own_name
 from snp.experiment.spec import dense
 from snp.experiment.tables import select
+from snp.models.config import SMOKE
+from snp.models.family import build
 from snp.runs.store import Store
 from snp.training import stages
-from snp.training.prepare import limits
+from snp.training.prepare import Source, limits
 from snp.training.setup import Setup
+from snp.training.tuning import tuning
 
 RUN = ("run", "magnitude-structured-uniform@60", "dense@100", "--scale", "smoke", "--workers", "1")
 
@@ -180,6 +183,29 @@ def test_the_nearest_words_of_a_span(span: tuple[int, int], words: tuple[int, in
     caption = "the red square on."
     assert whole_words(caption, *span) == words
     assert repr(caption[slice(*words)]) in hit(caption, *span)
+
+
+def test_a_category_below_zero_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = changed(write(tmp_path / "below"), "train", lambda value: value["annotations"][0].update(category_id=-3))
+    told = "train.json: 1 of its category_id are negative, as -3 (number categories from 0)"
+    assert told in checked(root, capsys, 2)
+    with pytest.raises(InputError, match="category_id: -3 is negative"):
+        stages.run(dense("smoke", "below"), Store(tmp_path / "runs"), setup=Setup(data_root=root))
+
+
+def test_a_split_without_a_caption_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = changed(write(tmp_path / "empty"), "test", lambda value: value.update(images=[], annotations=[]))
+    assert "test.json: holds no caption that could be used (add some)" in checked(root, capsys, 2)
+
+
+def test_a_picture_that_the_test_split_lacks_is_missed_before_anything_is_trained(tmp_path: Path) -> None:
+    folder = write(tmp_path / "squares", train=40)
+    (folder / "images" / "test-3.png").unlink()
+    source = Source(folder, real=True, own=True)
+    vocabulary = source.vocabulary(SMOKE)
+    model = build(SMOKE.model_copy(update={"vocabulary": len(vocabulary)}))
+    with pytest.raises(InputError, match=r"image .*test-3.png not found"):
+        tuning("own", source, model, vocabulary)
 
 
 def test_categories_that_no_classifier_has_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from snp.cli.options import (
     OneData,
     OneSeed,
     Out,
+    Plugin,
     Seeds,
     Size,
     SizeOfRuns,
@@ -204,6 +205,8 @@ def audit(
     out: Out = None,
     workers: Workers = 2,
     dry_run: DryRun = False,
+    data_root: Annotated[Named | None, tyro.conf.arg(help="folder of your own data, where runs are on such")] = None,
+    plugin: Plugin = (),
 ) -> None:
     """Run some of the results afresh by the code of now, and say which come out the same.
 
@@ -213,6 +216,8 @@ def audit(
     from snp.report.audit import audited
     from snp.runs import audit as audits
 
+    setup = Setup(data_root=data_root, plugin=plugin)
+    setup.bring()
     scale = scale_of(scale, out)
     store = results_at(scale, out)
     chosen = audits.sample(store, sample, seed)
@@ -227,7 +232,7 @@ def audit(
             time = f"; {least} {sum(filter(None, seconds)) / 60:.0f} minutes of one thread" if any(seconds) else ""
             print(f"\n{len(todo)} runs, {sum(run.kind == 'finetune' for run in todo)} of them scored{time}")
         return
-    run_all(lambda: undone(runs, afresh), afresh, workers)
+    run_all(lambda: undone(runs, afresh), afresh, workers, setup)
     found = audits.compared(chosen, store, afresh)
     print(f"\n{audited(found)}", end="")
     if any(one.verdict == "off" for one in found):

@@ -81,7 +81,7 @@ class GroundingSet:
         self._place = np.stack([np.zeros(len(flat), np.int64), np.arange(len(flat))], 1)  # of an entry: flat, row
         names = flat.names
         self.types, self.datasets, self.lengths = names[flat.type_N], names[flat.dataset_N], flat.lengths
-        self.categories = int(flat.category_M.max(initial=-1)) + 1
+        self.lowest, self.categories = int(flat.category_M.min(initial=0)), int(flat.category_M.max(initial=-1)) + 1
         self._find(flat, names, images, where)
         self._type, self._answer = np.full((2, len(flat)), OUTSIDE)
         if answers is not None:

@@ -157,9 +157,10 @@ class Source:
         if not self.own:
             return self.captions("regions_train", vocabulary, config)
         found = self.captions("train", vocabulary, config)
-        if found.categories > CATEGORIES:
-            where = f"{self.root / 'annotations' / 'train.json'}: category_id"
-            raise InputError(where, f"{found.categories - 1} is large", f"number categories from 0 to {CATEGORIES - 1}")
+        where = f"{self.root / 'annotations' / 'train.json'}: category_id"
+        for number, problem in ((found.lowest, "is negative"), (found.categories - 1, "is large")):
+            if not 0 <= number < CATEGORIES:
+                raise InputError(where, f"{number} {problem}", f"number categories from 0 to {CATEGORIES - 1}")
         return found
 
     def captions(self, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:

@@ -95,6 +95,9 @@ class Expressions(Tuning[MDETR]):
 
     def _begin(self, model: MDETR) -> None:
         self.train = self._split("train")
+        if self.source.own:  # a picture that a split lacks is found now, and not when all is trained
+            for split in ABOUT[self.benchmark].splits:
+                self._split(split)
 
     def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
         return rec.evaluate(model, self._split(split))

@@ -81,9 +81,15 @@ def _own(root: Path, context: int, least: int) -> Iterator[Split]:
             continue
         split = _prepared(root, "own", name, name, context)
         entries = annotations.read(split.path, faults=[])
-        if name == "train" and len(entries) < least:
+        if not entries:
+            split.faults.append(InputError(split.path, "holds no caption that could be used", "add some"))
+        elif name == "train" and len(entries) < least:
             problem = f"has {len(entries):,} captions, and a run learns from {least:,} at least"
             split.faults.append(InputError(split.path, problem, "add some"))
+        below = [number for entry in entries for number in entry.categories if number < 0] if name == "train" else []
+        if below:
+            problem = f"{len(below):,} of its category_id are negative, as {below[0]}"
+            split.faults.append(InputError(split.path, problem, "number categories from 0"))
         odd = [(entry, span) for entry in entries for spans in entry.spans for span in spans
                if span != whole_words(entry.caption, *span)]  # fmt: skip
         for entry, span in odd[:SHOWN]:
