@@ -39,13 +39,25 @@ class CompressMetrics(Measures):
     session_seconds: Share | None = None
     note: str = ""
     plan: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+
+    @property
+    def overhead(self) -> float | None:
+        """Time of the phase over the same phase without the method's own steps."""
+        if not self.seconds or self.session_seconds is None:
+            return None
+        return self.seconds / (self.seconds - self.session_seconds)
 
 
 class FinetuneMetrics(Measures):
-    """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type."""
+    """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
+
+    `baselines`: name -> split -> figures of what needs no model.
+    """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     zero_shot: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 SCHEMAS: dict[str, type[Measures]] = {
@@ -55,19 +67,19 @@ SCHEMAS: dict[str, type[Measures]] = {
 }
 
 
-def check(run: Run, metrics: dict[str, Any], where: object) -> None:
-    """Whether these are the measurements that a run owes, all finite; an InputError names the first field at fault."""
+def check(run: Run, metrics: dict[str, Any], where: object) -> Measures:
+    """The measurements that a run owes, all finite; an InputError names the first field at fault."""
     if (field := not_finite(metrics)) is not None:
         raise InputError(where, f"{field}: is not finite (nan or infinite), and so no measurement", "run it again")
     try:
-        SCHEMAS[run.kind].model_validate(metrics)
+        measured = SCHEMAS[run.kind].model_validate(metrics)
     except ValidationError as error:
         raise explain(error, where) from None
-    if not isinstance(run, Finetune):
-        return
+    if not isinstance(measured, FinetuneMetrics) or not isinstance(run, Finetune):
+        return measured
     schema = ABOUT[run.benchmark].task.score
-    for group in ("splits", "zero_shot"):
-        for split, score in metrics.get(group, {}).items():
+    for group, splits in (("splits", measured.splits), ("zero_shot", measured.zero_shot)):
+        for split, score in splits.items():
             if split not in (known := ABOUT[run.benchmark].splits):
                 hint = f"its splits are {', '.join(known)}"
                 raise InputError(f"{where}.{group}.{split}", f"{run.benchmark} has no such split", hint)
@@ -77,3 +89,4 @@ def check(run: Run, metrics: dict[str, Any], where: object) -> None:
                     schema.model_validate(part)
                 except ValidationError as error:
                     raise explain(error, where, group, split, *place) from None
+    return measured

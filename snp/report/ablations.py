@@ -194,7 +194,7 @@ class Ablations(Ablated):
         group = self.groups[0]
         row = self._snp(group)
         assert row is not None
-        plans = [result.metrics["plan"]["units"] for result in self._results(row)]
+        plans = [result.costs.plan["units"] for result in self._results(row)]
         colors = {"own": drawing.BLUE, "shared": drawing.ORANGE, "pruned": DECIDED["pruned"][1]}
         shares = {(tower, part): layers_of(plans, tower, part) for tower in ("text", "vision") for part in COMPONENTS}
         page = BytesIO()

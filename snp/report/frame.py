@@ -76,7 +76,7 @@ class Measured:
             for benchmark in row.benchmarks
             for seed in row.seeds
             if (result := find(row.finetune(seed, benchmark)))
-            for name, splits in result.metrics.get("baselines", {}).items()
+            for name, splits in result.scores.baselines.items()
             for split, figures in splits.items()
             for metric in ABOUT[benchmark].shown
         ]
@@ -84,9 +84,9 @@ class Measured:
         self._told = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
         plans: list[dict[str, Any]] = [
             {
-                **result.metrics,
-                "step_overhead": _overhead(result),
-                "mode": result.metrics.get("options", {}).get("mode"),
+                **dict(result.costs),
+                "step_overhead": result.costs.overhead,
+                "mode": result.costs.options.get("mode"),
                 "label": row.label,
                 "seed": seed,
             }
@@ -183,19 +183,10 @@ def _dirty(results: Sequence[Result | None]) -> bool:
     return own and any(result.manifest.get("dirty") is True for result in there)
 
 
-def _overhead(result: Result) -> float | None:
-    """Time of the compression phase over the same phase without the method's own steps."""
-    seconds, own = (result.metrics.get(key) for key in ("seconds", "session_seconds"))
-    return seconds / (seconds - own) if seconds and own is not None else None
-
-
 def _lines(result: Result, benchmark: Benchmark) -> Iterator[tuple[str, str, str, float]]:
     """Split, type, metric and value of every score, in reading order (JSON files are sorted by key)."""
     about = ABOUT[benchmark]
-    for prefix, splits in (
-        ("", result.metrics["splits"]),
-        (ZERO_SHOT, result.metrics.get("zero_shot") or {}),
-    ):
+    for prefix, splits in (("", result.scores.splits), (ZERO_SHOT, result.scores.zero_shot)):
         for split in _ordered(splits, about.splits):
             parts = {ALL: splits[split], **splits[split].get("by_type", {})}
             for kind in _ordered(parts, (ALL, *about.task.types)):

@@ -192,6 +192,6 @@ class Ablated:
 
     def _projected(self, row: Row) -> str:
         """How much the loss jumps where the plan is applied, mean over seeds."""
-        gaps = [result.metrics.get("projection_gap") for result in self._results(row)]
+        gaps = [result.costs.projection_gap for result in self._results(row)]
         known = [gap for gap in gaps if gap is not None]
         return f"{sum(known) / len(known):.2f}" if known else ""

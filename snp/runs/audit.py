@@ -42,7 +42,7 @@ class Audited:
 
     @property
     def verdict(self) -> Verdict:
-        kept, afresh = ({name: costs.metrics.get(name) for name in COSTS} for _, costs in (self.kept, self.afresh))
+        kept, afresh = ({name: getattr(one.costs, name) for name in COSTS} for _, one in (self.kept, self.afresh))
         if self.kept[0].metrics == self.afresh[0].metrics and kept == afresh and self.worst == 0:
             return "to the bit"
         ratios = [(kept[name] or 0.0, afresh[name] or 0.0) for name in COSTS if name.endswith("ratio")]
@@ -61,7 +61,7 @@ class Audited:
     @staticmethod
     def _figures(result: Result, run: Finetune) -> dict[tuple[str, str], float]:
         names = ABOUT[run.benchmark].task.figures
-        return {(split, name): score[name] for split, score in result.metrics["splits"].items() for name in names
+        return {(split, name): score[name] for split, score in result.scores.splits.items() for name in names
                 if name in score}  # fmt: skip
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from snp.errors import InputError
-from snp.experiment.metrics import check
+from snp.experiment.metrics import CompressMetrics, FinetuneMetrics, check
 from snp.experiment.places import Trial
+from snp.experiment.scores import Measures
 from snp.experiment.spec import Run, parse
 from snp.files import read_json
 
@@ -20,12 +21,30 @@ HINT = "delete the file and start the run again, or restore it from git"
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run leaves behind: the content of result.json."""
+    """What a finished run leaves behind: the content of result.json.
+
+    Attributes:
+        metrics: as they stand there.
+        measured: the same, checked: of a compression `costs`, of a fine-tuning `scores`.
+    """
 
     run: Run
     manifest: dict[str, Any]
     metrics: dict[str, Any]
     curve: list[dict[str, Any]] = field(default_factory=list)
+    measured: Measures | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def costs(self) -> CompressMetrics:
+        """What a compression measured."""
+        assert isinstance(self.measured, CompressMetrics)
+        return self.measured
+
+    @property
+    def scores(self) -> FinetuneMetrics:
+        """What a fine-tuning measured."""
+        assert isinstance(self.measured, FinetuneMetrics)
+        return self.measured
 
     @property
     def trial(self) -> Trial | None:
@@ -68,9 +87,9 @@ def read(path: Path) -> Result:
         if not isinstance(record, dict):
             raise InputError(f"{path}: curve.{number}", "is not a JSON object", HINT)
     run = parse(value["spec"], f"{path}: spec")
-    check(run, value["metrics"], f"{path}: metrics")
+    measured = check(run, value["metrics"], f"{path}: metrics")
     Trial.from_json(value["manifest"].get("trial"), f"{path}: manifest.trial")
-    return Result(run, value["manifest"], value["metrics"], value["curve"])
+    return Result(run, value["manifest"], value["metrics"], value["curve"], measured)
 
 
 def thinned(curve: list[dict[str, Any]], others: int) -> list[dict[str, Any]]:
