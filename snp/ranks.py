@@ -217,9 +217,9 @@ def spread(
         failed = error
     found: list[Any] = [None] * size()
     dist.all_gather_object(found, (done, failed))
-    for _, problem in found:
-        if problem is not None:
-            raise problem
+    for _, failure in found:
+        if failure is not None:
+            raise failure
     own = [part for part, _ in found]
     return [own[i % size()][i // size()] for i in range(sum(map(len, own)))]
 

@@ -35,9 +35,7 @@ def test_a_table_is_one_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_a_benchmark_is_one_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its title, splits and columns are asked for by tables; results are checked against its task."""
-    monkeypatch.setitem(
-        ABOUT, "own", About("Birds", scores.EXPRESSIONS, ("dev", "hidden"), ("precision@1", "mean_iou"))
-    )
+    monkeypatch.setitem(ABOUT, "own", About("Birds", scores.LOCATING, ("dev", "hidden"), ("precision@1", "mean_iou")))
     store, row = Store(tmp_path), make("desk", "birds", "snp", size=Size(0.6), benchmarks=("own",))
     fill(store, row, [0.75])
     text = render(Measured([row], store), "markdown")
@@ -52,4 +50,4 @@ def test_a_task_is_a_record_an_evaluator_and_what_a_model_learns_of_it() -> None
     class Counting(Questions):
         task = counting
 
-    assert TUNINGS.pop(counting) is Counting and TUNINGS[scores.QUESTIONS] is Questions
+    assert TUNINGS.pop(counting) is Counting and TUNINGS[scores.ANSWERING] is Questions

@@ -145,9 +145,10 @@ def test_the_style_names_the_colours_that_code_names() -> None:
 
 
 @pytest.mark.slow
-def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "snp", "figure", "figure1", "--png", str(tmp_path / "figure1.png")]
-    environment = os.environ | {"PYTHONPATH": str(HERE), "MPLBACKEND": "paper"}
+@pytest.mark.parametrize("words", [("figure", "figure1"), ("data", "show", "scenes", "--scale", "smoke")])
+def test_a_backend_that_does_not_exist_is_one_line(words: tuple[str, ...], smoke_data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snp", *words, "--png", str(tmp_path / "page.png")]
+    environment = os.environ | {"PYTHONPATH": str(HERE), "MPLBACKEND": "paper", "SNP_DATA": str(smoke_data)}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("snp: matplotlib: does not start: ") and "unset MPLBACKEND" in done.stderr

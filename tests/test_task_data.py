@@ -9,8 +9,8 @@ from test_sources import GRAPHS, INSTANCES, QUESTIONS, SENTENCE, XML, write
 
 from snp.data import annotations, tasks
 from snp.data.drawn import build, pictures, scenes, stamps, taskfiles
-from snp.data.drawn import folder as whole
 from snp.data.drawn.expressions import Scene
+from snp.data.drawn.folder import data_hash, tasks_hash
 from snp.data.drawn.items import Item
 from snp.data.drawn.pictures import Picture
 from snp.data.drawn.questions import TYPES, Question
@@ -49,33 +49,33 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Picture]:
 
 def test_pictures_and_expressions_of_scenes_are_those_of_the_time_before_these_tasks(tmp_path: Path) -> None:
     made = scenes.make(tmp_path / "s", 3, train=6, test=8, pretrain_val=2, workers=1)
-    assert whole.data_hash(made) == "38e045dd1dcf50c175aa5b1dca92472337cf3a6669feee674a694b2f152e64ce"
+    assert data_hash(made) == "38e045dd1dcf50c175aa5b1dca92472337cf3a6669feee674a694b2f152e64ce"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not stamps.SOURCE.is_dir(), reason=f"needs Debian's {stamps.PACKAGE}")
 def test_pictures_and_expressions_of_stamps_are_those_of_the_time_before_these_tasks(tmp_path: Path) -> None:
     made = stamps.make(tmp_path / "s", 3, train=6, test=8, pretrain_val=2, workers=1)
-    assert whole.data_hash(made) == "f5093727e3911728a83a377c11c613b970a6204bcb7cd865300829e564829b55"
+    assert data_hash(made) == "f5093727e3911728a83a377c11c613b970a6204bcb7cd865300829e564829b55"
 
 
 @pytest.mark.slow
 def test_the_hash_of_tasks_is_its_own_and_tells_one_answer_from_another(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = whole.tasks_hash(root)
-    assert before != whole.data_hash(root) == whole.data_hash(scenes.make(tmp_path / "a", 3, workers=1, **SIZES))
-    assert whole.tasks_hash(tmp_path / "a") == before
+    before = tasks_hash(root)
+    assert before != data_hash(root) == data_hash(scenes.make(tmp_path / "a", 3, workers=1, **SIZES))
+    assert tasks_hash(tmp_path / "a") == before
     monkeypatch.setattr(taskfiles, "SENTENCES", 1)
     other = scenes.make(tmp_path / "b", 3, workers=1, **SIZES)
-    assert whole.tasks_hash(other) != before and whole.data_hash(other) == whole.data_hash(root)
+    assert tasks_hash(other) != before and data_hash(other) == data_hash(root)
 
 
 def test_a_data_set_of_the_time_before_these_tasks_is_to_be_made_again(tmp_path: Path) -> None:
     write(tmp_path / "dataset.json", {"annotations_sha256": {}, "pixels_sha256": {}})
-    assert whole.data_hash(tmp_path)
+    assert data_hash(tmp_path)
     with pytest.raises(InputError, match=r"tasks_sha256: missing .*make it again"):
-        whole.tasks_hash(tmp_path)
+        tasks_hash(tmp_path)
 
 
 def test_making_it_again_leaves_nothing_of_the_old_files(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
-from snp.experiment.scores import QUESTIONS
+from snp.experiment.scores import ANSWERING
 from snp.experiment.spec import dense
 from snp.experiment.tables import rows
 from snp.report import frame
@@ -50,7 +50,7 @@ def test_a_row_ends_in_the_figures_of_all_its_splits(label: str, store: Store) -
     assert tuple(sorted(result.metrics["splits"])) == tuple(sorted(about.splits))
     for split in result.metrics["splits"].values():
         assert split["n"] > 0 and all(0 <= split[name] <= 1 for name in about.shown)
-    assert bool(result.metrics["zero_shot"]) == (about.task is not QUESTIONS)  # nobody answers with untrained heads
+    assert bool(result.metrics["zero_shot"]) == (about.task is not ANSWERING)  # nobody answers with untrained heads
 
 
 def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Store) -> None:

@@ -35,6 +35,15 @@ def _timed(call: Callable[..., Any], argument: object) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def _first(scores: list[float]) -> list[int]:
+    """The five queries of the highest scores."""
+
+    def lower(query: int) -> float:
+        return -scores[query]
+
+    return sorted(range(QUERIES), key=lower)[:5]
+
+
 def _headline(found: dict[str, float]) -> float:
     return found["precision@5"] if "precision@5" in found else found["recall@5"]
 
@@ -50,7 +59,7 @@ def _rec() -> tuple:
     def slow(arguments: tuple) -> float:
         right = 0
         for b, r, t in zip(*(a.tolist() for a in arguments[:3]), strict=True):
-            best = np.argsort(-np.array(r), kind="stable")[:5].tolist()
+            best = _first(r)
             right += any(_iou(_corners(b[q]), _corners(t)) >= 0.5 for q in best)
         return right / len(arguments[0])
 
@@ -98,7 +107,7 @@ def _phrases() -> tuple:
             boxes, scores = predictions[phrases.key_of(entry)]
             for place, spans in enumerate(entry.evaluated):
                 own = [b for b, s in zip(entry.boxes, entry.spans, strict=True) if s == spans]
-                best = np.argsort(-scores[place], kind="stable")[:5].tolist()
+                best = _first(scores[place].tolist())
                 true = [(x, y, x + w, y + h) for x, y, w, h in own]
                 found.append(any(_iou(boxes[q], b) >= 0.5 for q in best for b in true))
         return float(np.mean(found))

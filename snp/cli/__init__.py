@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:  # the reader, as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            if (mended := hinted(error)) is None and error.filename is None:
+            if (told := hinted(error)) is None and error.filename is None:
                 raise
-            _refuse(mended or InputError(error.filename2 or error.filename, error.strerror or str(error)))
+            _refuse(told or InputError(error.filename2 or error.filename, error.strerror or str(error)))
 
 
 def _refuse(error: InputError) -> NoReturn:

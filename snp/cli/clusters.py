@@ -8,12 +8,12 @@ import tyro
 from pydantic import PositiveInt
 
 from snp.cli.options import (
+    AtScale,
     OfRuns,
     OneData,
     Out,
+    ScaleOfRuns,
     Seeds,
-    Size,
-    SizeOfRuns,
     Table,
     app,
     flags,
@@ -35,7 +35,7 @@ from snp.training.setup import Setup
 @app.command
 def launch(
     table: Table,
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     cluster: Annotated[
         Literal["slurm", "local", "debug"], tyro.conf.arg(help="who runs the jobs: SLURM, or a process of this machine")
     ] = "slurm",
@@ -127,7 +127,7 @@ def launch(
 @app.command
 def status(
     table: Table,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     seed: Seeds = (),
     data: OneData = None,
     out: Out = None,
@@ -164,7 +164,7 @@ def status(
 @app.command
 def cancel(
     table: Table,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     seed: Seeds = (),
     data: OneData = None,
     out: Out = None,

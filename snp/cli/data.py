@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 from tyro.conf import Positional
 
-from snp.cli.options import Published, Size, Workers, app, new_file
+from snp.cli.options import AtScale, Published, Workers, app, new_file
 from snp.errors import InputError
 from snp.experiment.places import own_name
 from snp.experiment.spec import DRAWN, Scale
@@ -20,7 +20,7 @@ def data(
     name: Annotated[
         str, tyro.conf.arg(help="check: a published benchmark, or the folder of your own; else drawn data"), Positional
     ],
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
     source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
     png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from snp.cli.options import DryRun, OneSeed, Size, Workers, app, run_them, shortened
+from snp.cli.options import AtScale, DryRun, OneSeed, Workers, app, run_them, shortened
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.flags import Named
@@ -121,7 +121,7 @@ def export(
         Positional,
     ] = (),
     seed: OneSeed = 0,
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     out: Annotated[Named, tyro.conf.arg(help="folder of the runs; what is missing is run")] = EXPORTS,
     to: Annotated[Named | None, tyro.conf.arg(help="folder of the models; default: results/models")] = None,
     workers: Workers = 2,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from snp.cli.options import Plugin, Size, app
+from snp.cli.options import AtScale, Plugin, app
 from snp.errors import InputError
 from snp.experiment.spec import Model, Scale
 from snp.flags import Named
@@ -17,7 +17,7 @@ from snp.flags import Named
 
 @app.command
 def params(
-    scale: Size = "paper",
+    scale: AtScale = "paper",
     model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
 ) -> None:
     """Print where a model's parameters are, dense and at the paper's sizes; its weights are not made."""

@@ -6,7 +6,7 @@ import tyro
 from pydantic import NonNegativeInt
 from tyro.conf import Positional
 
-from snp.cli.options import Out, SizeOfRuns, app, new_file, results_at, scale_of
+from snp.cli.options import Out, ScaleOfRuns, app, new_file, results_at, scale_of
 from snp.experiment.labels import find
 from snp.flags import Named
 
@@ -48,7 +48,7 @@ def demo(
 def predictions(
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     data: Annotated[Literal["scenes", "stamps", "real"], tyro.conf.arg(help="whose samples")] = "scenes",
     out: Out = None,
 ) -> None:

@@ -37,8 +37,8 @@ def _by_comma(values: object) -> object:
 
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 SCALES = "smoke runs in minutes and says nothing, desk fits two cores, paper is of full size"
-Size = Annotated[Scale, tyro.conf.arg(help=SCALES)]
-SizeOfRuns = Annotated[
+AtScale = Annotated[Scale, tyro.conf.arg(help=SCALES)]
+ScaleOfRuns = Annotated[
     Scale | None, tyro.conf.arg(help="as of `snp run`; default: that of the runs in --out, else desk")
 ]
 SETS = f"{', '.join(DRAWN)}, {REAL}, or the folder of your own"

@@ -15,7 +15,7 @@ from snp.cli.options import (
     OneSeed,
     Out,
     Plugin,
-    SizeOfRuns,
+    ScaleOfRuns,
     app,
     known_data,
     new_file,
@@ -43,7 +43,7 @@ def table(
         tyro.conf.arg(help="one table, as table1, or labels of rows; none: all runs that are in --out"),
         Positional,
     ] = (),
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     data: OneData = None,
     format: Annotated[Format, tyro.conf.arg(help="text is fitted to the terminal, the others hold all of it")] = "text",
     out: Out = None,
@@ -75,7 +75,7 @@ def table(
 def compare(
     row: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60"), Positional],
     other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     out: Out = None,
     plugin: Plugin = (),
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
@@ -93,7 +93,7 @@ def compare(
 @app.command
 def claims(
     table: Annotated[str | None, tyro.conf.arg(help="which table's rows; default: all"), Positional] = None,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
 ) -> None:
@@ -110,7 +110,7 @@ def figure(
         str, tyro.conf.arg(help="method, figure1, tickets, scaling, or a table whose rows are drawn"), Positional
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the rows")] = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
@@ -139,7 +139,7 @@ def figure(
 @app.command
 def report(
     html: Annotated[Named | None, tyro.conf.arg(help="page to write; default: report.html")] = None,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     out: Out = None,
 ) -> None:
     """Write all results as one page for a browser, which needs no network; beside it, the same as JSON and CSV."""
@@ -158,7 +158,7 @@ def curve(
     run: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60, or the folder of a run"), Positional],
     seed: OneSeed = 0,
     png: Annotated[Named | None, tyro.conf.arg(help="draw the curves too, in this file")] = None,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     out: Out = None,
 ) -> None:
     """Print the learning curves of a run, or of a row's compression and fine-tunings: every series over the steps."""

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from snp.cli.options import (
     SETS,
+    AtScale,
     DryRun,
     OfRuns,
     OfTowers,
@@ -18,9 +19,8 @@ from snp.cli.options import (
     OneSeed,
     Out,
     Plugin,
+    ScaleOfRuns,
     Seeds,
-    Size,
-    SizeOfRuns,
     Table,
     Workers,
     app,
@@ -54,7 +54,7 @@ from snp.training.setup import Setup, Towers
 @app.command
 def rows(
     table: Annotated[str, tyro.conf.arg(help="which table, as table1; none: the tables are listed"), Positional] = "",
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     data: OneData = None,
     out: Out = None,
     towers: OfTowers = Towers(),  # noqa: B008 - frozen
@@ -95,7 +95,7 @@ def run(
         Positional,
     ],
     seed: Seeds = (),
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     data: Annotated[Named | None, tyro.conf.arg(help="folder of your own: rows are run on it")] = None,
     keep: Annotated[float | None, tyro.conf.arg(help="share of all parameters to keep, in (0, 1]")] = None,
     option: Annotated[tuple[str, ...], tyro.conf.arg(help="of the method, as block=4; several: block=4 every=8")] = (),
@@ -136,7 +136,7 @@ def run(
 @app.command
 def reproduce(
     table: Table,
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the table")] = None,
     seed: OneSeed = 0,
     out: Annotated[Named | None, tyro.conf.arg(help="default: .reproduce/<scale>")] = None,
@@ -163,7 +163,7 @@ def reproduce(
 
 @app.command
 def pretrain(
-    scale: Size = "desk",
+    scale: AtScale = "desk",
     data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: that of the scale's rows")] = None,
     model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
     out: Out = None,
@@ -201,7 +201,7 @@ def pretrain(
 def audit(
     sample: Annotated[PositiveInt, tyro.conf.arg(help="scored runs that are drawn by chance")] = 10,
     seed: Annotated[Seed, tyro.conf.arg(help="of the draw")] = 0,
-    scale: SizeOfRuns = None,
+    scale: ScaleOfRuns = None,
     out: Out = None,
     workers: Workers = 2,
     dry_run: DryRun = False,
@@ -221,6 +221,7 @@ def audit(
     scale = scale_of(scale, out)
     store = results_at(scale, out)
     chosen = audits.sample(store, sample, seed)
+    heeded(setup, {run.data for run in chosen})
     afresh = audits.afresh(store, scale)
     runs = [run for one in chosen for run in (*one.parents(), one)]
     if dry_run:

@@ -1,8 +1,8 @@
 """Names of rows in the tables that are a method with options; known to `snp.compress` too, and free of torch."""
 
-Options = dict[str, bool | int | float | str]
+Given = dict[str, bool | int | float | str]
 
-ALIASES: dict[str, tuple[str, Options]] = {
+ALIASES: dict[str, tuple[str, Given]] = {
     "magnitude": ("omp", {}),
     "magnitude-structured-uniform": ("magnitude-structured", {"scope": "uniform"}),
     "magnitude-structured-global": ("magnitude-structured", {"scope": "global"}),

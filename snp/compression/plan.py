@@ -52,7 +52,7 @@ class Plan:
 
     Attributes:
         towers: sizes of the dense towers, donor first.
-        keep: (tower, layer, component) -> bool [n_prune], False = pruned; absent = all kept.
+        keep: site (or a plain tuple) -> bool [n_prune], False = pruned; absent = all kept.
         shares: which units are another layer's; a donor may itself receive: chains end where one is stored.
         masks: parameter name -> bool tensor of its shape, False = zero (unstructured).
         note: what a reader of the table must know, for example that the budget is out of this method's reach.
@@ -134,9 +134,10 @@ class Plan:
 
     def layer(self, tower: str, layer: int) -> LayerPlan:
         """All that is decided of a layer."""
-        return LayerPlan(
-            *({c: of(tower, layer, c) for c in COMPONENTS} for of in (self.kept, self.survives, self.owner, self.own))
-        )
+        row = self.layers.index((tower, layer))
+        kept, survives, owner = ({c: of(tower, layer, c) for c in COMPONENTS}
+                                 for of in (self.kept, self.survives, self.owner))  # fmt: skip
+        return LayerPlan(kept, survives, owner, {c: (owner[c] == row) & survives[c] for c in COMPONENTS})
 
     def cost(self) -> dict[str, Any]:
         """Parameters of the towers that are stored, shared, pruned and masked: see `accounting.cost`."""

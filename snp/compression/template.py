@@ -12,8 +12,8 @@ from pydantic import Field
 
 from baselines.ranking import best_within, norms, quantiles
 from snp.compression.method import OneShot
-from snp.compression.problem import Problem
 from snp.compression.plan import Plan
+from snp.compression.problem import Problem
 from snp.compression.registry import register
 
 

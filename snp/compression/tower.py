@@ -16,6 +16,22 @@ ROLES = ("q", "k", "v", "o", "fc1", "fc2")
 Space = Literal["prune", "share"]
 
 
+class Site(NamedTuple):
+    """Where units are: a component (qk, vo or ffn) of a layer of a tower."""
+
+    tower: str
+    layer: int
+    component: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The tower and the layer."""
+        return self.tower, self.layer
+
+    def __str__(self) -> str:
+        return f"{self.tower}/{self.layer}/{self.component}"
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a dense tower, and from them the number and cost of its units [ours: the unit table].
@@ -143,22 +159,6 @@ def alike(towers: Iterable[Tower]) -> None:
         if (other.dtype, other.device) != (weight.dtype, weight.device):
             problem = f"is of {other.dtype} on {other.device}, and {first.layer} of {weight.dtype} on {weight.device}"
             raise InputError(block.layer, f"{problem}: they cannot share", "bring the towers to one type and device")
-
-
-class Site(NamedTuple):
-    """Where units are: a component (qk, vo or ffn) of a layer of a tower."""
-
-    tower: str
-    layer: int
-    component: str
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """The tower and the layer."""
-        return self.tower, self.layer
-
-    def __str__(self) -> str:
-        return f"{self.tower}/{self.layer}/{self.component}"
 
 
 def iterate(towers: dict[str, Tower]) -> Iterator[tuple[str, int, Block]]:

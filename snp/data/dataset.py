@@ -184,12 +184,12 @@ class GroundingSet:
         whole._place[:, 0] += np.repeat(before, [len(part) for part in parts])
         # a pixel cache that several files use is one, so that captions of one picture find each other
         caches = {origin(pixels): pixels for part in parts for pixels in part._pixels}
-        place = {origin: i for i, origin in enumerate(caches)}
+        number = {key: i for i, key in enumerate(caches)}
         whole._pixels = list(caches.values())
         whole._cache = np.concatenate(
-            [np.array([place[origin(p)] for p in part._pixels], np.int32)[part._cache] for part in parts]
+            [np.array([number[origin(p)] for p in part._pixels], np.int32)[part._cache] for part in parts]
         )
-        whole.categories = max(part.categories for part in parts)
+        whole.lowest, whole.categories = min(p.lowest for p in parts), max(p.categories for p in parts)
         return whole
 
     def batch(

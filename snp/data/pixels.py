@@ -21,7 +21,7 @@ _TURNS = {
     8: Transpose.ROTATE_90,
 }
 """What brings a picture upright, by its EXIF orientation; from 5 on it changes the sides."""
-_MEND = "fetch or make it again"
+_HINT = "fetch or make it again"
 
 
 def load(path: Path) -> Image.Image:
@@ -67,9 +67,9 @@ def _opened(path: Path, quickly: bool = False) -> tuple[Image.Image, tuple[int, 
                 upright = upright.transpose(_TURNS[turned])
             return upright, (height, width) if turned >= 5 else (width, height)
     except FileNotFoundError:
-        raise InputError(path, "image not found", _MEND) from None
+        raise InputError(path, "image not found", _HINT) from None
     except Exception as error:  # a damaged picture raises almost anything
-        raise InputError(path, f"image cannot be read: {error or type(error).__name__}", _MEND) from None
+        raise InputError(path, f"image cannot be read: {error or type(error).__name__}", _HINT) from None
 
 
 def _orientation(image: Image.Image) -> int:

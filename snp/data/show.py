@@ -4,8 +4,6 @@ import random
 import re
 from pathlib import Path
 
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-
 from snp import drawing
 from snp.data import annotations
 from snp.data.annotations import Entry
@@ -34,6 +32,8 @@ def sample_page(root: str | Path, out_png: str | Path, n: int = 12, seed: int = 
         chosen.append(rng.choice([entry for entry in pool if entry.type in (kind, "")]))
     rows = -(-n // COLUMNS)
     with drawing.picture(out_png, (3.1 * COLUMNS, 3.75 * rows), changes={"text.parse_math": False}) as figure:
+        from matplotlib.layout_engine import ConstrainedLayoutEngine  # now that the style has found matplotlib sound
+
         figure.set_facecolor("#16181d")
         layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1, hspace=0.05, rect=(0.01, 0.01, 0.98, 0.98))
         figure.set_layout_engine(layout)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +30,6 @@ from snp.tasks import detect
 from snp.tasks.outputs import check_finite
 from snp.training import saved
 from snp.training.prepare import fit_of
-
-if TYPE_CHECKING:
-    pass
-
 
 SURE = 0.5
 """Boxes of MDETR that are as probable as this are drawn, and the best one in any case; for GLIP's half is enough."""

@@ -24,13 +24,13 @@ class About(NamedTuple):
 
 
 ABOUT: dict[Benchmark, About] = {
-    "refcoco": About("RefCOCO", scores.EXPRESSIONS, ("val", "testA", "testB"), ("precision@1",)),
-    "refcoco+": About("RefCOCO+", scores.EXPRESSIONS, ("val", "testA", "testB"), ("precision@1",)),
-    "refcocog": About("RefCOCOg", scores.EXPRESSIONS, ("val", "test"), ("precision@1",)),
-    "gqa": About("GQA", scores.QUESTIONS, ("val", "testdev"), ("accuracy",)),
-    "flickr30k": About("Flickr30k", scores.PHRASES, ("val", "test"), ("recall@1", "merged_recall@1")),
-    "coco": About("COCO", scores.DETECTION, ("val2017",), ("AP", "AP50")),
-    "own": About("own", scores.EXPRESSIONS, ("val", "test"), ("precision@1",)),
+    "refcoco": About("RefCOCO", scores.LOCATING, ("val", "testA", "testB"), ("precision@1",)),
+    "refcoco+": About("RefCOCO+", scores.LOCATING, ("val", "testA", "testB"), ("precision@1",)),
+    "refcocog": About("RefCOCOg", scores.LOCATING, ("val", "test"), ("precision@1",)),
+    "gqa": About("GQA", scores.ANSWERING, ("val", "testdev"), ("accuracy",)),
+    "flickr30k": About("Flickr30k", scores.GROUNDING, ("val", "test"), ("recall@1", "merged_recall@1")),
+    "coco": About("COCO", scores.DETECTING, ("val2017",), ("AP", "AP50")),
+    "own": About("own", scores.LOCATING, ("val", "test"), ("precision@1",)),
 }
 EXPRESSIONS: tuple[Benchmark, ...] = get_args(Expressions)
 """RefCOCO and its kin."""
@@ -42,4 +42,4 @@ FIRST: dict[Model, Benchmark] = {"mdetr": "refcoco", "glip": "coco"}
 
 def of_expressions(benchmark: Benchmark) -> bool:
     """Whether it asks for one box for one sentence."""
-    return ABOUT[benchmark].task is scores.EXPRESSIONS
+    return ABOUT[benchmark].task is scores.LOCATING

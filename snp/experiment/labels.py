@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from snp.compression.aliases import ALIASES, Options
+from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
@@ -80,7 +80,7 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
         raise unknown
     if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
         raise unknown
-    given: Options = {}
+    given: Given = {}
     for key, value in (_option(text) for text in [*parts["options"].split(",")[1:], *more]):
         if given.get(key, value) != value:
             raise InputError(f"--option {key}", "is given twice", "give one of its values")

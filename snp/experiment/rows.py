@@ -4,7 +4,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
-from snp.compression.aliases import ALIASES, Options
+from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, of_expressions
@@ -49,7 +49,7 @@ class Row(BaseModel):
     model: Model = "mdetr"
     name: str
     method: str
-    options: Options = {}
+    options: Given = {}
     size: Size
     task: Expressions | None = None
     recovery: bool = True
@@ -175,7 +175,7 @@ def make(
     )
 
 
-def named(name: str, options: Options) -> str:
+def named(name: str, options: Given) -> str:
     """A name with options behind it, as labels have them."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
     return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])

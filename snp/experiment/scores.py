@@ -71,7 +71,7 @@ class Task:
     model: Model = "mdetr"
 
 
-EXPRESSIONS = Task(
+LOCATING = Task(
     "expressions",
     "expression",
     Located,
@@ -79,7 +79,7 @@ EXPRESSIONS = Task(
     "Precision@1 (IoU >= 0.5)",
     types=("attribute", "relation", "order"),
 )
-QUESTIONS = Task(
+ANSWERING = Task(
     "questions",
     "question",
     Answered,
@@ -88,14 +88,14 @@ QUESTIONS = Task(
     types=("exist", "count", "query", "compare", "logical"),
 )
 RECALLS = ("recall@1", "recall@5", "recall@10", "upper_bound")
-PHRASES = Task(
+GROUNDING = Task(
     "phrases",
     "phrase",
     Grounded,
     (*RECALLS, *(f"merged_{name}" for name in RECALLS)),
     "Recall@1 of phrases (IoU >= 0.5; any box of a phrase counts, or the one box around them: merged)",
 )
-DETECTION = Task(
+DETECTING = Task(
     "detection",
     "class",
     Detected,

@@ -91,8 +91,8 @@ class Runs(Checkpointable):
                 if ranks.size() > 1:  # the others would wait for this process
                     raise
                 failed[run] = error
-        for problem in failed.values():
-            raise problem
+        for failure in failed.values():
+            raise failure
 
 
 def _in_turn(run: Run, store: Store, setup: Setup) -> None:

@@ -81,7 +81,7 @@ class Measured:
             for metric in ABOUT[benchmark].shown
         ]
         keys = ["label", "name", *KEYS[1:3], "metric"]
-        self._told = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
+        self._baselines = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value
         plans: list[dict[str, Any]] = [
             {
                 **dict(result.costs),
@@ -112,7 +112,7 @@ class Measured:
 
     def baselines(self, row: Row) -> dict[str, pd.DataFrame]:
         """What answers reach that see no picture, judged beside a row: name -> figures as in `shown`."""
-        own = self._told[self._told.index.get_level_values("label") == row.label].droplevel("label")
+        own = self._baselines[self._baselines.index.get_level_values("label") == row.label].droplevel("label")
         names = dict.fromkeys(own.index.get_level_values("name"))
         return {name: own.xs(name, level="name").unstack("seed", sort=False) for name in names}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from snp.compression.aliases import ALIASES, Options
+from snp.compression.aliases import ALIASES, Given
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE, Row, make, named
@@ -77,7 +77,7 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
     return row.model_copy(update=own).starting(first.parent.weights)
 
 
-def _name(method: str, options: Options) -> str:
+def _name(method: str, options: Given) -> str:
     """The shortest name of a method with options: an alias where one stands for some of them."""
     fitting = [
         (alias, preset)

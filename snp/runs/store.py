@@ -145,11 +145,11 @@ class Store:
         except Busy:
             raise
         except OSError as error:
-            if (mended := hinted(error, self.root / run.slug)) is None:
+            if (told := hinted(error, self.root / run.slug)) is None:
                 self._fail(run, error)
                 raise
-            self._fail(run, mended)
-            raise mended from error
+            self._fail(run, told)
+            raise told from error
         except Exception as error:
             self._fail(run, error)
             raise

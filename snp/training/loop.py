@@ -31,6 +31,7 @@ SAVE_EVERY_SECONDS = float(os.environ.get("SNP_SAVE_EVERY", 45))
 
 GRADIENT = "norm of the gradient"
 Losses = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 class _Passing(nn.Module):
@@ -42,9 +43,6 @@ class _Passing(nn.Module):
 
     def forward(self, batch: Batch, overrides: dict[str, Tensor] | None, step: int) -> Losses:
         return self.losses(self.model, batch, overrides, step)
-
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass

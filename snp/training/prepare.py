@@ -159,7 +159,7 @@ class Source:
         found = self.captions("train", vocabulary, config)
         where = f"{self.root / 'annotations' / 'train.json'}: category_id"
         for number, problem in ((found.lowest, "is negative"), (found.categories - 1, "is large")):
-            if not 0 <= number < CATEGORIES:
+            if number < 0 <= found.categories - 1 or number >= CATEGORIES:
                 raise InputError(where, f"{number} {problem}", f"number categories from 0 to {CATEGORIES - 1}")
         return found
 

@@ -49,7 +49,9 @@ class Tuning(ABC, Generic[M]):
     train: GroundingSet
 
     def __init_subclass__(cls) -> None:
-        TUNINGS[cls.task] = cls
+        super().__init_subclass__()
+        if "task" in vars(cls):
+            TUNINGS[cls.task] = cls
 
     def __init__(self, benchmark: Benchmark, source: Source, model: M, vocabulary: Vocabulary) -> None:
         self.benchmark, self.source, self.vocabulary = benchmark, source, vocabulary
@@ -87,7 +89,7 @@ class Tuning(ABC, Generic[M]):
 class Expressions(Tuning[MDETR]):
     """RefCOCO and its kin, and a user's own: one box for one sentence."""
 
-    task = scores.EXPRESSIONS
+    task = scores.LOCATING
 
     @staticmethod
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
@@ -115,7 +117,7 @@ class Expressions(Tuning[MDETR]):
 class Questions(Tuning[MDETR]):
     """GQA: an answer of one of several types; its heads start untrained."""
 
-    task = scores.QUESTIONS
+    task = scores.ANSWERING
 
     untuned = False
 
@@ -150,7 +152,7 @@ class Questions(Tuning[MDETR]):
 class Phrases(Tuning[MDETR]):
     """Flickr30k Entities: boxes for every phrase of a sentence, under both protocols."""
 
-    task = scores.PHRASES
+    task = scores.GROUNDING
 
     @staticmethod
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
@@ -171,7 +173,7 @@ class Phrases(Tuning[MDETR]):
 class Detection(Tuning[GLIP]):
     """COCO: every object of every class, asked for by prompts of class names."""
 
-    task = scores.DETECTION
+    task = scores.DETECTING
 
     @staticmethod
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:

@@ -12,7 +12,7 @@ from snp.data.sources.images import jpg
 from snp.errors import InputError
 from snp.files import read_text
 
-_MEND = "fetch the annotations of Flickr30k Entities"
+_HINT = "fetch the annotations of Flickr30k Entities"
 _LINES = re.compile(r"\r\n?|\n")
 """Ends of lines; a sentence may hold what else Unicode calls so."""
 _NUMBER = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
@@ -66,7 +66,7 @@ def sentence(line: str, where: str) -> Sentence:
 def sentences(path: Path, faults: list[InputError] | None = None) -> list[Sentence]:
     """All sentences of a ``Sentences/<id>.txt``; of `faults` see `read`."""
     found = list[Sentence]()
-    for i, line in enumerate(_LINES.split(read_text(path, _MEND)), 1):
+    for i, line in enumerate(_LINES.split(read_text(path, _HINT)), 1):
         with noted(faults):
             if line.strip():
                 found.append(sentence(line, f"{path}: line {i}"))
@@ -82,7 +82,7 @@ def boxes(path: Path, faults: list[InputError] | None = None) -> Boxes:
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(path, "file not found", _MEND) from None
+        raise InputError(path, "file not found", _HINT) from None
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}") from None
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: of an encoding that is none
@@ -128,7 +128,7 @@ def listed(path: Path, faults: list[InputError] | None = None) -> list[str]:
     """The numbers of pictures in a ``{train,val,test}.txt``, each once; of `faults` see `read`."""
     found: dict[str, None] = {}
     with noted(faults):
-        for i, number in enumerate(read_text(path, _MEND).split(), 1):
+        for i, number in enumerate(read_text(path, _HINT).split(), 1):
             with noted(faults):
                 if not _PICTURE.fullmatch(number):
                     raise InputError(f"{path}: picture {i}", f"{shown(number)} is not the number of a picture")
