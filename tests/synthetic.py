@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import Row
-from snp.experiment.spec import Benchmark
 from snp.runs.store import Store
 
 MANIFEST = {"commit": "0" * 40, "dirty": False, "wall_seconds": 60.0}

@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from snp.cli.options import AtScale, Plugin, app
 from snp.errors import InputError
-from snp.experiment.spec import Model, Scale
+from snp.experiment.scores import Model
+from snp.experiment.spec import Scale
 from snp.flags import Named
 
 

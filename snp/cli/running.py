@@ -39,7 +39,8 @@ from snp.errors import InputError
 from snp.experiment.labels import find, find_own
 from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE
-from snp.experiment.spec import Model, Seed, dense, is_own
+from snp.experiment.scores import Model
+from snp.experiment.spec import Seed, dense, is_own
 from snp.experiment.tables import TABLES, reproduced, select
 from snp.experiment.tables import rows as rows_of
 from snp.flags import Named

@@ -15,9 +15,9 @@ from snp.data.annotations import Entry
 from snp.data.pixels import load
 from snp.demo.predict import Checkpoint, Prediction, Seen, predict
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import DRAWN, Benchmark, Data, Run, Scale
+from snp.experiment.spec import DRAWN, Data, Run, Scale
 from snp.experiment.tables import TABLES, rows
 from snp.launch.wanted import check_models
 from snp.runs.store import Store

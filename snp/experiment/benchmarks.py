@@ -1,10 +1,13 @@
 """The benchmarks, a record each: what they ask for, on which splits, and the figures that their tables show."""
 
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from snp.experiment import scores
-from snp.experiment.scores import Task
-from snp.experiment.spec import Benchmark, Expressions, Model
+from snp.experiment.scores import Model, Task
+
+Expressions = Literal["refcoco", "refcoco+", "refcocog"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own"]
+"""By the names that the command line has for them."""
 
 
 class About(NamedTuple):

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.rows import Row, make, named
-from snp.experiment.spec import DRAWN, REAL, Benchmark, Data, Scale, is_own
+from snp.experiment.spec import DRAWN, REAL, Data, Scale, is_own
 from snp.experiment.tables import EXTRA, TABLES, home_of
 
 LABEL = re.compile(

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from snp.experiment.spec import Benchmark, Compress, Finetune, Run, Scale
+from snp.experiment.benchmarks import Benchmark
+from snp.experiment.spec import Compress, Finetune, Run, Scale
 
 
 class Phase(BaseModel):

@@ -7,21 +7,10 @@ from pydantic import BaseModel, ConfigDict
 from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, of_expressions
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expressions, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
-from snp.experiment.spec import (
-    Benchmark,
-    Compress,
-    Data,
-    Expressions,
-    Finetune,
-    Model,
-    Pretrain,
-    Run,
-    Scale,
-    Weights,
-    dense,
-)
+from snp.experiment.scores import Model
+from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
 
 DENSE = "dense"
 WHOLE = Size(keep=1.0)

@@ -1,11 +1,12 @@
 """What a model can be asked to do, a record a task: how it is judged, what tables show, what its figures must be."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from snp.experiment.spec import Model
+Model = Literal["mdetr", "glip"]
+"""The two grounding models."""
 
 
 class Measures(BaseModel):

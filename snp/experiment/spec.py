@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from snp.compression.size import Size, percent
 from snp.errors import InputError
+from snp.experiment.benchmarks import Benchmark, Expressions
+from snp.experiment.scores import Model
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
@@ -17,9 +19,6 @@ REAL = "real"
 OWN_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 Data = Annotated[str, Field(pattern=f"^{OWN_NAME}$")]
 """A data set by its name: drawn, published, or any other: a user's own."""
-Model = Literal["mdetr", "glip"]
-Expressions = Literal["refcoco", "refcoco+", "refcocog"]
-Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What the generators of all libraries take."""
 

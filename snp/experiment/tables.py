@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from snp.compression.size import Size, percent
 from snp.errors import InputError
-from snp.experiment.benchmarks import EXPRESSIONS
+from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
 from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import Benchmark, Data, Scale, is_own
+from snp.experiment.spec import Data, Scale, is_own
 
 # what the headline shows and a reproduction runs; rivals with "basis" have the basis that SNP has
 HEADLINE = (

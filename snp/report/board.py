@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import Benchmark
 from snp.report.figures import PANELS
 from snp.report.frame import RATIOS, Measured, on, over_benchmarks, subtract
 from snp.report.statistics import Estimate, estimate, estimates

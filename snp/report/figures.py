@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from snp import drawing
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import Benchmark, Data, Scale
+from snp.experiment.spec import Data, Scale
 from snp.experiment.tables import select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import estimate, reach

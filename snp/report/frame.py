@@ -10,10 +10,10 @@ import pandas as pd
 from snp.checkout import checkout
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE, WHOLE, Row
-from snp.experiment.spec import Benchmark, Scale, is_own
+from snp.experiment.spec import Scale, is_own
 from snp.runs.begun import meant
 from snp.runs.result import Result
 from snp.runs.store import Store

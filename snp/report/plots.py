@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from snp import drawing
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.spec import Benchmark, Compress, Data
+from snp.experiment.spec import Compress, Data
 from snp.experiment.tables import select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
 from snp.report.statistics import Estimate

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT, OWN
+from snp.experiment.benchmarks import ABOUT, OWN, Benchmark
 from snp.experiment.rows import DENSE, WHOLE, Row
-from snp.experiment.spec import Benchmark, Data, Scale
+from snp.experiment.spec import Data, Scale
 from snp.experiment.tables import select
 from snp.report.claims import claims_markdown
 from snp.report.fitted import fitted, width

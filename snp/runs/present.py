@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from snp.compression.aliases import ALIASES, Given
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import Benchmark, Compress, Finetune, Pretrain, Run
+from snp.experiment.spec import Compress, Finetune, Pretrain, Run
 from snp.runs.store import Store
 
 

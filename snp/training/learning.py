@@ -10,9 +10,8 @@ from snp.data.dataset import GroundingSet
 from snp.data.sources.layout import MIXTURE
 from snp.data.tokens import Vocabulary
 from snp.data.views import Draws
-from snp.experiment.benchmarks import EXPRESSIONS
+from snp.experiment.benchmarks import EXPRESSIONS, Expressions
 from snp.experiment.recipes import Phase
-from snp.experiment.spec import Expressions
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel

@@ -11,9 +11,8 @@ from snp.data.dataset import GroundingSet
 from snp.data.sources import layout
 from snp.data.tokens import Vocabulary
 from snp.experiment import scores
-from snp.experiment.benchmarks import ABOUT
+from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.scores import Task
-from snp.experiment.spec import Benchmark
 from snp.models.config import TowerConfig
 from snp.models.family import GroundingModel, grow_vocabulary
 from snp.models.glip import GLIP
