@@ -173,10 +173,8 @@ def _panel(axes: "Axes", members: list[Curve], stored: bool) -> None:
             cut = float(np.interp(-low, -points.score, 100 * points.removed))
             told = f"{curve.name} leaves the axis:\n{y:.0f} at {x:.0f}%"
             axes.text(cut - 2, low, told, ha="right", va="bottom", size=8)
-        elif far - points.removed.iloc[-1] > _DISTINCT:
-            asked_for_more = len(points) <= len(curve.points)
-            told = f"{curve.name}\ncan remove no more" if asked_for_more else curve.name
-            axes.text(x + 2, y, told, va="center", size=8)
+        elif len(points) <= len(curve.points) and far - points.removed.iloc[-1] > _DISTINCT:  # it was asked for more
+            axes.text(x + 2, y, f"{curve.name}\ncan remove no more", va="center", size=8)
         else:
             ends.append(drawing.End(x, y, curve.name, color, "bold" if curve.name == "snp" else "normal"))
     dense = members[0].drawn.score[0]
