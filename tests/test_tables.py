@@ -2,10 +2,15 @@
 
 import pytest
 
+from snp.compression.budget import Budget
+from snp.compression.tower import towers_of
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.recipes import phase_of
 from snp.experiment.tables import STEPS, SWITCHES, TABLES, rows, table1
+from snp.models.config import GLIP_SMOKE, SMOKE
+from snp.models.family import build
+from snp.models.mdetr import TOWERS
 
 DESK = table1("desk")
 
@@ -123,6 +128,14 @@ def test_figure1_has_every_method_at_five_sizes_and_shares_the_runs_of_table1() 
     assert {len(row.seeds) for row in chosen if row.name in ("snp", "taylor-basis")} == {3}
     assert {len(row.seeds) for row in chosen if row.name in ("snip", "multiflow")} == {1}
     assert find("scenes/snp@60", "desk").compress(0) in [row.compress(0) for row in chosen]
+
+
+def test_the_towers_of_smoke_scale_can_be_cut_to_every_size_that_a_table_asks_for() -> None:
+    for config in (SMOKE, GLIP_SMOKE):
+        model = build(config)
+        asked = {row.size for name in TABLES for row in rows(name, "smoke") if row.size.keep is not None}
+        for size in asked:
+            Budget.from_size(size, model, towers_of(model, TOWERS), {})
 
 
 def test_ablations_go_from_magnitude_to_snp_a_part_at_a_time() -> None:
