@@ -193,6 +193,16 @@ def test_a_category_below_zero_is_refused(tmp_path: Path, capsys: pytest.Capture
         stages.run(dense("smoke", "below"), Store(tmp_path / "runs"), setup=Setup(data_root=root))
 
 
+def test_categories_that_are_all_below_zero_are_refused_too(tmp_path: Path) -> None:
+    def spoil(value: Any) -> None:
+        for annotation in value["annotations"]:
+            annotation["category_id"] = -3
+
+    root = changed(write(tmp_path / "minus"), "train", spoil)
+    with pytest.raises(InputError, match="category_id: -3 is negative"):
+        stages.run(dense("smoke", "minus"), Store(tmp_path / "runs"), setup=Setup(data_root=root))
+
+
 def test_a_split_without_a_caption_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = changed(write(tmp_path / "empty"), "test", lambda value: value.update(images=[], annotations=[]))
     assert "test.json: holds no caption that could be used (add some)" in checked(root, capsys, 2)

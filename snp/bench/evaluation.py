@@ -37,11 +37,7 @@ def _timed(call: Callable[..., Any], argument: object) -> tuple[float, Any]:
 
 def _first(scores: list[float]) -> list[int]:
     """The five queries of the highest scores."""
-
-    def lower(query: int) -> float:
-        return -scores[query]
-
-    return sorted(range(QUERIES), key=lower)[:5]
+    return sorted(range(QUERIES), key=scores.__getitem__, reverse=True)[:5]
 
 
 def _headline(found: dict[str, float]) -> float:

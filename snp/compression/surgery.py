@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention, TiedLinear
-from snp.compression.plan import Plan
+from snp.compression.plan import LayerPlan, Plan
 from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
@@ -79,15 +79,16 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
     touched = {c: _touched(plan, c) for c in UNIT_DIMS}
     replaceable([blocks[place] for place in sorted(set().union(*touched.values()))])
+    decided = {place: plan.layer(*place) for place in plan.layers}
     maps: dict[tuple[Place, str], nn.Module] = {}
     links = {}
     for place, block in blocks.items():
         for map_name, (roles, _) in MAPS.items():
             components = {"qk", "vo"} if map_name in ("qkv", "proj") else {c for _, c in roles}
             if any(place in touched[c] for c in components):
-                link = _link(plan, place, map_name)
+                link = _link(decided, place, map_name)
                 links[place, map_name] = link
-                maps[place, map_name] = _stored(plan, place, block, map_name, link)
+                maps[place, map_name] = _stored(decided[place], block, map_name, link)
     for (place, map_name), link in links.items():
         if link.donors:
             tied = maps[place, map_name]
@@ -95,7 +96,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
             tied.donors = tuple(maps[donor, map_name] for donor in link.donors)
     for place, block in blocks.items():
         new = {name: maps[place, name] for name in MAPS if (place, name) in maps}
-        _install(model, block, plan, place, new)
+        _install(model, block, decided[place], new)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
@@ -216,31 +217,31 @@ def _touched(plan: Plan, component: str) -> set[Place]:
     return places
 
 
-def _link(plan: Plan, place: Place, map_name: str) -> _Link:
+def _link(decided: dict[Place, LayerPlan], place: Place, map_name: str) -> _Link:
+    """Of a layer's map; `decided` has all layers, in the order that owners count in."""
     components = [component for _, component in MAPS[map_name][0]]
-    decided, here = plan.layer(*place), plan.layers.index(place)
-    owners = {c: decided.owner[c][decided.survives[c]] for c in components}
-    units = {c: decided.survives[c].nonzero()[:, 0] for c in components}
+    places, own_plan = list(decided), decided[place]
+    here = places.index(place)
+    owners = {c: own_plan.owner[c][own_plan.survives[c]] for c in components}
+    units = {c: own_plan.survives[c].nonzero()[:, 0] for c in components}
     others = sorted(set(torch.cat(list(owners.values())).tolist()) - {here})
     index = [torch.empty_like(owners[c]) for c in components]
     offset = 0
     for row in (here, *others):
         for part, c in zip(index, components, strict=True):
-            tower, layer = plan.layers[row]
-            own = plan.own(tower, layer, c)
+            own = decided[places[row]].own[c]
             mine = owners[c] == row
             part[mine] = offset + (own.cumsum(0) - 1)[units[c][mine]]
             offset += int(own.sum())
-    return _Link(torch.cat(index), tuple(plan.layers[row] for row in others))
+    return _Link(torch.cat(index), tuple(places[row] for row in others))
 
 
-def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) -> nn.Module:
+def _stored(decided: LayerPlan, block: Block, map_name: str, link: _Link) -> nn.Module:
     """The linear map with the units that this layer stores itself; donors are linked later."""
     roles, dim = MAPS[map_name]
-    stored = plan.layer(*place).own
     weights, biases = [], []
     for role, component in roles:
-        own = stored[component].nonzero()[:, 0].to(block.weight(role).device)
+        own = decided.own[component].nonzero()[:, 0].to(block.weight(role).device)
         weights.append(block.weight(role).index_select(dim, own))
         biases.append(block.bias(role)[own] if dim == 0 else block.bias(role))
     weight, bias = torch.cat(weights, dim).detach().clone(), torch.cat(biases).detach().clone()
@@ -256,7 +257,7 @@ def _stored(plan: Plan, place: Place, block: Block, map_name: str, link: _Link) 
     return module
 
 
-def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dict[str, nn.Module]) -> None:
+def _install(model: nn.Module, block: Block, decided: LayerPlan, maps: dict[str, nn.Module]) -> None:
     layer = model.get_submodule(block.layer)
     if "fc1" in maps:
         mlp: nn.Module = layer.mlp  # type: ignore[assignment]
@@ -265,8 +266,7 @@ def _install(model: nn.Module, block: Block, plan: Plan, place: Place, maps: dic
     if "qkv" in maps:
         name = attention_name(layer)
         dense = getattr(layer, name)
-        here = plan.layer(*place)
-        d_qk, d_vo, own_qk, own_vo = (int(of[c].sum()) for of in (here.kept, here.own) for c in ("qk", "vo"))
+        d_qk, d_vo, own_qk, own_vo = (int(of[c].sum()) for of in (decided.kept, decided.own) for c in ("qk", "vo"))
         scale = getattr(dense, "scale", block.d_qk**-0.5)
         cut = block.kind(
             maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, own_qk, own_vo, scale, **block.kind.habits(dense)

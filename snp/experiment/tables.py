@@ -36,6 +36,8 @@ ALTERNATIVES: dict[str, tuple[bool | int | float | str, ...]] = {
 EXTRA = ("snp-blockwise-only",)
 SIZES = (0.6, 0.4, 0.25)
 """Shares of all parameters that remain in the groups of Table 1."""
+SMALLEST_SMOKE = 0.5
+"""Share that remains of a smoke model at least: its towers are less than 60% of all parameters."""
 LONGER = 4
 """Times the steps of the recipe."""
 # as MULTIFLOW's paper, which calls magnitude OMP, compares them: those that it speaks of most, and the others
@@ -66,7 +68,7 @@ def table1(scale: Scale) -> list[Row]:
             main=name in HEADLINE,
             benchmarks=EXPRESSIONS if keep == SIZES[0] and name not in SWITCHES else ("refcoco",),
         )
-        for keep in (SIZES[:1] if scale == "smoke" else SIZES)
+        for keep in _sizes(scale)
         for name in (*MAIN, *HELPED, *SWITCHES)
         # dense stands above; learned sharing alone cannot reach 60%
         if keep == SIZES[0] or name not in (DENSE, "snp-cross-only")
@@ -146,7 +148,7 @@ def figure1(scale: Scale) -> list[Row]:
     cutting = [name for name in (*MAIN, *HELPED) if name not in FAMILY]
     return [
         make(scale, home_of(scale), name, size=Size(keep), main=True, seeds=_seeds(scale) if name in cutting else (0,))
-        for keep in (0.8, 0.6, 0.5, 0.4, 0.3, 0.25)[: 3 if scale == "smoke" else None]
+        for keep in _sizes(scale, (0.8, 0.6, 0.5, 0.4, 0.3, 0.25))
         for name in dict.fromkeys([*MAIN, *HELPED, *FAMILY])
         if (name != DENSE or keep == 0.8) and (keep > SIZES[-1] or name in (*MAIN, *HELPED))
     ]
@@ -158,7 +160,7 @@ def ablations(scale: Scale) -> list[Row]:
     Three seeds, RefCOCO-like benchmark of scenes; 40%, 60% and 75% of all parameters removed, options with the most.
     """
     data, seeds = home_of(scale), _seeds(scale)
-    sizes = SIZES[:1] if scale == "smoke" else SIZES
+    sizes = _sizes(scale)
     rows = [
         make(scale, data, name, size=Size(keep), seeds=seeds, main=True)
         for keep in sizes
@@ -180,7 +182,7 @@ def longer(scale: Scale) -> list[Row]:
     """
     return [
         make(scale, home_of(scale), name, size=Size(keep), times=LONGER, main=True)
-        for keep in (SIZES[:1] if scale == "smoke" else SIZES)
+        for keep in _sizes(scale)
         for name in DECIDING
         if name != DENSE or keep == SIZES[0]
     ]
@@ -250,6 +252,11 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
 def home_of(scale: Scale) -> Data:
     """What the rows of a scale are about, first of all."""
     return "real" if scale == "paper" else "scenes"
+
+
+def _sizes(scale: Scale, wanted: tuple[float, ...] = SIZES) -> tuple[float, ...]:
+    """Those of the wanted sizes that models of a scale can be cut to."""
+    return tuple(keep for keep in wanted if scale != "smoke" or keep >= SMALLEST_SMOKE)
 
 
 def _seeds(scale: Scale, name: str = "") -> tuple[int, ...]:

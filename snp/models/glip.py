@@ -18,7 +18,7 @@ from snp.models.checkpointing import Checkpointing
 from snp.models.config import GLIPConfig
 from snp.models.pictures import Seen
 from snp.models.pyramid import DynamicBlock, Pyramid
-from snp.models.towers import encode_text, linear_weights, text_tower, vision_tower
+from snp.models.towers import encode_text, text_tower, vision_tower, weights_below
 
 PRIOR = 0.01
 """Probability that an untrained model gives to any pair of place and word."""
@@ -130,7 +130,7 @@ class GLIP(Checkpointing):
 
     def fusion_weights(self) -> list[str]:
         """Names of the weights of the linear maps of fusion, without projections and heads."""
-        return linear_weights(self, "fuse.", "read.")
+        return weights_below(self, "fuse.", "read.")
 
     def token_masks(self) -> dict[str, TokenMask]:
         """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding."""

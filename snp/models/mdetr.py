@@ -16,7 +16,7 @@ from snp.models import pictures
 from snp.models.checkpointing import Checkpointing
 from snp.models.config import ModelConfig
 from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
-from snp.models.towers import encode_text, linear_weights, text_tower, vision_tower
+from snp.models.towers import encode_text, text_tower, vision_tower, weights_below
 
 TOWERS = {"vision": "vision", "text": "text"}
 """Tower name -> path of its module in the model; the vision tower gives, the text tower takes."""
@@ -119,7 +119,7 @@ class MDETR(Checkpointing):
 
     def fusion_weights(self) -> list[str]:
         """Names of the weights of the linear maps of fusion: of encoder and decoder, without projections and heads."""
-        return linear_weights(self, "encoder.", "decoder.")
+        return weights_below(self, "encoder.", "decoder.")
 
     def token_masks(self) -> dict[str, TokenMask]:
         """Pattern of weights -> which of the tokens that these maps see are no padding; all others see no padding.

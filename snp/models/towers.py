@@ -74,7 +74,7 @@ def encode_text(tower: TextTransformer, tokens_BL: Tensor, text_BL: Tensor, head
     return tower.ln_final(tower.transformer(x_BLD, attn_mask=mask))
 
 
-def linear_weights(model: nn.Module, *within: str) -> list[str]:
+def weights_below(model: nn.Module, *within: str) -> list[str]:
     """Names of the weights of all linear maps whose paths begin so."""
     return [
         f"{path}.weight"

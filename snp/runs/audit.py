@@ -45,8 +45,7 @@ class Audited:
         kept, afresh = ({name: getattr(one.costs, name) for name in COSTS} for _, one in (self.kept, self.afresh))
         if self.kept[0].metrics == self.afresh[0].metrics and kept == afresh and self.worst == 0:
             return "to the bit"
-        ratios = [(kept[name] or 0.0, afresh[name] or 0.0) for name in COSTS if name.endswith("ratio")]
-        same = all(round(one - other, 2) == 0 for one, other in ratios)
+        same = all(round(kept[name] - afresh[name], 2) == 0 for name in COSTS if name.endswith("ratio"))
         return "near" if same and abs(self.worst) <= NEAR else "off"
 
     def _differences(self) -> list[float]:

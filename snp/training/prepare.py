@@ -158,9 +158,11 @@ class Source:
             return self.captions("regions_train", vocabulary, config)
         found = self.captions("train", vocabulary, config)
         where = f"{self.root / 'annotations' / 'train.json'}: category_id"
-        for number, problem in ((found.lowest, "is negative"), (found.categories - 1, "is large")):
-            if number < 0 <= found.categories - 1 or number >= CATEGORIES:
-                raise InputError(where, f"{number} {problem}", f"number categories from 0 to {CATEGORIES - 1}")
+        hint = f"number categories from 0 to {CATEGORIES - 1}"
+        if found.lowest < 0:
+            raise InputError(where, f"{found.lowest} is negative", hint)
+        if found.categories > CATEGORIES:
+            raise InputError(where, f"{found.categories - 1} is large", hint)
         return found
 
     def captions(self, name: str, vocabulary: Vocabulary, config: TowerConfig) -> GroundingSet:
