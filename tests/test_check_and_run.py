@@ -23,7 +23,7 @@ from snp.data.sources.check import check
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.models.config import GLIP_PAPER, PAPER
-from snp.tasks import detection
+from snp.tasks import average_precision
 from snp.tasks.phrases import Truth
 from snp.training import prepare
 from snp.training.prepare import Source
@@ -144,7 +144,7 @@ def run_detection(root: Path) -> None:
     source = Source(root, real=True)
     prompts = source.prompts(Vocabulary.full(), GLIP_PAPER)
     all_of(source.set(source.detection("val2017", prompts), Vocabulary.full(), GLIP_PAPER))
-    detection.score(source.instances("val2017"), {})
+    average_precision.score(source.instances("val2017"), {})
 
 
 def agree(benchmark: str, root: Path, run: Callable[[Path], None]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from snp.data.annotations import Entry
 from snp.errors import InputError
-from snp.tasks import detection, phrases, vqa
+from snp.tasks import average_precision, phrases, vqa
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -135,7 +135,7 @@ class TestQuestions:
         assert vqa.majority(kinds, answers, np.array(["attr", "rel"])).tolist() == ["red", "yes"]
 
 
-def average_precision(
+def precision_in_loops(
     truth: list[tuple[int, np.ndarray]], said: list[tuple[int, float, np.ndarray]], at: float
 ) -> float:
     """COCO's AP of one class at one IoU in plain loops: greedy matches from the best score down, 101 recalls."""
@@ -193,7 +193,7 @@ class TestDetection:
         instances, detections = self.case(seed)
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(instances))
-        found = detection.score(path, detections)
+        found = average_precision.score(path, detections)
 
         def corners(box: np.ndarray) -> np.ndarray:
             return np.concatenate([box[:2], box[:2] + box[2:]])
@@ -204,20 +204,20 @@ class TestDetection:
             for image, (boxes, scores, _) in detections.items()
             for box, score in zip(boxes, scores, strict=True)
         ]
-        assert found["AP50"] == pytest.approx(average_precision(truth, said, 0.5), abs=1e-6)
-        assert found["AP75"] == pytest.approx(average_precision(truth, said, 0.75), abs=1e-6)
+        assert found["AP50"] == pytest.approx(precision_in_loops(truth, said, 0.5), abs=1e-6)
+        assert found["AP75"] == pytest.approx(precision_in_loops(truth, said, 0.75), abs=1e-6)
 
     def test_no_detection_at_all_scores_zero(self, tmp_path: Path) -> None:
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(self.case(0)[0]))
         empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
-        assert detection.score(path, {})["AP"] == detection.score(path, {1: empty})["AP"] == 0
+        assert average_precision.score(path, {})["AP"] == average_precision.score(path, {1: empty})["AP"] == 0
 
     def test_a_strange_image_or_category_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(self.case(0)[0]))
         one = (np.array([[1.0, 1, 5, 5]]), np.array([0.5]), np.array([4]))
         with pytest.raises(InputError, match="image 1: category 4 is not in the instances"):
-            detection.score(path, {1: one})
+            average_precision.score(path, {1: one})
         with pytest.raises(InputError, match="image 9: is not in the instances"):
-            detection.score(path, {9: one})
+            average_precision.score(path, {9: one})

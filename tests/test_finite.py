@@ -33,7 +33,7 @@ from snp.files import not_finite, write_json
 from snp.models.glip import Detection
 from snp.models.mdetr import TOWERS
 from snp.runs.store import Store
-from snp.tasks import detect, detection, grounding, phrases, rec, vqa
+from snp.tasks import average_precision, detect, grounding, phrases, rec, vqa
 from snp.training import held_out, saved, stages
 from snp.training.loop import Loop
 from snp.training.setup import Setup
@@ -249,7 +249,7 @@ class TestScores:
             broken = [array.astype(float) for array in detections[2]]
             broken[place][-1] = value
             with pytest.raises(InputError, match="image 2: a box or score is not finite"):
-                detection.score(path, detections | {2: tuple(broken)})
+                average_precision.score(path, detections | {2: tuple(broken)})
 
     @pytest.mark.parametrize("field", ["logits_BNL", "deltas_BN4", "centre_BN"])
     def test_of_prompts(self, value: float, field: str) -> None:

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from snp.data.sources import coco
 from snp.errors import InputError
-from snp.tasks import detection
+from snp.tasks import average_precision
 
 BOX = [10, 10, 40, 40]
 ONE: dict[str, Any] = {
@@ -61,25 +61,25 @@ def test_figures_are_those_of_pycocotools_own_reading(tmp_path: Path) -> None:
     path = write(tmp_path / "i.json", document)
     with contextlib.redirect_stdout(io.StringIO()):
         own = COCO(str(path))
-    figures = detection.score(path, found)
-    assert figures == detection.score(own, found) and 0.1 < figures["AP"] < 1 and figures["AP_small"] > -1
+    figures = average_precision.score(path, found)
+    assert figures == average_precision.score(own, found) and 0.1 < figures["AP"] < 1 and figures["AP_small"] > -1
 
 
 @pytest.mark.parametrize("key", ["area", "iscrowd"])
 def test_area_and_crowd_may_be_missing(tmp_path: Path, key: str) -> None:
     document = copy.deepcopy(ONE)
     del document["annotations"][0][key]
-    assert detection.score(write(tmp_path / "i.json", document), FOUND)["AP"] == pytest.approx(1)
+    assert average_precision.score(write(tmp_path / "i.json", document), FOUND)["AP"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("shift", [-1, -30, 10**9])
 def test_numbers_of_objects_are_only_names(tmp_path: Path, shift: int) -> None:
     """With 0 among them, which pycocotools takes for no match."""
     document, found = many()
-    figures = detection.score(write(tmp_path / "i.json", document), found)
+    figures = average_precision.score(write(tmp_path / "i.json", document), found)
     for annotation in document["annotations"]:
         annotation["id"] += shift
-    assert detection.score(write(tmp_path / "i.json", document), found) == figures
+    assert average_precision.score(write(tmp_path / "i.json", document), found) == figures
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**53 - 1])
@@ -89,7 +89,7 @@ def test_so_are_those_of_images_and_classes(tmp_path: Path, number: int) -> None
     document["categories"][0]["id"] = document["annotations"][0]["category_id"] = number
     boxes, scores, _ = FOUND[1]
     said = {number: (boxes, scores, np.array([number]))}
-    assert detection.score(write(tmp_path / "i.json", document), said)["AP"] == pytest.approx(1)
+    assert average_precision.score(write(tmp_path / "i.json", document), said)["AP"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_not_sound_is_refused_alike_by_reader_and_judge(tmp_path: Path, 
     with pytest.raises(InputError) as read:
         coco.read(path)
     with pytest.raises(InputError) as judged:
-        detection.score(path, FOUND)
+        average_precision.score(path, FOUND)
     assert str(judged.value) == str(read.value) and f"i.json: {part}[0]." in str(read.value)
 
 
@@ -117,4 +117,4 @@ def test_objects_that_share_a_number_are_refused(tmp_path: Path) -> None:
     """pycocotools would judge by the last of them, twice."""
     twice = [ONE["annotations"][0], ONE["annotations"][0] | {"bbox": [90, 90, 9, 9]}]
     with pytest.raises(InputError, match=r"annotations\[1\]\.id: 1 occurs twice"):
-        detection.score(write(tmp_path / "i.json", ONE | {"annotations": twice}), FOUND)
+        average_precision.score(write(tmp_path / "i.json", ONE | {"annotations": twice}), FOUND)

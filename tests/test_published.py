@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_paper import real  # noqa: F401 - a fixture
 
-from snp.data import annotations, tasks
+from snp.data import annotations, readers
 from snp.data.sources import layout
 from snp.data.sources.check import check
 from snp.experiment.labels import find
@@ -25,8 +25,8 @@ def as_mdetr(root: Path) -> None:
     """MDETR's pre-processed files alone."""
     for split in ("train", "val", "testdev"):
         name = f"annotations/finetune_gqa_{split}_balanced.json"
-        annotations.write(root / name, tasks.questions(root, split), NAMES)
-    told = {split: tasks.phrases(root, split) for split in ("train", "val", "test")}
+        annotations.write(root / name, readers.questions(root, split), NAMES)
+    told = {split: readers.phrases(root, split) for split in ("train", "val", "test")}
     for split, entries in told.items():
         annotations.write(root / f"annotations/final_flickr_separateGT_{split}.json", entries, NAMES)
     shutil.rmtree(root / "flickr30k")

@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from test_sources import GRAPHS, INSTANCES, QUESTIONS, SENTENCE, XML, write
 
-from snp.data import annotations, tasks
+from snp.data import annotations, readers
 from snp.data.drawn import build, pictures, scenes, stamps, taskfiles
 from snp.data.drawn.expressions import Scene
 from snp.data.drawn.folder import data_hash, tasks_hash
@@ -90,7 +90,8 @@ def test_benchmarks_take_the_first_pictures_of_training_and_all_others(
 ) -> None:
     monkeypatch.setattr(taskfiles, "TRAIN", {"gqa": 3, "flickr30k": 2, "coco": 4})
     made = scenes.make(tmp_path / "s", 3, train=6, test=8, pretrain_val=1, workers=1)
-    assert len(tasks.questions(made / "gqa", "train")) == 3 * 4 and len(tasks.questions(made / "gqa", "val")) == 2 * 4
+    asked = {split: len(readers.questions(made / "gqa", split)) for split in ("train", "val")}
+    assert asked == {"train": 3 * 4, "val": 2 * 4}
     assert (made / "flickr30k/train.txt").read_text() == "0\n1\n"
     assert (made / "flickr30k/test.txt").read_text() == "5000000\n5000001\n"
     loaded = (COCO(made / f"coco/annotations/instances_{split}.json") for split in ("train2017", "val2017"))
@@ -149,7 +150,7 @@ def test_the_check_misses_a_picture_that_is_gone(tmp_path: Path, benchmark: str)
 def test_questions_are_read_back_with_the_boxes_of_what_they_name(
     root: Path, drawn: dict[str, Picture], split: str, part: str
 ) -> None:
-    found = tasks.questions(root / "gqa", split)
+    found = readers.questions(root / "gqa", split)
     said = [
         (name, question) for name, made in drawn.items() if name.startswith(f"{part}/") for question in made.questions
     ]
@@ -187,13 +188,13 @@ def test_questions_have_all_fields_of_gqa(root: Path) -> None:
 
 
 def test_every_answer_is_in_the_vocabulary_of_its_type(root: Path) -> None:
-    answers = tasks.answers(root / "gqa")
+    answers = readers.answers(root / "gqa")
     assert sorted(answers) == ["compare", "count", "exist", "logical", "query"]
     assert answers["exist"] == {"no": 0, "yes": 1}
     whole = read_json(root / "gqa/gqa_answer2id.json")
     assert set(whole) == set().union(*answers.values()) and sorted(whole.values()) == list(range(len(whole)))
     for split in ("train", "val", "testdev"):
-        for entry in tasks.questions(root / "gqa", split):
+        for entry in readers.questions(root / "gqa", split):
             assert entry.answer in answers[entry.question_type]
 
 
@@ -204,7 +205,7 @@ def test_a_vocabulary_extended_by_the_questions_knows_them_all_and_keeps_its_num
         for entry in annotations.read(path)
     ]
     old = Vocabulary.from_captions(captions)
-    said = [entry.caption for entry in tasks.questions(root / "gqa", "train")]
+    said = [entry.caption for entry in readers.questions(root / "gqa", "train")]
     assert any(UNKNOWN in old.encode(caption)[0] for caption in said)
     new = old.extended(said)
     assert not any(UNKNOWN in new.encode(caption)[0] for caption in said)
@@ -213,7 +214,7 @@ def test_a_vocabulary_extended_by_the_questions_knows_them_all_and_keeps_its_num
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_phrases_are_read_back_with_all_boxes_they_name(root: Path, drawn: dict[str, Picture], split: str) -> None:
-    found = tasks.phrases(root / "flickr30k", split)
+    found = readers.phrases(root / "flickr30k", split)
     said = [
         (name, place, sentence)
         for name, made in drawn.items()
@@ -234,7 +235,7 @@ def test_phrases_are_read_back_with_all_boxes_they_name(root: Path, drawn: dict[
 
 
 def test_merged_phrases_have_one_box_around_all(root: Path) -> None:
-    for apart, merged in zip(*(tasks.phrases(root / "flickr30k", "val", m) for m in (False, True)), strict=True):
+    for apart, merged in zip(*(readers.phrases(root / "flickr30k", "val", m) for m in (False, True)), strict=True):
         assert merged.spans == merged.evaluated == apart.evaluated
         for box, spans in zip(merged.boxes, merged.spans, strict=True):
             own = [box for box, named in zip(apart.boxes, apart.spans, strict=True) if named == spans]
@@ -255,10 +256,10 @@ def test_a_picture_has_up_to_three_sentences_and_its_entities_are_shared(root: P
 def test_detection_asks_every_prompt_of_every_picture(
     root: Path, drawn: dict[str, Picture], split: str, part: str
 ) -> None:
-    names = tasks.classes(root / "coco", split)
+    names = readers.classes(root / "coco", split)
     assert list(names.values()) == list(SHAPES) and list(names) == list(range(1, 11))
     prompts = [("circle. square", [(0, 6), (8, 14)]), ("moon", [(0, 4)])]
-    found = tasks.detection(root / "coco", split, iter(prompts))
+    found = readers.detection(root / "coco", split, iter(prompts))
     assert [entry.id for entry in found] == list(range(2 * PARTS[part]))
     assert any(not entry.boxes for entry in found) and any(entry.boxes for entry in found)
     for place, entry in enumerate(found):
@@ -290,52 +291,52 @@ def test_instances_have_all_fields_of_coco(root: Path) -> None:
 @pytest.mark.parametrize("folder", ["", "questions"])
 def test_questions_as_published_have_sizes_and_boxes_only_with_scene_graphs(tmp_path: Path, folder: str) -> None:
     write(tmp_path / folder / "val_balanced_questions.json", QUESTIONS)
-    (bare,) = tasks.questions(tmp_path, "val")
+    (bare,) = readers.questions(tmp_path, "val")
     assert (bare.file_name, bare.width, bare.boxes) == ("2405722.jpg", 0, ())
     write(tmp_path / "sceneGraphs/val_sceneGraphs.json", GRAPHS)
-    (entry,) = tasks.questions(tmp_path, "val")
+    (entry,) = readers.questions(tmp_path, "val")
     assert (entry.width, entry.height, entry.boxes) == (640, 480, ((10, 20, 30, 40),))
 
 
 def test_answers_as_mdetr_gives_them_lose_their_prefix(tmp_path: Path) -> None:
     path = write(tmp_path / "annotations/gqa_answer2id_by_type.json", {"answer_rel": {"left": 0, "right": 1}})
-    assert tasks.answers(tmp_path) == {"rel": {"left": 0, "right": 1}}
+    assert readers.answers(tmp_path) == {"rel": {"left": 0, "right": 1}}
     write(path, {"answer_rel": {"left": 1}})
     with pytest.raises(InputError, match=r"by_type.json: answer_rel: its numbers are not 0, 1, 2"):
-        tasks.answers(tmp_path)
+        readers.answers(tmp_path)
     write(path, [])
     with pytest.raises(InputError, match="is not a dict of answers by type"):
-        tasks.answers(tmp_path)
+        readers.answers(tmp_path)
 
 
 def test_phrases_as_published_are_read(tmp_path: Path) -> None:
     write(tmp_path / "Sentences/36979.txt", SENTENCE)
     write(tmp_path / "Annotations/36979.xml", XML)
     write(tmp_path / "val.txt", "36979\n")
-    assert [len(tasks.phrases(tmp_path, "val", merged)[0].boxes) for merged in (False, True)] == [3, 2]
-    assert tasks.phrases(tmp_path, "val")[0].file_name == "36979.jpg"
+    assert [len(readers.phrases(tmp_path, "val", merged)[0].boxes) for merged in (False, True)] == [3, 2]
+    assert readers.phrases(tmp_path, "val")[0].file_name == "36979.jpg"
 
 
 def test_detection_as_published_leaves_crowds_and_empty_boxes_out(tmp_path: Path) -> None:
     first = INSTANCES["annotations"][0]
     more = [first | {"id": 71, "iscrowd": 1}, first | {"id": 72, "bbox": [4, 6, 0, 20]}]
     write(tmp_path / "annotations/instances_val2017.json", INSTANCES | {"annotations": [first, *more]})
-    (entry,) = tasks.detection(tmp_path, "val2017", [("dog", [(0, 3)])])
+    (entry,) = readers.detection(tmp_path, "val2017", [("dog", [(0, 3)])])
     assert (entry.boxes, entry.categories, entry.original_id) == (((4, 6, 10.5, 20),), (3,), 7)
 
 
 def test_a_prompt_of_no_class_is_refused(root: Path) -> None:
     with pytest.raises(InputError, match=r"prompt 'circle\. dog': 'dog' is no class"):
-        tasks.detection(root / "coco", "val2017", [("circle. dog", [(0, 6), (8, 11)])])
+        readers.detection(root / "coco", "val2017", [("circle. dog", [(0, 6), (8, 11)])])
 
 
 @pytest.mark.parametrize(
     "read",
     [
-        lambda root: tasks.questions(root, "val"),
-        lambda root: tasks.answers(root),
-        lambda root: tasks.phrases(root, "val"),
-        lambda root: tasks.classes(root, "val2017"),
+        lambda root: readers.questions(root, "val"),
+        lambda root: readers.answers(root),
+        lambda root: readers.phrases(root, "val"),
+        lambda root: readers.classes(root, "val2017"),
     ],
 )
 def test_a_file_that_is_missing_is_named_with_what_is_needed(tmp_path: Path, read) -> None:

@@ -16,7 +16,7 @@ from snp.errors import InputError
 from snp.models.config import GLIP_SMOKE, SMOKE
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, Grounding
-from snp.tasks import detect, detection, grounding, objective, phrases, vqa
+from snp.tasks import average_precision, detect, grounding, objective, phrases, vqa
 from snp.tasks.passes import passes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), np.uint8)
@@ -228,8 +228,8 @@ def test_detections_of_a_model_equal_one_prompt_at_a_time(pictures: int, monkeyp
     truth = instances(model)
     prompts, entries = asked()
     handed: dict = {}
-    judge = detection.score
-    monkeypatch.setattr(detection, "score", lambda truth, found: handed.update(found) or judge(truth, found))
+    judge = average_precision.score
+    monkeypatch.setattr(average_precision, "score", lambda truth, found: handed.update(found) or judge(truth, found))
     figures = detect.evaluate(model, dataset(entries), truth, prompts, CATEGORIES, pictures)
     assert handed.keys() == {10, 11, 12, 13}
     by_hand = {}

@@ -10,18 +10,17 @@ from pydantic import PositiveInt
 from snp.cli.options import (
     AtScale,
     OfRuns,
+    OfSubmitted,
     OneData,
     Out,
-    ScaleOfRuns,
     Seeds,
+    Submitted,
     Table,
     app,
     flags,
     heeded,
     own_data,
-    results_at,
     runs_of,
-    scale_of,
     shortened,
     starting,
     store_for,
@@ -49,8 +48,8 @@ def launch(
         bool, tyro.conf.arg(help="a compression and its fine-tunings are one job: for runs shorter than their start")
     ] = False,
     dry_run: Annotated[bool, tyro.conf.arg(help="print every sbatch script; needs no SLURM")] = False,
-    wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),  # noqa: B008 - frozen
-    setup: OfRuns = Setup(),  # noqa: B008 - frozen
+    wish: Annotated[Resources, tyro.conf.OmitArgPrefixes] = Resources(),
+    setup: OfRuns = Setup(),
 ) -> None:
     """Submit what is missing or incomplete of a table, a job for each run, and neither done nor queued.
 
@@ -125,14 +124,7 @@ def launch(
 
 
 @app.command
-def status(
-    table: Table,
-    scale: ScaleOfRuns = None,
-    seed: Seeds = (),
-    data: OneData = None,
-    out: Out = None,
-    setup: OfRuns = Setup(),  # noqa: B008 - frozen
-) -> None:
+def status(table: Table, seed: Seeds = (), data: OneData = None, asked: OfSubmitted = Submitted()) -> None:
     """List the runs of a table: done, running, queued or failed, and why; from SLURM and from the run folders."""
     from pandas import DataFrame
 
@@ -147,8 +139,7 @@ def status(
             print("snp: only what the run folders say:", " ".join(str(error).split()), file=sys.stderr)
             return {}
 
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, setup)
+    scale, store = asked.found
     found = statuses(runs_of(table, scale, data, seed, store), store, ask)
     lines = [
         {"run": one.run.name, "state": one.state, "job": one.job, "steps": one.progress, "reason": one.reason[:100]}
@@ -162,20 +153,12 @@ def status(
 
 
 @app.command
-def cancel(
-    table: Table,
-    scale: ScaleOfRuns = None,
-    seed: Seeds = (),
-    data: OneData = None,
-    out: Out = None,
-    setup: OfRuns = Setup(),  # noqa: B008 - frozen
-) -> None:
+def cancel(table: Table, seed: Seeds = (), data: OneData = None, asked: OfSubmitted = Submitted()) -> None:
     """End the queued and running jobs of a table; what runs saves its state first, and goes on when launched again."""
     from snp.launch.status import cancel as end
     from snp.launch.status import statuses
 
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, setup)
+    scale, store = asked.found
     ended = end(statuses(runs_of(table, scale, data, seed, store), store), store)
     for one in ended:
         print(f"cancelled: {one.run.name} (job {one.job}, {one.state})")

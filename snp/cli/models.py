@@ -6,7 +6,7 @@ import tyro
 from pydantic import NonNegativeInt
 from tyro.conf import Positional
 
-from snp.cli.options import Out, ScaleOfRuns, app, new_file, results_at, scale_of
+from snp.cli.options import OfResults, Results, app, new_file
 from snp.experiment.labels import find
 from snp.flags import Named
 
@@ -48,9 +48,8 @@ def demo(
 def predictions(
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: predictions.png")] = None,
     number: Annotated[NonNegativeInt, tyro.conf.arg(help="which sample of each benchmark")] = 0,
-    scale: ScaleOfRuns = None,
     data: Annotated[Literal["scenes", "stamps", "real"], tyro.conf.arg(help="whose samples")] = "scenes",
-    out: Out = None,
+    asked: OfResults = Results(),
 ) -> None:
     """Draw samples as the dense and as the compressed model see them, beside what is right.
 
@@ -59,6 +58,7 @@ def predictions(
     from snp.demo.page import page
     from snp.training.export import models
 
-    scale = scale_of(scale, out)
-    store = models() if out is None and scale == "desk" else results_at(scale, out)
+    scale, store = asked.found
+    if asked.out is None and scale == "desk":
+        store = models()
     print(page(store, scale, data, png or new_file("predictions.png"), number, tuned=store.root != models().root))

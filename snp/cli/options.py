@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 from tyro.conf import Positional
 
 from snp.errors import InputError
@@ -18,8 +18,8 @@ from snp.experiment.rows import Row
 from snp.experiment.spec import DRAWN, REAL, Data, Run, Scale, Seed, is_own
 from snp.experiment.tables import select
 from snp.flags import App, Named
+from snp.runs import inventory
 from snp.runs.begun import meant
-from snp.runs.inventory import TRIALS
 from snp.runs.present import present
 from snp.runs.result import runs_in
 from snp.runs.store import Store
@@ -38,12 +38,12 @@ def _by_comma(values: object) -> object:
 Table = Annotated[str, tyro.conf.arg(help="which table, as table1"), Positional]
 SCALES = "smoke runs in minutes and says nothing, desk fits two cores, paper is of full size"
 AtScale = Annotated[Scale, tyro.conf.arg(help=SCALES)]
-ScaleOfRuns = Annotated[
-    Scale | None, tyro.conf.arg(help="as of `snp run`; default: that of the runs in --out, else desk")
-]
+OF_RUNS = "as of `snp run`; default: that of the runs in --out, else desk"
+ScaleOfRuns = Annotated[Scale | None, tyro.conf.arg(help=OF_RUNS)]
 SETS = f"{', '.join(DRAWN)}, {REAL}, or the folder of your own"
 OneData = Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: all of the table")]
-Out = Annotated[Named | None, tyro.conf.arg(help="folder of the runs; default: results/<scale>")]
+FOLDER = "folder of the runs; default: results/<scale>"
+Out = Annotated[Named | None, tyro.conf.arg(help=FOLDER)]
 Seeds = Annotated[
     tuple[Seed, ...],
     BeforeValidator(_by_comma),
@@ -54,20 +54,42 @@ Workers = Annotated[PositiveInt, tyro.conf.arg(help="runs at a time, each on one
 DryRun = Annotated[bool, tyro.conf.arg(help="only list what would be run")]
 Plugin = Annotated[tuple[Named, ...], tyro.conf.arg(help="Python files with methods of your own")]
 OfRuns = Annotated[Setup, tyro.conf.OmitArgPrefixes]
-OfTowers = Annotated[Towers, tyro.conf.OmitArgPrefixes]
+
+
+class Submitted(Setup):
+    """Which runs a command asks SLURM about."""
+
+    scale: Scale | None = Field(None, description=OF_RUNS)
+    out: Named | None = Field(None, description=FOLDER)
+
+    @property
+    def found(self) -> tuple[Scale, Store]:
+        """Their scale, and where they are."""
+        return results_at(self.scale, self.out, self)
+
+
+class Results(Towers):
+    """Which results a command shows."""
+
+    scale: Scale | None = Field(None, description=OF_RUNS)
+    out: Named | None = Field(None, description=FOLDER)
+    plugin: tuple[Named, ...] = Field((), description="Python files with methods of your own")
+
+    @property
+    def found(self) -> tuple[Scale, Store]:
+        """Their scale, and where they are; methods of a user's own are known from then on."""
+        use_plugins(self.plugin)
+        return results_at(self.scale, self.out, self)
+
+
+OfResults = Annotated[Results, tyro.conf.OmitArgPrefixes]
+OfSubmitted = Annotated[Submitted, tyro.conf.OmitArgPrefixes]
 
 
 def use_plugins(plugin: Sequence[Path]) -> None:
     """Methods of a user's own, for commands that otherwise need none: they are loaded when a name asks for them."""
     if plugin:
         import_module("snp.compression.plugins").use(plugin)
-
-
-def scale_of(scale: Scale | None, out: Path | None) -> Scale:
-    """The scale that is named, else that of the runs in `--out` where they have one in common, else desk."""
-    from snp.runs import inventory
-
-    return scale or (inventory.scale_of(out) if out is not None else None) or "desk"
 
 
 def first_line(function: Callable[..., object]) -> str:
@@ -141,20 +163,24 @@ def store_for(scale: Scale, out: Path | None, setup: Towers) -> Store:
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}", "is no folder", "name one, or a new one")
     if isinstance(setup, Setup) and setup.trial is not None:
-        return Store((out or TRIALS) / setup.trial.name, trial=setup.trial, weights=setup.named)
+        return Store((out or inventory.TRIALS) / setup.trial.name, trial=setup.trial, weights=setup.named)
     kept = Store.at(scale)
     return Store(out or kept.root, base=kept if out else None, weights=setup.named)
 
 
-def results_at(scale: Scale, out: Path | None, setup: Towers = Towers()) -> Store:  # noqa: B008 - frozen
-    """As `store_for`, for commands that only read: a folder that is named is there, and what is left out is said."""
+def results_at(scale: Scale | None, out: Path | None, setup: Towers = Towers()) -> tuple[Scale, Store]:
+    """As `store_for`, for commands that only read: a folder that is named is there, and what is left out is said.
+
+    The scale is the one that is named, else that of the runs in `--out` where they have one in common, else desk.
+    """
+    scale = scale or (inventory.scale_of(out) if out is not None else None) or "desk"
     if out is not None and not out.is_dir():
         problem = "is no folder" if out.exists() else "no such folder"
         raise InputError(f"--out {out}", problem, f"without --out it is {Store.at(scale).root}")
     store = store_for(scale, out, setup)
     if trials := sorted(path.name for path in store.root.glob("trial-*/")):
         print(f"snp: left out, as trials say nothing: {', '.join(trials)} in {store.root}", file=sys.stderr)
-    return store
+    return scale, store
 
 
 def rows_of_labels(labels: Sequence[str], scale: Scale, store: Store) -> list[Row]:
@@ -169,7 +195,7 @@ def run_them(
     store: Store,
     workers: int,
     dry_run: bool,
-    setup: Setup = Setup(),  # noqa: B008 - frozen
+    setup: Setup = Setup(),
 ) -> None:
     """Run what is missing, and say what was found; or only say what is missing."""
     from snp.launch.runner import planned, run_rows

@@ -10,19 +10,14 @@ from tyro.conf import Positional
 from snp.cli.options import (
     SETS,
     Format,
-    OfTowers,
+    OfResults,
     OneData,
     OneSeed,
-    Out,
-    Plugin,
-    ScaleOfRuns,
+    Results,
     app,
     known_data,
     new_file,
-    results_at,
     rows_of_labels,
-    scale_of,
-    use_plugins,
 )
 from snp.errors import InputError
 from snp.experiment.tables import TABLES
@@ -33,7 +28,6 @@ from snp.runs.present import present
 from snp.runs.progress import own_runs
 from snp.runs.result import run_of
 from snp.runs.store import Store
-from snp.training.setup import Towers
 
 
 @app.command
@@ -43,25 +37,20 @@ def table(
         tyro.conf.arg(help="one table, as table1, or labels of rows; none: all runs that are in --out"),
         Positional,
     ] = (),
-    scale: ScaleOfRuns = None,
     data: OneData = None,
     format: Annotated[Format, tyro.conf.arg(help="text is fitted to the terminal, the others hold all of it")] = "text",
-    out: Out = None,
-    plugin: Plugin = (),
-    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+    asked: OfResults = Results(),
 ) -> None:
     """Print a table from results alone: fitted to the terminal, or in a format that holds all of it."""
     from snp.report.frame import Measured, unmeasured
     from snp.report.table import render
     from snp.report.table import table as of_table
 
-    use_plugins(plugin)
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, towers)
+    scale, store = asked.found
     if len(table) == 1 and table[0] in TABLES:
         print(of_table(table[0], store, scale, known_data(data, store), format), end="")
         return
-    if not table and out is None:
+    if not table and asked.out is None:
         raise InputError("snp table", "names no table", f"one of {', '.join(TABLES)}; or --out: all runs in a folder")
     wanted = rows_of_labels(table, scale, store) if table else present(store)
     name = known_data(data, store)
@@ -75,17 +64,12 @@ def table(
 def compare(
     row: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60"), Positional],
     other: Annotated[str, tyro.conf.arg(help="of the row that it is compared with"), Positional],
-    scale: ScaleOfRuns = None,
-    out: Out = None,
-    plugin: Plugin = (),
-    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+    asked: OfResults = Results(),
 ) -> None:
     """Print how two rows differ on every split: in points, paired over the seeds that both have."""
     from snp.report.compare import compare as compared
 
-    use_plugins(plugin)
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, towers)
+    scale, store = asked.found
     mine, theirs = rows_of_labels((row, other), scale, store)
     print(compared(mine, theirs, store, scale), end="")
 
@@ -93,15 +77,13 @@ def compare(
 @app.command
 def claims(
     table: Annotated[str | None, tyro.conf.arg(help="which table's rows; default: all"), Positional] = None,
-    scale: ScaleOfRuns = None,
-    out: Out = None,
-    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+    asked: OfResults = Results(),
 ) -> None:
     """Print each claim of the paper that the rows can test: measured value, interval, verdict."""
     from snp.report.claims import claims_table
 
-    scale = scale_of(scale, out)
-    print(claims_table(table, results_at(scale, out, towers), scale, terminal=True), end="")
+    scale, store = asked.found
+    print(claims_table(table, store, scale, terminal=True), end="")
 
 
 @app.command
@@ -110,10 +92,8 @@ def figure(
         str, tyro.conf.arg(help="method, figure1, tickets, scaling, or a table whose rows are drawn"), Positional
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
-    scale: ScaleOfRuns = None,
     data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the rows")] = None,
-    out: Out = None,
-    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+    asked: OfResults = Results(),
 ) -> None:
     """Draw a figure from results alone, and print how far each of its curves reaches without loss."""
     from snp.report.figures import figure as draw
@@ -124,13 +104,12 @@ def figure(
         print(import_module("snp.report.method").picture(png or new_file("method.png")))
         return
     if name == "scaling":
-        if out or data or scale:
+        if asked != Results() or data:
             raise InputError("--scale, --data, --out", "are not of this figure", "it is of results/bench/scaling.json")
         scaling = import_module("snp.report.scaling")
         print(scaling.figure(scaling.MEASURED, png or new_file("scaling.png")))
         return
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, towers)
+    scale, store = asked.found
     data = known_data(data, store) or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or new_file(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
@@ -139,14 +118,12 @@ def figure(
 @app.command
 def report(
     html: Annotated[Named | None, tyro.conf.arg(help="page to write; default: report.html")] = None,
-    scale: ScaleOfRuns = None,
-    out: Out = None,
+    asked: OfResults = Results(),
 ) -> None:
     """Write all results as one page for a browser, which needs no network; beside it, the same as JSON and CSV."""
     from snp.report.page import report as write
 
-    scale = scale_of(scale, out)
-    store = results_at(scale, out)
+    scale, store = asked.found
     page = html or new_file("report.html", "--html")
     for path in write(store, scale, page):
         print(path)
@@ -158,14 +135,12 @@ def curve(
     run: Annotated[str, tyro.conf.arg(help="label of a row, as scenes/snp@60, or the folder of a run"), Positional],
     seed: OneSeed = 0,
     png: Annotated[Named | None, tyro.conf.arg(help="draw the curves too, in this file")] = None,
-    scale: ScaleOfRuns = None,
-    out: Out = None,
+    asked: OfResults = Results(),
 ) -> None:
     """Print the learning curves of a run, or of a row's compression and fine-tunings: every series over the steps."""
     from snp.report.curve import picture, told
 
-    scale = scale_of(scale, out)
-    store = results_at(scale, out)
+    scale, store = asked.found
     folder = next((path for path in (Path(run), store.root / run) if path.is_dir()), None)
     if folder is None:
         (row,) = rows_of_labels([run], scale, store)

@@ -13,12 +13,13 @@ from snp.cli.options import (
     SETS,
     AtScale,
     DryRun,
+    OfResults,
     OfRuns,
-    OfTowers,
     OneData,
     OneSeed,
     Out,
     Plugin,
+    Results,
     ScaleOfRuns,
     Seeds,
     Table,
@@ -30,7 +31,6 @@ from snp.cli.options import (
     own_data,
     results_at,
     run_them,
-    scale_of,
     shortened,
     starting,
     store_for,
@@ -49,16 +49,14 @@ from snp.runs.inventory import REPRODUCED
 from snp.runs.progress import mean_seconds, sort_of, states, time_left
 from snp.runs.store import Store
 from snp.terminal import progress
-from snp.training.setup import Setup, Towers
+from snp.training.setup import Setup
 
 
 @app.command
 def rows(
     table: Annotated[str, tyro.conf.arg(help="which table, as table1; none: the tables are listed"), Positional] = "",
-    scale: ScaleOfRuns = None,
     data: OneData = None,
-    out: Out = None,
-    towers: OfTowers = Towers(),  # noqa: B008 - frozen
+    asked: OfResults = Results(),
 ) -> None:
     """List the rows of a table: label, state of every seed, and the time that is left to run; or the tables."""
     from pandas import DataFrame
@@ -67,13 +65,12 @@ def rows(
 
     if not table:
         tables = [
-            {"table": name, "rows": str(len(of(scale or "desk"))), "what": first_line(of)}
+            {"table": name, "rows": str(len(of(asked.scale or "desk"))), "what": first_line(of)}
             for name, of in TABLES.items()
         ]
         print(fitted(DataFrame(tables), "Tables (`snp rows TABLE` lists the rows of one):", width(), ["what"]), end="")
         return
-    scale = scale_of(scale, out)
-    store = results_at(scale, out, towers)
+    scale, store = asked.found
     chosen = meant(select(table, scale, known_data(data, store)), store)
     costs = mean_seconds(store)
     lines = [
@@ -103,7 +100,7 @@ def run(
     out: Out = None,
     workers: Workers = 2,
     dry_run: DryRun = False,
-    setup: OfRuns = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),
 ) -> None:
     """Run what is missing or incomplete of rows: pre-training, compression, fine-tuning.
 
@@ -169,7 +166,7 @@ def pretrain(
     model: Annotated[Model, tyro.conf.arg(help="which of the two grounding models")] = "mdetr",
     out: Out = None,
     threads: Annotated[PositiveInt, tyro.conf.arg(help="compute threads; another number gives other sums")] = 1,
-    setup: OfRuns = Setup(),  # noqa: B008 - frozen
+    setup: OfRuns = Setup(),
 ) -> None:
     """Train the dense model that all rows start from, unless its result is there already."""
     from snp.launch.runner import advancing, captions, make_data
@@ -219,8 +216,7 @@ def audit(
 
     setup = Setup(data_root=data_root, plugin=plugin)
     setup.bring()
-    scale = scale_of(scale, out)
-    store = results_at(scale, out)
+    scale, store = results_at(scale, out)
     chosen = audits.sample(store, sample, seed)
     heeded(setup, {run.data for run in chosen})
     afresh = audits.afresh(store, scale)

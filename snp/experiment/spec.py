@@ -114,7 +114,7 @@ class Pretrain(Spec):
         return f"{self.data}{_of_model(self.model)}-pretrain-seed{self.seed}"
 
 
-def dense(scale: Scale, data: Data, model: Model = "mdetr", weights: Weights = Weights()) -> Pretrain:  # noqa: B008
+def dense(scale: Scale, data: Data, model: Model = "mdetr", weights: Weights = Weights()) -> Pretrain:
     """The dense model that rows start from.
 
     Below paper scale GLIP has the towers of the MDETR-style one, but for those of which weights are named. [ours]

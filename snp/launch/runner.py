@@ -42,7 +42,7 @@ def undone(wanted: Iterable[Run], store: Store) -> list[Run]:
     return [run for run in runs if run in needed]
 
 
-def captions(run: Run, setup: Setup = Setup()) -> int:  # noqa: B008 - frozen
+def captions(run: Run, setup: Setup = Setup()) -> int:
     """Captions that a run trains on: the unit of the progress bar."""
     phase = setup.phase(run)
     return phase.steps * phase.batch
@@ -110,7 +110,7 @@ def run_rows(
     seeds: Sequence[int] | None,
     store: Store,
     workers: int = 2,
-    setup: Setup = Setup(),  # noqa: B008 - frozen
+    setup: Setup = Setup(),
     at_end: Callable[[], None] = lambda: None,
 ) -> list[Run]:
     """Do all runs of `rows` that are not done: see `run_all`."""
@@ -122,7 +122,7 @@ def run_all(
     left: Callable[[], list[Run]],
     store: Store,
     workers: int = 2,
-    setup: Setup = Setup(),  # noqa: B008 - frozen
+    setup: Setup = Setup(),
     at_end: Callable[[], None] = lambda: None,
 ) -> list[Run]:
     """Do all runs that are left, `workers` at a time with one compute thread each.

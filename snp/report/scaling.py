@@ -10,6 +10,7 @@ import pandas as pd
 from snp import drawing
 from snp.checkout import home
 from snp.errors import InputError
+from snp.experiment.benchmarks import FIRST
 from snp.experiment.recipes import RECIPES, Phase
 from snp.files import read_json
 from snp.models import config as configs
@@ -117,7 +118,7 @@ def simulate(work: Work, spread: np.ndarray, cluster: Cluster, gpus: int) -> Poi
 def rows(found: dict[str, Any], cluster: Cluster) -> pd.DataFrame:
     """Every sort of run at paper scale: steps, samples, what a GPU holds and takes, size of state and of weights."""
     lines = []
-    for name in ("mdetr", "glip"):
+    for name in FIRST:
         training, counted = getattr(RECIPES["paper"], name), found["counted"][name]
         first = "refcoco, refcoco+" if name == "mdetr" else "coco"
         phases: dict[str, Phase] = {"pretrain": training.pretrain, "compress": training.compress,
@@ -245,7 +246,7 @@ def figure(measured: Path, path: Path, cluster: Cluster = Cluster()) -> Path:
     """Draw throughput over GPUs: one run, whose batch ends it, and rows beside each other; equal input, equal bytes."""
     found = _read(measured)
     with drawing.picture(path, (10, 4.2), dpi=150) as canvas:
-        for axes, name in zip(canvas.subplots(1, 2), ("mdetr", "glip"), strict=True):
+        for axes, name in zip(canvas.subplots(1, 2), FIRST, strict=True):
             points = curve(found, name, cluster)
             node = next(point for point in points if point.gpus == cluster.node)
             shared = [point.throughput for point in points]

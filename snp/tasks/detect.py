@@ -19,7 +19,7 @@ from snp.data.tokens import END, START, Vocabulary, cover
 from snp.errors import InputError
 from snp.models.anchors import NOWHERE
 from snp.models.glip import GLIP, Detection
-from snp.tasks import detection
+from snp.tasks import average_precision
 from snp.tasks.grounding import slots
 from snp.tasks.outputs import check_finite
 from snp.tasks.passes import passes
@@ -200,7 +200,7 @@ def evaluate(
 
     Args:
         data: one entry for every picture and prompt: its caption is the prompt, its `original_id` the image id.
-        instances: what is there, as in `snp.tasks.detection.score`.
+        instances: what is there, as in `snp.tasks.average_precision.score`.
         prompts: as the function of this name makes them. categories: of all their names, in order.
         pictures: how many are looked at at once; each passes the vision tower once for all prompts.
 
@@ -249,7 +249,7 @@ def evaluate(
         table = np.concatenate(parts)
         table = table[np.argsort(-table[:, 4], kind="stable")[:MOST]]
         best[image] = table[:, :4], table[:, 4], table[:, 5].astype(int)
-    return detection.score(instances, best)
+    return average_precision.score(instances, best)
 
 
 @torch.inference_mode()

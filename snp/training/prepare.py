@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snp import ranks
-from snp.data import annotations, tasks, tokens
+from snp.data import annotations, readers, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet
 from snp.data.decoded import Resolve, pixels_below
@@ -180,7 +180,7 @@ class Source:
         """Entries ready for this model; `answers` and `strict` as in GroundingSet."""
         benchmark = {"flickr": "flickr30k"}.get(name := entries[0].dataset_name if entries else "", name)
         images = self._images(benchmark, config)
-        called = lambda i: tasks.called(self.root, entries[i])  # noqa: E731
+        called = lambda i: readers.called(self.root, entries[i])  # noqa: E731
         found = GroundingSet(entries, images, vocabulary, config.context, called, answers, strict)
         found.loaders = self.loaders
         return found
@@ -194,22 +194,22 @@ class Source:
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""
         if self.real:
-            _told(f"{tasks.asked(self.root, split)}: GQA's questions of {split}")
-        return tasks.questions(self.root, split)
+            _told(f"{readers.asked(self.root, split)}: GQA's questions of {split}")
+        return readers.questions(self.root, split)
 
     def answers(self) -> dict[str, dict[str, int]]:
         """The answers that models choose from: type -> answer -> number."""
-        return tasks.answers(self.root)
+        return readers.answers(self.root)
 
     def phrases(self, split: str) -> list[Entry]:
         """Flickr30k's sentences of a split."""
         if self.real:
-            _told(f"{tasks.said(self.root, split)}: Flickr30k's sentences of {split}")
-        return tasks.phrases(self.root, split)
+            _told(f"{readers.said(self.root, split)}: Flickr30k's sentences of {split}")
+        return readers.phrases(self.root, split)
 
     def classes(self) -> dict[int, str]:
         """COCO's classes, number -> name, in the order of their prompts."""
-        return tasks.classes(self.root, "val2017")
+        return readers.classes(self.root, "val2017")
 
     def prompts(self, vocabulary: Vocabulary, config: TowerConfig) -> list[tuple[str, list[Span]]]:
         """Prompts that hold all classes, with the place of each name."""
@@ -217,11 +217,11 @@ class Source:
 
     def detection(self, split: str, prompts: Sequence[tuple[str, list[Span]]]) -> list[Entry]:
         """Every picture of a split of COCO with every prompt."""
-        return tasks.detection(self.root, split, prompts)
+        return readers.detection(self.root, split, prompts)
 
     def instances(self, split: str) -> Path:
         """COCO's boxes of a split."""
-        return tasks.instances(self.root, split)
+        return readers.instances(self.root, split)
 
 
 @cache
@@ -279,7 +279,7 @@ def _told(what: str) -> None:
 @cache
 def _expressions(root: Path, benchmark: str) -> dict[str, list[Entry]]:
     """Read once for all splits."""
-    return tasks.expressions(root, benchmark)
+    return readers.expressions(root, benchmark)
 
 
 @cache

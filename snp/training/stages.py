@@ -48,7 +48,7 @@ def run(
     run: Run,
     store: Store,
     progress: Callable[[int], None] = lambda captions: None,
-    setup: Setup = Setup(),  # noqa: B008 - frozen
+    setup: Setup = Setup(),
 ) -> Result:
     """Do one run, or go on with it, and leave its result in the store. Its parents must be done.
 

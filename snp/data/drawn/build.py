@@ -141,8 +141,8 @@ def _draw(root: Path, generator: Generator, about: dict[str, Any], test: int, wo
 
 def place(
     rng: random.Random, shape: tuple[int, int], canvas: tuple[int, int], boxes: Sequence[Box]
-) -> tuple[int, int] | None:
-    """A corner (x, y) for something of `shape` (height, width), clear of `boxes`; None if none is found."""
+) -> tuple[int, int, int, int] | None:
+    """A box (x, y, width, height) for something of `shape` (height, width), clear of `boxes`; None if none is found."""
     height, width = shape
     for _ in range(40):
         x, y = rng.randint(0, canvas[1] - width), rng.randint(0, canvas[0] - height)
@@ -150,7 +150,7 @@ def place(
             x >= bx + bw + 1 or bx >= x + width + 1 or y >= by + bh + 1 or by >= y + height + 1
             for bx, by, bw, bh in boxes
         ):
-            return x, y
+            return x, y, width, height
     return None
 
 

@@ -49,13 +49,11 @@ class Scenes:
             color, shape, texture = _looks(rng, items, split)
             size = rng.choice(list(SIZES))
             mask = _mask(shape, rng.randint(*SIZES[size]), rng.randrange(-12, 13, 4))
-            corner = place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])
-            if corner is None:
+            if (box := place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])) is None:
                 if len(items) >= 3:
                     break  # full
                 continue
-            x, y = corner
-            height, width = mask.shape
+            x, y, width, height = box
             _paint(canvas[y : y + height, x : x + width], mask, color, texture, rng)
             attributes = {"size": size, "texture": texture, "color": color}
             items.append(
@@ -63,7 +61,7 @@ class Scenes:
                     shape,
                     attributes,
                     list(SIZES).index(size),
-                    (x, y, width, height),
+                    box,
                     PAIRS.index((color, shape)),
                     split != "testB" or (color, shape) in HELD_OUT,
                 )
@@ -72,12 +70,7 @@ class Scenes:
 
 
 def make(
-    root: str | Path,
-    seed: int,
-    train: int = 32_000,
-    test: int = 5_000,
-    pretrain_val: int = 500,
-    workers: int = 2,
+    root: str | Path, seed: int, train: int = 32_000, test: int = 5_000, pretrain_val: int = 500, workers: int = 2
 ) -> Path:
     """Draw the data set into `root`.
 

@@ -96,13 +96,11 @@ class Stamps:
             noun = rng.choice(items).noun if again else rng.choice(names)
             cutout, size = rng.choice(usable[noun]), rng.choice(list(SIZES))
             paint, mask = _sprite(cutout.path, rng.randint(*SIZES[size]), rng.random() < 0.5)
-            corner = place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])
-            if corner is None:
+            if (box := place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])) is None:
                 if len(items) >= 3:
                     break  # full
                 continue
-            x, y = corner
-            height, width = mask.shape
+            x, y, width, height = box
             patch = canvas[y : y + height, x : x + width]
             patch += mask[..., None] * (paint - patch)
             items.append(
@@ -110,7 +108,7 @@ class Stamps:
                     noun,
                     {"size": size},
                     list(SIZES).index(size),
-                    (x, y, width, height),
+                    box,
                     self.categories.index(noun),
                     split != "testB" or not cutout.train,
                 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from snp.data import annotations, tasks
+from snp.data import annotations, readers
 from snp.data.annotations import Entry
 from snp.data.columns import unfit
 from snp.data.drawn import folder
@@ -62,7 +62,7 @@ def _expressions(benchmark: str, root: Path) -> Iterator[Split]:
     if files is None or set(names) >= PUBLISHED[benchmark].keys():
         return
     faults = list[InputError]()
-    by_split = tasks.expressions(root, benchmark, faults)
+    by_split = readers.expressions(root, benchmark, faults)
     if faults:
         yield Split("all", files[0], faults=faults)
     for name, entries in by_split.items():
@@ -137,14 +137,14 @@ def _questions(benchmark: str, root: Path) -> Iterator[Split]:
     missing = list[InputError]()
     known: dict[str, dict[str, int]] | None = None
     with noted(missing):
-        known = tasks.answers(root)
+        known = readers.answers(root)
     for name in PUBLISHED[benchmark]:
         try:
-            split = Split(name, tasks.asked(root, name))
+            split = Split(name, readers.asked(root, name))
         except InputError:  # it is missing
             continue
         split.faults, missing = missing, []
-        entries = tasks.questions(root, name, split.faults)
+        entries = readers.questions(root, name, split.faults)
         split.take(entries, lambda entry, path=split.path: f"{path}: {entry.question_id}")  # type: ignore[misc]
         if known is not None:
             _answers(split, entries, known)
@@ -170,11 +170,11 @@ def _answers(split: Split, entries: list[Entry], known: dict[str, dict[str, int]
 def _phrases(benchmark: str, root: Path) -> Iterator[Split]:
     for name in PUBLISHED[benchmark]:
         try:
-            split = Split(name, path := tasks.said(root, name))
+            split = Split(name, path := readers.said(root, name))
         except InputError:  # it is missing
             continue
-        entries = tasks.phrases(root, name, faults=split.faults)
-        split.take(entries, lambda entry: tasks.called(root, entry))
+        entries = readers.phrases(root, name, faults=split.faults)
+        split.take(entries, lambda entry: readers.called(root, entry))
         published = path.suffix == ".txt"
         split.samples = len(flickr.listed(path, []) if published else {entry.file_name for entry in entries})
         yield split
