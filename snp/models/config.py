@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
+from snp.trimming.trim import Trim
+
 
 class TowerConfig(BaseModel):
     """Two towers of one shape.
@@ -58,6 +60,7 @@ class ModelConfig(TowerConfig):
 
     `proposals`: decoder queries start from the best image tokens instead of learned ones. [ours]
     `answers`: types of questions with the number of their answers; none for a model that answers no questions.
+    `trim`: tokens and heads of the vision tower that an input does not need are left out.
     `answer_layer`: the decoder layer that is asked for answers; MDETR's public code asks the first, we the last. [ours]
     """
 
@@ -72,6 +75,7 @@ class ModelConfig(TowerConfig):
     dropout: float = 0.0
     position_temperature: float = 10_000.0
     answers: tuple[tuple[str, int], ...] = ()
+    trim: Trim | None = None
     answer_layer: Literal["last", "first"] = "last"
 
     def _parts(self) -> tuple[tuple[str, str], ...]:

@@ -7,9 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snp.trimming.attention import weighed
+
 
 class Attention(nn.Module):
-    """Multi-head attention with positions added to q and k but not to v; `hidden_BS` marks keys not to be seen."""
+    """Multi-head attention with positions added to q and k but not to v.
+
+    `seen_BS` marks keys that are to be seen; as floats, 0 or 1, it takes gradients.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -21,8 +26,13 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q, q_BTD), (self.k, k_BSD), (self.v, v_BSD))
         )
-        mask = None if seen_BS is None else seen_BS[:, None, None]
-        x = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        if seen_BS is not None and seen_BS.is_floating_point():
+            logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+            x = F.dropout(weighed(logits, seen_BS[:, None]), dropout) @ v
+        else:
+            mask = None if seen_BS is None else seen_BS[:, None, None]
+            x = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         return self.o(x.transpose(1, 2).flatten(2))
 
 

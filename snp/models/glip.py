@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from snp.compression.statistics import TokenMask
 from snp.models import pictures
 from snp.models.anchors import NOWHERE, Anchors
-from snp.models.checkpointing import Checkpointing
 from snp.models.config import GLIPConfig
+from snp.models.grounder import Grounder, Inputs
 from snp.models.pictures import Seen
 from snp.models.pyramid import DynamicBlock, Pyramid
 from snp.models.towers import encode_text, text_tower, vision_tower, weights_below
@@ -83,15 +82,12 @@ class BiAttention(nn.Module):
         return image_BND + self.gamma_image * image, text_BLD + self.gamma_text * text
 
 
-class GLIP(Checkpointing):
+class GLIP(Grounder):
     """GLIP (Li et al. 2022) on two transformer towers of one shape.
 
     Region-word logits are a dot product with the word, a learned scale, and a bias made of the word (`align`), so that
     no class is built in: the prompt says what is looked for.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: GLIPConfig) -> None:
         super().__init__()
@@ -112,8 +108,6 @@ class GLIP(Checkpointing):
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.box, self.centre = nn.Conv2d(d, 4, 1), nn.Conv2d(d, 1, 1)
         self.level_scale = nn.Parameter(torch.ones(len(config.scales)))
-        for name, value in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
-            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1) * 255, persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -155,17 +149,10 @@ class GLIP(Checkpointing):
             **dict.fromkeys(seen, places),
         }
 
-    def forward(
-        self,
-        images_ICHW: Tensor,
-        image_index_B: Tensor,
-        tokens_BL: Tensor,
-        text_BL: Tensor,
-        sizes_I2: Tensor | None = None,
-    ) -> Detection:
-        """Look for every word of B prompts in the images they belong to. Inputs as in `snp.data.dataset.Batch`."""
-        seen = pictures.see(self.vision, (images_ICHW - self.mean) / self.std, sizes_I2)
-        parts = self._levels(seen, image_index_B)
+    def forward(self, *given: Any) -> Detection:
+        """Look for every word of B prompts in the images they belong to; `given` as `Inputs`."""
+        images_ICHW, image_index_B, tokens_BL, text_BL, sizes_I2 = inputs = Inputs(*given)
+        parts = self._levels(self.see(inputs), image_index_B)
         text = self._read_once(tokens_BL, text_BL)
         sizes_B2 = None if sizes_I2 is None else sizes_I2[image_index_B]
         anchors = self._anchors(images_ICHW)

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from snp.compression.statistics import TokenMask
 from snp.errors import InputError
-from snp.models import pictures
-from snp.models.checkpointing import Checkpointing
+from snp.models import pictures, trimmed
 from snp.models.config import ModelConfig
 from snp.models.fusion import DecoderLayer, EncoderLayer, mlp, sine_positions
+from snp.models.grounder import Grounder, Inputs
 from snp.models.towers import encode_text, text_tower, vision_tower, weights_below
+from snp.trimming.trim import Trim
+from snp.trimming.trimmer import Kept, Trimmer
 
 TOWERS = {"vision": "vision", "text": "text"}
 """Tower name -> path of its module in the model; the vision tower gives, the text tower takes."""
@@ -31,6 +32,8 @@ class Grounding:
     logits_KBQS: over the S = context + 1 token slots, the last one "no object"; boxes are centre, width and height as
     shares of the image's own sides; the patch_ and tower_ fields are None without proposals. answers: "type" and every
     type of questions -> logits [B, n] over the types, and over the answers of that type; None without answer heads.
+    start_BQ: the image token that each query started from, with proposals. kept: what was left of each input, of a
+    model that trims.
     """
 
     logits_KBQS: Tensor
@@ -40,6 +43,8 @@ class Grounding:
     patch_score_BN: Tensor | None
     patches: "Patches | None"
     answers: dict[str, Tensor] | None = None
+    start_BQ: Tensor | None = None
+    kept: Kept | None = None
 
     @property
     def judged(self) -> tuple[Tensor, ...]:
@@ -49,16 +54,20 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Patches:
-    """What the towers alone say: image tokens, a box for each, and image and text tokens in one space. [ours]"""
+    """What the towers alone say: image tokens, a box for each, and image and text tokens in one space. [ours]
+
+    keep_BN: 1 for the tokens that a model that trims has kept, else 0; None for all.
+    """
 
     image_BND: Tensor
     boxes_BN4: Tensor
     centres_N2: Tensor
     patch_BNC: Tensor
     token_BLC: Tensor
+    keep_BN: Tensor | None = None
 
 
-class MDETR(Checkpointing):
+class MDETR(Grounder):
     """MDETR (Kamath et al. 2021) on two transformer towers of one shape [paper].
 
     With `config.proposals`, queries start at the best image tokens and carry those tokens' boxes (two-stage, after
@@ -68,9 +77,6 @@ class MDETR(Checkpointing):
     question and one for every type's answer, each with a linear head. As in MDETR they and the object queries see each
     other, so that adding them changes what is said of objects.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,11 +100,12 @@ class MDETR(Checkpointing):
             self.patch_contrast, self.word_contrast = nn.Linear(d, c), nn.Linear(d, c)
         else:
             self.queries = nn.Embedding(config.queries, d)
-        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255, persistent=False)
         self._initialise()
         if config.answers:  # last: the same seed gives the same weights with and without them
             self._make_answers()
+        self.trimmer: Trimmer | None = None
+        if config.trim is not None:
+            self.add_trimmer(config.trim)
 
     def add_answers(self, sizes: Mapping[str, int]) -> None:
         """Let the model, dense or compressed, answer questions; new heads take the place of any that it has.
@@ -117,6 +124,19 @@ class MDETR(Checkpointing):
         self.answer_queries = nn.Embedding(1 + len(sizes), d, device=like.device, dtype=like.dtype)
         self.answer_heads = nn.ModuleList(nn.Linear(d, n) for n in (len(sizes), *sizes.values())).to(like)
 
+    def add_trimmer(self, trim: Trim) -> None:
+        """Let the model, dense or compressed, leave out what an input does not need; new gates take the place of any.
+
+        Raises:
+            InputError: it has fewer layers than are to have gates.
+        """
+        if trim.sites and trim.sites[-1] >= self.config.depth:
+            raise InputError("sites", f"{trim.sites} are not layers of a tower of {self.config.depth}, from 0")
+        self.config = c = self.config.model_copy(update={"trim": trim})
+        like = self.slot_head.weight
+        tokens = (c.image_size // c.patch) ** 2
+        self.trimmer = Trimmer(trim, c.width, c.depth, c.heads, tokens, c.queries if c.proposals else 1).to(like)
+
     def fusion_weights(self) -> list[str]:
         """Names of the weights of the linear maps of fusion: of encoder and decoder, without projections and heads."""
         return weights_below(self, "encoder.", "decoder.")
@@ -128,7 +148,7 @@ class MDETR(Checkpointing):
         """
 
         def fused(batch: Any) -> Tensor:
-            return self._fused(*batch.inputs)
+            return self._fused(Inputs(*batch.inputs))
 
         return {
             "vision.blocks.*": lambda batch: pictures.attended(self.vision, batch.sizes_I2),
@@ -137,15 +157,9 @@ class MDETR(Checkpointing):
             "decoder.*.across.[kv].*": fused,
         }
 
-    def _fused(
-        self,
-        images_ICHW: Tensor,
-        image_index_B: Tensor,
-        tokens_BL: Tensor,
-        text_BL: Tensor,
-        sizes_I2: Tensor | None = None,
-    ) -> Tensor:
-        """Which tokens of fusion's input are no padding, [B, N + L]; inputs as those of `forward`."""
+    def _fused(self, inputs: Inputs) -> Tensor:
+        """Which tokens of fusion's input are no padding, [B, N + L]."""
+        images_ICHW, image_index_B, _, text_BL, sizes_I2 = inputs
         patches_IN = pictures.patches(sizes_I2, self.config.patch)
         if patches_IN is not None:
             return torch.cat([patches_IN[image_index_B], text_BL], 1)
@@ -163,34 +177,30 @@ class MDETR(Checkpointing):
         if self.config.proposals:
             nn.init.constant_(self.patch_score.bias, -4.6)  # focal loss starts from rare positives: -log(99)
 
-    def forward(
-        self,
-        images_ICHW: Tensor,
-        image_index_B: Tensor,
-        tokens_BL: Tensor,
-        text_BL: Tensor,
-        sizes_I2: Tensor | None = None,
-    ) -> Grounding:
-        """Ground B captions in the images they belong to. Shapes and units as in `snp.data.dataset.Batch`."""
-        inputs = (images_ICHW, image_index_B, tokens_BL, text_BL, sizes_I2)
-        v_BND, t_BLD, centres = self._towers(*inputs)
-        patches = self._patches(v_BND, t_BLD, centres) if self.config.proposals else None
+    def forward(self, *given: Any) -> Grounding:
+        """Ground B captions in the images they belong to; `given` as `Inputs`."""
+        inputs = Inputs(*given)
+        v_BND, t_BLD, centres, kept = self._towers(inputs)
+        patches = self._patches(v_BND, t_BLD, centres, kept) if self.config.proposals else None
         B, N, D = v_BND.shape
 
         memory = torch.cat([v_BND, t_BLD], 1)
         grid = sine_positions(centres, D, self.config.position_temperature)  # [N, D], or [B, N, D]
         position = F.pad(grid, (0, 0, 0, t_BLD.shape[1])).expand(B, -1, -1)
-        seen = self._fused(*inputs)
+        seen = self._fused(inputs) if kept is None else trimmed.seen(kept, inputs.text_BL)
         for layer in self.encoder:
             memory = self.through(layer, memory, position, seen)
         token_BLC = F.normalize(self.token_contrast(memory[:, N:]), dim=-1)
 
-        score_BN = None
+        score_BN = start_BQ = None
         if patches is not None:
             score_BN = self.patch_score(memory[:, :N]).squeeze(-1)
-            best_BQ = score_BN.detach().topk(min(self.config.queries, N), dim=1).indices[..., None]
-            reference = patches.boxes_BN4.detach().gather(1, best_BQ.expand(-1, -1, 4))
-            x = memory[:, :N].gather(1, best_BQ.expand(-1, -1, D))
+            rank_BN = score_BN.detach()
+            if patches.keep_BN is not None:
+                rank_BN = rank_BN.masked_fill(patches.keep_BN < 0.5, float("-inf"))
+            start_BQ = rank_BN.topk(min(self.config.queries, N), dim=1).indices
+            reference = patches.boxes_BN4.detach().gather(1, start_BQ[..., None].expand(-1, -1, 4))
+            x = memory[:, :N].gather(1, start_BQ[..., None].expand(-1, -1, D))
             at = torch.cat(
                 [
                     sine_positions(part, D, self.config.position_temperature)
@@ -227,29 +237,37 @@ class MDETR(Checkpointing):
             score_BN,
             patches,
             answers,
+            start_BQ,
+            kept,
         )
 
-    def towers_only(self, images_ICHW: Tensor, image_index_B: Tensor, tokens_BL: Tensor, text_BL: Tensor) -> Patches:
+    def towers_only(self, *given: Any) -> Patches:
         """What the towers say before any fusion: enough for the warm-up, at half the cost of a whole pass."""
-        return self._patches(*self._towers(images_ICHW, image_index_B, tokens_BL, text_BL))
+        v_BND, t_BLD, centres, _ = self._towers(Inputs(*given))
+        return self._patches(v_BND, t_BLD, centres)
 
-    def _towers(
-        self, images: Tensor, image_index: Tensor, tokens: Tensor, text: Tensor, sizes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """States of patches and of words in fusion's width, and centres of the patches, [N, 2] or [B, N, 2]."""
-        seen = pictures.see(self.vision, (images - self.mean) / self.std, sizes)
-        # each image passes the tower once, however many captions it has
-        v_BND = self.vision_to_fusion(seen.x_IND)[image_index]
-        t_BLD = self.text_to_fusion(encode_text(self.text, tokens, text, self.config.heads))
+    def _towers(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Kept | None]:
+        """States of patches and of words in fusion's width; centres of the patches, [N, 2] or [B, N, 2]; what is kept.
+
+        Of a model that trims, in inference, those patches alone that are left.
+        """
+        if self.trimmer is not None and self.trimmer.active:
+            words_BLD = encode_text(self.text, inputs.tokens_BL, inputs.text_BL, self.config.heads)
+            kept, centres = trimmed.see(self, self.trimmer, inputs, words_BLD)
+            return self.vision_to_fusion(kept.x_RND), self.text_to_fusion(words_BLD), centres, kept
+        seen = self.see(inputs)
+        v_BND = self.vision_to_fusion(seen.x_IND)[inputs.image_index_B]
+        t_BLD = self.text_to_fusion(encode_text(self.text, inputs.tokens_BL, inputs.text_BL, self.config.heads))
         centres = pictures.centres(seen.grids, seen.x_IND)
-        return v_BND, t_BLD, centres if centres.dim() == 2 else centres[image_index]
+        return v_BND, t_BLD, centres if centres.dim() == 2 else centres[inputs.image_index_B], None
 
-    def _patches(self, v_BND: Tensor, t_BLD: Tensor, centres_N2: Tensor) -> Patches:
-        start = torch.cat([centres_N2, torch.full_like(centres_N2, 0.2)], 1).logit()
+    def _patches(self, v_BND: Tensor, t_BLD: Tensor, centres_N2: Tensor, kept: Kept | None = None) -> Patches:
+        start = torch.cat([centres_N2, torch.full_like(centres_N2, 0.2)], -1).logit()
         return Patches(
             v_BND,
             (start + self.patch_box(v_BND)).sigmoid(),
             centres_N2,
             F.normalize(self.patch_contrast(v_BND), dim=-1),
             F.normalize(self.word_contrast(t_BLD), dim=-1),
+            None if kept is None else kept.keep_RN,
         )

@@ -56,23 +56,36 @@ def see(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) 
     Args:
         pixels_ICHW: normalised. sizes_I2: as in `snp.data.dataset.Batch`.
     """
-    first, patch = tower.num_prefix_tokens, tower.patch_embed.patch_size[0]
+    first, grids = tower.num_prefix_tokens, grids_of(tower, pixels_ICHW, sizes_I2)
     if sizes_I2 is None:
-        grids = [grid(pixels_ICHW.shape[-2:], patch)] * len(pixels_ICHW)
         return Seen(tower.forward_features(pixels_ICHW)[:, first:], grids)
-    sizes = sizes_I2.tolist()
-    cut = [pixels[None, :, :height, :width] for pixels, (height, width) in zip(pixels_ICHW, sizes, strict=True)]
-    # a patch that reaches beyond its picture sees the mean colour there
-    sequences = [tower._pos_embed(tower.patch_embed(picture)) for picture in cut]
-    x_IND = tower.norm_pre(pad_sequence([sequence[0] for sequence in sequences], batch_first=True))
-    keys = attended(tower, sizes_I2)
+    x_IND, keys = embedded(tower, pixels_ICHW, sizes_I2), attended(tower, sizes_I2)
     mask = None if keys is None else keys[:, None, None]
     for block in tower.blocks:
         if tower.grad_checkpointing and torch.is_grad_enabled():
             x_IND = checkpoint(block, x_IND, attn_mask=mask, use_reentrant=False)
         else:
             x_IND = block(x_IND, attn_mask=mask)
-    return Seen(tower.norm(x_IND)[:, first:], [grid(size, patch) for size in sizes])
+    return Seen(tower.norm(x_IND)[:, first:], grids)
+
+
+def grids_of(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) -> list[Grid]:
+    """The grid of patches of every picture; arguments as of `see`."""
+    patch = tower.patch_embed.patch_size[0]
+    if sizes_I2 is None:
+        return [grid(pixels_ICHW.shape[-2:], patch)] * len(pixels_ICHW)
+    return [grid(size, patch) for size in sizes_I2.tolist()]
+
+
+def embedded(tower: VisionTransformer, pixels_ICHW: Tensor, sizes_I2: Tensor | None) -> Tensor:
+    """Tokens as the first layer gets them [I, T, D], those before the patches included; arguments as of `see`."""
+    if sizes_I2 is None:
+        return tower.norm_pre(tower._pos_embed(tower.patch_embed(pixels_ICHW)))  # type: ignore[no-any-return]
+    sizes = sizes_I2.tolist()
+    cut = [pixels[None, :, :height, :width] for pixels, (height, width) in zip(pixels_ICHW, sizes, strict=True)]
+    # a patch that reaches beyond its picture sees the mean colour there
+    sequences = [tower._pos_embed(tower.patch_embed(picture)) for picture in cut]
+    return tower.norm_pre(pad_sequence([one[0] for one in sequences], batch_first=True))  # type: ignore[no-any-return]
 
 
 def centres(grids: Sequence[Grid], like: Tensor) -> Tensor:

@@ -56,15 +56,19 @@ def slots(positive_BML: Tensor, S: int) -> Tensor:
     return pad(share, (0, S - share.shape[-1]))
 
 
-def contrast(left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL: Tensor) -> Tensor:
+def contrast(
+    left_BXC: Tensor, token_BLC: Tensor, positive_BXL: Tensor, text_BL: Tensor, there_BX: Tensor | None = None
+) -> Tensor:
     """MDETR's contrastive alignment, both directions, summed over rows that have a positive.
 
     Returns the two sums' mean of rows with positives on each side: each row costs its log-sum-exp minus the mean
     logit of its positives. Padding takes no part, so that what a caption costs does not depend on the longest one of
-    its batch; in MDETR's public code it does. [ours]
+    its batch; in MDETR's public code it does. [ours] Nor do rows that are not `there`, of which none is positive.
     """
     logits = torch.einsum("bxc,blc->bxl", left_BXC, token_BLC) / TEMPERATURE
     logits = logits.masked_fill(~text_BL[:, None], -1e4)
+    if there_BX is not None:
+        logits = logits.masked_fill(~there_BX[..., None], -1e4)
     total = logits.new_zeros(())
     for axis in (2, 1):
         count = positive_BXL.sum(axis)
@@ -115,8 +119,14 @@ def tokens_on_objects(centres_N2: Tensor, batch: Batch) -> Tensor:
 
 @in_float32
 def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
-    """Boxes of image tokens that lie on a named object, and their alignment with its phrase at the towers. [ours]"""
+    """Boxes of image tokens that lie on a named object, and their alignment with its phrase at the towers. [ours]
+
+    Tokens that are trimmed take no part, or what they cost would teach gates to keep all.
+    """
     within_BMN = inside(patches.centres_N2, batch)
+    there_BN = None if patches.keep_BN is None else patches.keep_BN > 0.5
+    if there_BN is not None:
+        within_BMN = within_BMN & there_BN[:, None]
     area = batch.boxes_BM4[..., 2:].prod(-1, keepdim=True).masked_fill(~within_BMN, 2.0)
     owner_BN = area.argmin(1)  # a token on several objects answers for the smallest
     on_BN = within_BMN.any(1)
@@ -126,14 +136,16 @@ def patch_loss(patches: Patches, batch: Batch) -> dict[str, Tensor]:
     count = tokens_on_objects(patches.centres_N2, batch)
     return {
         "patch_box": (5 * (found - wanted).abs().sum() + 2 * giou_loss(found, wanted).sum()) / count,
-        "towers": contrast(patches.patch_BNC, patches.token_BLC, positive, batch.text_BL) / count,
+        "towers": contrast(patches.patch_BNC, patches.token_BLC, positive, batch.text_BL, there_BN) / count,
     }
 
 
-def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch) -> Tensor:
+def score_loss(score_BN: Tensor, centres_N2: Tensor, batch: Batch, keep_BN: Tensor | None = None) -> Tensor:
     """Focal loss of the image tokens' scores: which of them lie on an object that the caption names. [ours]"""
-    on_BN = inside(centres_N2, batch).any(1)
-    return sigmoid_focal_loss(score_BN, on_BN.float(), reduction="sum") / tokens_on_objects(centres_N2, batch)
+    loss_BN = sigmoid_focal_loss(score_BN, inside(centres_N2, batch).any(1).float(), reduction="none")
+    if keep_BN is not None:
+        loss_BN = loss_BN.masked_fill(keep_BN < 0.5, 0.0)
+    return loss_BN.sum() / tokens_on_objects(centres_N2, batch)
 
 
 class WarmUp(nn.Module):
@@ -164,5 +176,5 @@ def losses(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     found = set_loss(out, batch)
     if out.patches is not None and out.patch_score_BN is not None:
         found |= patch_loss(out.patches, batch)
-        found["score"] = score_loss(out.patch_score_BN, out.patches.centres_N2, batch)
+        found["score"] = score_loss(out.patch_score_BN, out.patches.centres_N2, batch, out.patches.keep_BN)
     return found

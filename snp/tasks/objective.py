@@ -1,6 +1,7 @@
 """What a model is trained to lower on a batch, whichever model it is and whatever the batch asks for."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -18,6 +19,11 @@ def losses(model: nn.Module, batch: Batch, overrides: dict[str, Tensor] | None =
     GLIP: of detection as grounding. MDETR: of grounding, and of answers where model and batch have them.
     """
     out = functional_call(model, overrides, batch.inputs) if overrides else model(*batch.inputs)
+    return of_output(model, out, batch)
+
+
+def of_output(model: nn.Module, out: Any, batch: Batch) -> dict[str, Tensor]:
+    """The same of what the model has said."""
     if isinstance(model, GLIP):
         return weigh(detect.losses(out, batch, model.config.alignment == "official"))
     parts = grounding.losses(out, batch)
