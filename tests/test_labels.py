@@ -12,6 +12,7 @@ from snp.experiment.labels import find
 from snp.experiment.tables import TABLES, rows
 from snp.runs.present import present
 from snp.runs.store import Store
+from snp.trimming.trim import Trim
 
 
 def test_any_method_at_any_size_is_a_row() -> None:
@@ -96,3 +97,34 @@ def test_runs_of_two_scales_have_no_table_in_common(tmp_path: Path) -> None:
         fill(store, find("scenes/snp@60", scale), [0.8])
     with pytest.raises(InputError, match="holds runs of several scales"):
         present(store)
+
+
+def test_what_is_trimmed_of_inputs_is_part_of_a_row() -> None:
+    row = find("scenes/snp@60+trim50,guide=image,sites=1-3:gqa", "desk")
+    assert row.trim == Trim(guide="image", sites=(1, 3)) and row.benchmarks == ("gqa",)
+    assert row.label == "scenes/snp@60+trim50,guide=image,sites=1-3:gqa" and find(row.label, "desk") == row
+    assert row.compress(0) == find("scenes/snp@60", "desk").compress(0)
+    assert row.finetune(0, "gqa").name.endswith("-gqa-trim50-guide-image-sites-1-3")
+    assert find("scenes/dense@100+trim100", "desk").trim == Trim(tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        ("scenes/snp@60+trim0", "trim0: tokens: .*greater than 0"),
+        ("scenes/snp@60+trim50,guid=text", "guid: .*not permitted"),
+        ("scenes/snp@60+trimhalf", "trimhalf is no share of tokens"),
+        ("scenes/snp@60+trim50,policy=random,heads=0.5", "policy=random keeps all heads"),
+        ("scenes/snp@60+trim50:coco", "looks for what captions say"),
+    ],
+)
+def test_odd_trims_are_refused(label: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        find(label, "desk")
+
+
+def test_trimmed_rows_stand_in_a_folder_beside_those_that_are_not(tmp_path: Path) -> None:
+    store, labels = Store(tmp_path), ("scenes/snp@60", "scenes/snp@60+trim50", "scenes/dense@100+trim100")
+    for label in labels:
+        fill(store, find(label, "smoke"), [0.5])
+    assert {row.label for row in present(store)} == {*labels}

@@ -5,16 +5,20 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from pydantic import ValidationError
+
 from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.rows import Row, make, named
-from snp.experiment.spec import DRAWN, REAL, Data, Scale, is_own
-from snp.experiment.tables import EXTRA, TABLES, home_of
+from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own
+from snp.experiment.tables import EXTRA, TABLES
+from snp.trimming.trim import Trim
 
 LABEL = re.compile(
-    r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?(?::(?P<task>\w+))?"
+    r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
+    r"(?:\+(?P<trim>trim[^+@:]+))?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -100,7 +104,17 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     recovery, times = size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    row = make(scale, parts["data"], name, size=size, benchmarks=(benchmark,), recovery=recovery, times=times)
+    if parts["trim"] and ABOUT[benchmark].task.model != "mdetr":
+        raise InputError(label, "is of the model that looks for what captions say", "leave +trim out")
+    try:
+        trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
+    except ValidationError as error:
+        raise explain(error, f"{label}: {parts['trim']}") from None
+    except ValueError as error:
+        raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
+    row = make(
+        scale, parts["data"], name, size=size, benchmarks=(benchmark,), recovery=recovery, times=times, trim=trim
+    )
     return row.model_copy(update={"name": called, "options": preset | other})
 
 

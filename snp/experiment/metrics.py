@@ -49,15 +49,41 @@ class CompressMetrics(Measures):
         return self.seconds / (self.seconds - self.session_seconds)
 
 
+class Spread(Measures):
+    """Over captions: their mean, and the 10th and 90th percentile."""
+
+    mean: Share
+    p10: Share
+    p90: Share
+
+
+class Trimmed(Measures):
+    """What was kept of each input, of the first split: shares of what the dense model has, or does, for it.
+
+    `flops`: of a caption whose picture is new; `flops_cached`: of several of one picture.
+    """
+
+    tokens: Spread
+    heads: Spread
+    flops: Spread
+    flops_cached: Spread
+    tokens_by_layer: tuple[Share, ...]
+    heads_by_layer: tuple[Share, ...]
+    target: Share | None = None
+
+
 class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
 
-    `baselines`: name -> split -> figures of what needs no model.
+    `baselines`: name -> split -> figures of what needs no model. `trimmed`: of a model that trims its inputs;
+    `untrimmed`: split -> its figures where it keeps all of them.
     """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     zero_shot: dict[str, dict[str, Any]] = {}
     baselines: dict[str, dict[str, dict[str, Any]]] = {}
+    trimmed: Trimmed | None = None
+    untrimmed: dict[str, dict[str, Any]] = {}
 
 
 SCHEMAS: dict[str, type[Measures]] = {
@@ -78,7 +104,8 @@ def check(run: Run, metrics: dict[str, Any], where: object) -> Measures:
     if not isinstance(measured, FinetuneMetrics) or not isinstance(run, Finetune):
         return measured
     schema = ABOUT[run.benchmark].task.score
-    for group, splits in (("splits", measured.splits), ("zero_shot", measured.zero_shot)):
+    for group in ("splits", "zero_shot", "untrimmed"):
+        splits: dict[str, dict[str, Any]] = getattr(measured, group)
         for split, score in splits.items():
             if split not in (known := ABOUT[run.benchmark].splits):
                 hint = f"its splits are {', '.join(known)}"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from snp.experiment.benchmarks import Benchmark
+from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
 from snp.experiment.spec import Compress, Finetune, Run, Scale
 
 
@@ -106,7 +106,8 @@ class Training(BaseModel):
 
     Args:
         model: its configuration, a name in snp.models.config.
-        finetune: on referring expressions. tune: on other benchmarks.
+        finetune: on referring expressions. tune: on other benchmarks. trim: on any, where inputs are trimmed; what is
+            not there is tuned as long as without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +117,7 @@ class Training(BaseModel):
     compress: Phase
     finetune: Phase
     tune: dict[Benchmark, Phase] = {}
+    trim: dict[Benchmark, Phase] = {}
 
 
 class Recipe(BaseModel):
@@ -199,6 +201,7 @@ RECIPES: dict[Scale, Recipe] = {
                 "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
                 "flickr30k": Phase(steps=1500, batch=32, lr=1e-3, warm_up=50, decay=0.5, per_image=2, ema=0.99),
             },
+            trim=dict.fromkeys(EXPRESSIONS, _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})),
         ),
         glip=Training(
             model="GLIP_DESK",
@@ -252,7 +255,8 @@ def phase_of(run: Run) -> Phase:
     """The phase that a run trains for; without steps where it is compressed at once, longer where it asks for it."""
     training = training_of(run)
     if isinstance(run, Finetune):
-        return training.tune.get(run.benchmark, training.finetune)
+        tuned = training.tune.get(run.benchmark, training.finetune)
+        return tuned if run.trim is None else training.trim.get(run.benchmark, tuned)
     phase: Phase = getattr(training, run.kind)
     if isinstance(run, Compress):
         return phase.model_copy(update={"steps": phase.steps * run.times if run.recovery else 0})

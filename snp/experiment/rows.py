@@ -11,6 +11,7 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expres
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.scores import Model
 from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
+from snp.trimming.trim import Trim
 
 DENSE = "dense"
 WHOLE = Size(keep=1.0)
@@ -30,6 +31,7 @@ class Row(BaseModel):
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
         weights: published ones that the towers of its dense model start from.
+        trim: what is trimmed of each input, from fine-tuning on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,15 +52,17 @@ class Row(BaseModel):
     main: bool = False
     asks: Resources = Resources()
     weights: Weights = Weights()
+    trim: Trim | None = None
 
     @property
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
-        `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `:gqa`: it is judged on
-        something other than expressions.
+        `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `+trim50`: half of the
+        image tokens are kept; `:gqa`: it is judged on something other than expressions.
         """
         size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
+        size += f"+{self.trim}" if self.trim else ""
         others = [name for name in self.benchmarks if not of_expressions(name)]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
@@ -79,9 +83,19 @@ class Row(BaseModel):
     @property
     def heading(self) -> str:
         """What its group is about, as `40% of all parameters removed`; of a dense model that stands alone, `dense`."""
+        if self.trim is not None:
+            return self.group
         if self.method == DENSE and self.group == WHOLE.removed:
             return DENSE
         return f"{self.group} of {self.of} removed"
+
+    @property
+    def title(self) -> str:
+        """Its name within a group of a table; of trimmed inputs, where sizes stand beside each other, with its own."""
+        if self.trim is None:
+            return self.name
+        size = "" if self.size == WHOLE else f"@{self.size}"
+        return f"{self.name}{size}, {'whole' if self.trim.whole else self.trim}"
 
     @property
     def pretrain(self) -> Pretrain:
@@ -110,7 +124,7 @@ class Row(BaseModel):
 
     def finetune(self, seed: int, benchmark: Benchmark) -> Finetune:
         """The fine-tuning run of a seed on one benchmark."""
-        return Finetune(benchmark=benchmark, parent=self.compress(seed))
+        return Finetune(benchmark=benchmark, parent=self.compress(seed), trim=self.trim)
 
     def runs(self, seed: int) -> list[Run]:
         """All runs of a seed, parents first."""
@@ -135,6 +149,7 @@ def make(
     main: bool = False,
     recovery: bool = True,
     times: int = 1,
+    trim: Trim | None = None,
 ) -> Row:
     """A row by its name, which is that of a method or of one with options, in the group of its size.
 
@@ -143,7 +158,8 @@ def make(
     """
     method, options = ALIASES.get(name, (name, {}))
     model = model or ABOUT[benchmarks[0]].task.model
-    whole = name == DENSE and recovery
+    whole, removed = name == DENSE and recovery, size
+    size = WHOLE if whole else size
     return Row(
         scale=scale,
         data=data,
@@ -151,17 +167,23 @@ def make(
         name=name,
         method=method,
         options=options,
-        size=WHOLE if whole else size,
+        size=size,
         task=None if whole else task,
         recovery=recovery,
         times=times,
-        group=size.removed,
-        of=size.of,
+        group=removed.removed if trim is None else f"inputs trimmed: {ABOUT[benchmarks[0]].task.name}",
+        of=removed.of,
         benchmarks=benchmarks,
         seeds=seeds,
         main=main,
         asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
+        trim=trim,
     )
+
+
+def seeds_of(scale: Scale, count: int = 3) -> tuple[int, ...]:
+    """So many seeds at desk scale, one elsewhere."""
+    return tuple(range(count if scale == "desk" else 1))
 
 
 def named(name: str, options: Given) -> str:

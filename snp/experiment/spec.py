@@ -10,6 +10,7 @@ from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import Benchmark, Expressions
 from snp.experiment.scores import Model
+from snp.trimming.trim import Trim
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
@@ -26,6 +27,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 def is_own(data: Data) -> bool:
     """Whether a data set is a user's own, by its name."""
     return data not in (*DRAWN, REAL)
+
+
+def home_of(scale: Scale) -> Data:
+    """What the rows of a scale are about, first of all."""
+    return REAL if scale == "paper" else DRAWN[0]
 
 
 class Spec(BaseModel):
@@ -183,11 +189,22 @@ class Compress(Spec):
 
 
 class Finetune(Spec):
-    """A compressed model fine-tuned and evaluated on one benchmark."""
+    """A compressed model fine-tuned and evaluated on one benchmark.
+
+    Attributes:
+        trim: each input's tokens and heads are trimmed, which is learned here, for longer.
+    """
 
     kind: Literal["finetune"] = "finetune"
     benchmark: Benchmark
     parent: Compress
+    trim: Trim | None = None
+
+    @model_validator(mode="after")
+    def _one_picture_a_caption(self) -> Self:
+        if self.trim is not None and self.model != "mdetr":
+            raise ValueError(f"trim is of the model that looks for what captions say, and this is {self.model}")
+        return self
 
     @property
     def scale(self) -> Scale:
@@ -207,7 +224,8 @@ class Finetune(Spec):
 
     @property
     def name(self) -> str:
-        return f"{self.parent.name}-{self.benchmark}"
+        trimmed = "" if self.trim is None else "-" + str(self.trim).replace(",", "-").replace("=", "-")
+        return f"{self.parent.name}-{self.benchmark}{trimmed}"
 
 
 Run = Pretrain | Compress | Finetune

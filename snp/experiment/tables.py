@@ -5,8 +5,9 @@ from collections.abc import Callable
 from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
-from snp.experiment.rows import DENSE, Row, make, named
-from snp.experiment.spec import Data, Scale, is_own
+from snp.experiment.rows import DENSE, Row, make, named, seeds_of
+from snp.experiment.spec import Data, Scale, home_of, is_own
+from snp.experiment.trimmed import table5
 
 # what the headline shows and a reproduction runs; rivals with "basis" have the basis that SNP has
 HEADLINE = (
@@ -213,6 +214,7 @@ TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "figure1": figure1,
     "ablations": ablations,
     "longer": longer,
+    "table5": table5,
     "tickets": tickets,
 }
 
@@ -249,15 +251,10 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
     return chosen
 
 
-def home_of(scale: Scale) -> Data:
-    """What the rows of a scale are about, first of all."""
-    return "real" if scale == "paper" else "scenes"
-
-
 def _sizes(scale: Scale, wanted: tuple[float, ...] = SIZES) -> tuple[float, ...]:
     """Those of the wanted sizes that models of a scale can be cut to."""
     return tuple(keep for keep in wanted if scale != "smoke" or keep >= SMALLEST_SMOKE)
 
 
 def _seeds(scale: Scale, name: str = "") -> tuple[int, ...]:
-    return tuple(range(5 if name in DECIDING else 3)) if scale == "desk" else (0,)
+    return seeds_of(scale, 5 if name in DECIDING else 3)

@@ -8,8 +8,7 @@ from snp.experiment.rows import Row
 from snp.experiment.spec import Scale
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
-from snp.report.statistics import estimate, points
-from snp.report.table import share
+from snp.report.statistics import estimate, points, share
 from snp.runs.store import Store
 
 

@@ -17,6 +17,7 @@ from snp.experiment.spec import Scale, is_own
 from snp.runs.begun import meant
 from snp.runs.result import Result
 from snp.runs.store import Store
+from snp.trimming.trim import Trim
 
 ALL = "all"  # the type of a score over samples of every type
 ZERO_SHOT = "zero_shot_"  # prefix of metrics measured before fine-tuning
@@ -124,6 +125,25 @@ class Measured:
         """The costs of a row, one line per seed."""
         return self.costs[self.costs.label == row.label].set_index("seed")
 
+    def trimmed(self, row: Row) -> pd.DataFrame:
+        """What was kept of each input, per cent: a line a seed; empty for a row that trims nothing."""
+        lines = {}
+        for seed in row.seeds:
+            result = self.store.find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None
+            if result is not None and (found := result.scores.trimmed) is not None:
+                parts = {
+                    "tokens": found.tokens,
+                    "heads": found.heads,
+                    "flops": found.flops,
+                    "cached": found.flops_cached,
+                }
+                lines[seed] = {
+                    (name, what): 100 * getattr(part, what)
+                    for name, part in parts.items()
+                    for what in ("mean", "p10", "p90")
+                }
+        return pd.DataFrame.from_dict(lines, orient="index")
+
     def dirt(self, rows: Sequence[Row]) -> str:
         """What the mark of some of these rows means, a line; nothing where none has it."""
         seeds = {row.name: map(str, self.dirty[row.label]) for row in rows if row.label in self.dirty}
@@ -138,7 +158,9 @@ class Measured:
 def dense_of(row: Row) -> Row:
     """The dense model on the same benchmarks, after the same phases."""
     size = WHOLE if row.recovery else Size(sparsity=0.0)
-    return row.model_copy(update={"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size})
+    trim = None if row.trim is None else Trim(tokens=1)
+    same: dict[str, Any] = {"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size, "trim": trim}
+    return row.model_copy(update=same)
 
 
 def undense(row: Row, store: Store) -> str:

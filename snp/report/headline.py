@@ -8,8 +8,8 @@ from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Data, Scale
 from snp.experiment.tables import HEADLINE, select
 from snp.report.frame import Measured, on, over_benchmarks, unmeasured
-from snp.report.statistics import estimate, points
-from snp.report.table import markdown, share
+from snp.report.statistics import estimate, points, share
+from snp.report.table import markdown
 from snp.runs.store import Store
 
 

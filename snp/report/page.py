@@ -27,9 +27,8 @@ from snp.report.charts import KINDS, PARTS, charts
 from snp.report.claims import CLAIMED, claims
 from snp.report.frame import Measured, unmeasured
 from snp.report.runs import told
-from snp.report.statistics import CONFIDENCE, Estimate, points
+from snp.report.statistics import CONFIDENCE, Estimate, points, share
 from snp.report.summary import COLUMNS, csv, summary
-from snp.report.table import share
 from snp.runs.store import Store
 
 MADE_BY = "snp report"

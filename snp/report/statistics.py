@@ -69,3 +69,8 @@ def points(value: Estimate) -> str:
     """A difference in points with its interval, as `-1.2 [-1.9, -0.5]`; empty without values."""
     interval = f" [{signed(value.low)}, {signed(value.high)}]" if value.n > 1 else ""
     return signed(value.mean) + interval if value.n else ""
+
+
+def share(value: float) -> str:
+    """A share as per cent, empty where there is none."""
+    return "" if pd.isna(value) else f"{100 * value:.1f}%"

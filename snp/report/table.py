@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from snp.experiment.benchmarks import ABOUT, OWN, Benchmark
-from snp.experiment.rows import DENSE, WHOLE, Row
+from snp.experiment.rows import WHOLE, Row
 from snp.experiment.spec import Data, Scale
 from snp.experiment.tables import select
 from snp.report.claims import claims_markdown
@@ -26,8 +26,9 @@ from snp.report.frame import (
 )
 from snp.report.latex import latex
 from snp.report.published import quoted
-from snp.report.statistics import estimate, estimates, points
+from snp.report.statistics import estimate, estimates, points, share
 from snp.report.summary import csv, state, summary
+from snp.report.trimmed import dense_beside, dynamic, left
 from snp.runs.store import Store
 
 Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
@@ -103,6 +104,8 @@ def render(measured: Measured, format: Format = "markdown") -> str:
 
 def _telling(frame: pd.DataFrame) -> list[str]:
     """What has room before single splits: where weights are stored that are zero, how many are not."""
+    if "non-zero" not in frame:
+        return ["FLOPs"]
     return [] if frame["stored"].equals(frame["non-zero"]) else ["non-zero"]
 
 
@@ -127,10 +130,10 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
 
     The notes are what methods say about their own plan, as a ceiling short of the target, and of which code rows are.
     """
-    dense = {row.data: row for row in measured.rows if row.method == DENSE}
     for data, members in _groups(measured.rows):
         lines, notes, fewer = [], [], dict[str, None]()
         most = max(len(row.benchmarks) for row in members)
+        whole = dense_beside(members, measured.rows)
         for row in members:
             values, cost = measured.shown(row), measured.cost(row)
             found = estimates(values)
@@ -138,13 +141,17 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             for key in _columns(members):
                 line[_head(*key)] = _cell(found, key, "missing" if key[0] in row.benchmarks else "")
             line["Δ dense"] = ""
-            if row.method != DENSE and (whole := dense.get(data)) is not None:
+            if whole is not None and row != whole:
                 line["Δ dense"] = points(estimate(over_benchmarks(measured.difference(row, whole))))
             if line["Δ dense"] and len(row.benchmarks) < most:
                 line["Δ dense"] += f" {FEWER}"
                 fewer |= dict.fromkeys(ABOUT[name].title for name in row.benchmarks)
             shares = SHARES if row.of == WHOLE.of else SHARES | {"sparsity": "sparsity"}
-            line |= {head: share(cost[name].mean()) for head, name in shares.items()}
+            if row.trim is None:
+                line |= {head: share(cost[name].mean()) for head, name in shares.items()}
+            else:
+                line |= {"kind": dynamic(row, line["kind"]), "stored": share(cost.stored_ratio.mean())}
+                line |= left(row, measured)
             lines.append(line)
             lines += [
                 {"method": f"{name.replace('_', ' ')} answer", "kind": "sees no picture"}
@@ -154,7 +161,7 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
             notes += [f"- {row.name}: {note}\n" for note in cost.note[:1] if note]
             notes += [f"- {row.name}: in its {mode} mode\n" for mode in cost["mode"][:1] if not pd.isna(mode)]
         notes += [f"- {FEWER} over {', '.join(fewer)} alone, others over {most} benchmarks\n"] if fewer else []
-        lone = next((row for row in members if data not in dense and not measured.main(row).empty), None)
+        lone = next((row for row in members if whole is None and not measured.main(row).empty), None)
         if lone is not None and Measured([dense_of(lone)], measured.store).main(dense_of(lone)).empty:
             notes += [f"- {undense(lone, measured.store)}\n"]
         notes += [f"- {told}"] if (told := measured.dirt(members)) else []
@@ -176,7 +183,7 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
         wanted |= {_short(metric): (ALL, metric) for metric in others}
         wanted |= {f"{_short(metric)} before tuning": (ALL, ZERO_SHOT + metric) for metric in (main, *others)}
         lines = [
-            {"method": row.name}
+            {"method": row.title}
             | {head: _number(means.get((row.label, benchmark, split, *key))) for head, key in wanted.items()}
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
@@ -230,7 +237,7 @@ def _title(row: Row, measured: Measured) -> str:
     values = measured.shown(row)
     wanted = values.reindex(pd.MultiIndex.from_tuples(_columns([row]), names=values.index.names))
     found = state(int(wanted.notna().all().sum()), row)
-    name = row.name + (f" {DIRTY}" if row.label in measured.dirty else "")
+    name = row.title + (f" {DIRTY}" if row.label in measured.dirty else "")
     return name if found == "done" else f"{name} ({found})"
 
 
@@ -248,11 +255,6 @@ def _tested(measured: Measured, title: str) -> list[str]:
 
 def _quoted(rows: list[Row]) -> str:
     return quoted({benchmark for row in rows for benchmark in row.benchmarks}, {row.method for row in rows})
-
-
-def share(value: float) -> str:
-    """A share as per cent, empty where there is none."""
-    return "" if pd.isna(value) else f"{100 * value:.1f}%"
 
 
 def _number(value: object, decimals: int = 1) -> str:

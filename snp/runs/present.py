@@ -8,6 +8,7 @@ from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row, make, named
 from snp.experiment.spec import Compress, Finetune, Pretrain, Run
 from snp.runs.store import Store
+from snp.trimming.trim import Trim
 
 
 def present(store: Store) -> list[Row]:
@@ -18,16 +19,20 @@ def present(store: Store) -> list[Row]:
     """
     runs = [result.run for result in store.results()]
     compressions = [run for run in runs if isinstance(run, Compress)]
-    judged: dict[Compress, set[Benchmark]] = {}
+    judged: dict[Trim | None, dict[Compress, set[Benchmark]]] = {None: {}}
     for run in runs:
         if isinstance(run, Finetune):
-            judged.setdefault(run.parent, set()).add(run.benchmark)
-    compressions += judged
+            judged.setdefault(run.trim, {}).setdefault(run.parent, set()).add(run.benchmark)
+    compressions += [run for tuned in judged.values() for run in tuned]
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    rows = [_row_of(members, judged) for members in _alike(compressions)]
-    return [_among(row, rows) if row.method == DENSE else row for row in rows]
+    trimmed = {run for trim, tuned in judged.items() if trim for run in tuned}
+    plain = [run for run in compressions if run in judged[None] or run not in trimmed]
+    rows = [
+        _row_of(members, tuned, trim) for trim, tuned in judged.items() for members in _alike(tuned if trim else plain)
+    ]
+    return [_among(row, rows) if row.method == DENSE and row.trim is None else row for row in rows]
 
 
 def _among(dense: Row, rows: Sequence[Row]) -> Row:
@@ -45,7 +50,9 @@ def label_of(run: Run) -> str:
     if isinstance(run, Pretrain):
         return f"{run.data}/{run.model}"
     compression = run.parent if isinstance(run, Finetune) else run
-    return _row_of([compression], {compression: {run.benchmark}} if isinstance(run, Finetune) else {}).label
+    if isinstance(run, Finetune):
+        return _row_of([compression], {compression: {run.benchmark}}, run.trim).label
+    return _row_of([compression], {}).label
 
 
 def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
@@ -57,7 +64,7 @@ def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
     return [sorted(found[run], key=lambda run: run.seed) for run in order]
 
 
-def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) -> Row:
+def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], trim: Trim | None = None) -> Row:
     first = members[0]
     benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
     name = _name(first.method, first.options)
@@ -72,6 +79,7 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]]) 
         times=first.times,
         task=first.task,
         size=first.size,
+        trim=trim,
     )
     own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
     return row.model_copy(update=own).starting(first.parent.weights)

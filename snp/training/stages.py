@@ -28,11 +28,11 @@ from snp.experiment.spec import DRAWN, Compress, Finetune, Pretrain, Run, is_own
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import build, take_towers
-from snp.models.mdetr import TOWERS
+from snp.models.mdetr import MDETR, TOWERS
 from snp.runs.manifest import code_state, manifest
 from snp.runs.result import Result
 from snp.runs.store import Store
-from snp.training import saved, state, stopping
+from snp.training import saved, state, stopping, trimmed
 from snp.training.cursor import Cursor
 from snp.training.held_out import mean_loss, own_passes
 from snp.training.learning import courses, draws, learning, objective
@@ -42,6 +42,7 @@ from snp.training.remaining import ratios, sparsity
 from snp.training.setup import Setup
 from snp.training.start import fill_towers
 from snp.training.tuning import tuning
+from snp.trimming.trimmer import untrimmed
 
 
 def run(
@@ -209,7 +210,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
 
 
 def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
-    """The compressed model learns one benchmark, then answers all its splits."""
+    """The compressed model learns one benchmark, and what to trim of its inputs where it shall; then it is judged."""
     source, phase = _source(run, setup), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
@@ -217,13 +218,17 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
         on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
     zero_shot = {first: on.evaluate(model, first)} if on.untuned else {}
+    trims = run.trim is not None and not run.trim.whole
+    if trims:
+        assert isinstance(model, MDETR) and run.trim is not None
+        model.add_trimmer(run.trim)
     loop = Loop(
         model,
         phase,
         lambda start: on.train.stream(
             phase.batch, run.seed, start, phase.per_image, ranks.share(), draws(phase, run.seed)
         ),
-        objective,
+        trimmed.objective(phase.steps) if trims else objective,
         store.folder(run),
         run.seed,
         progress=progress,
@@ -233,7 +238,12 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     model = loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
     metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
-    if run.parent.method == DENSE:
+    if trims:
+        assert isinstance(model, MDETR)
+        metrics["trimmed"] = trimmed.kept(model, on.data(first))
+        with untrimmed(model):
+            metrics["untrimmed"] = {first: on.evaluate(model, first)}
+    elif run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
     return _finish(run, store, loop, metrics, source)
 

@@ -67,6 +67,10 @@ class Tuning(ABC, Generic[M]):
         """The samples of a split, to be looked at one by one."""
 
     @abstractmethod
+    def data(self, split: str) -> GroundingSet:
+        """A split as models see it."""
+
+    @abstractmethod
     def evaluate(self, model: M, split: str) -> dict[str, Any]:
         """The figures of a split, with `n` and `by_type`."""
 
@@ -95,21 +99,21 @@ class Expressions(Tuning[MDETR]):
         return annotations.read(source.root / "annotations" / f"{layout.expressions(benchmark, split)}.json")
 
     def _begin(self, model: MDETR) -> None:
-        self.train = self._split("train")
+        self.train = self.data("train")
         if self.source.own:  # a picture that a split lacks is found now, and not when all is trained
             for split in ABOUT[self.benchmark].splits:
-                self._split(split)
+                self.data(split)
 
     def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
-        return rec.evaluate(model, self._split(split))
+        return rec.evaluate(model, self.data(split))
 
     def glance(self, model: MDETR) -> dict[str, float]:
-        val = self._split("val")
+        val = self.data("val")
         found = rec.evaluate(model, val.subset(np.arange(min(len(val), GLANCE))))
         flat = {"precision@1": found["precision@1"], "mean_iou": found["mean_iou"]}
         return flat | {kind: part["precision@1"] for kind, part in found["by_type"].items()}
 
-    def _split(self, split: str) -> GroundingSet:
+    def data(self, split: str) -> GroundingSet:
         return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
 
 
@@ -132,8 +136,11 @@ class Questions(Tuning[MDETR]):
         self.train = self.source.set(self._entries, self.vocabulary, self.config, self.answers)
 
     def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
+        return vqa.evaluate(model, self.data(split))
+
+    def data(self, split: str) -> GroundingSet:
         entries = self.source.questions(split)
-        return vqa.evaluate(model, self.source.set(entries, self.vocabulary, self.config, self.answers, strict=False))
+        return self.source.set(entries, self.vocabulary, self.config, self.answers, strict=False)
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """What answers reach that see no picture: the most frequent of each type, and the likeliest after the words."""
@@ -163,10 +170,13 @@ class Phrases(Tuning[MDETR]):
         self.train = self.source.set(entries, self.vocabulary, self.config)
 
     def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
-        found = phrases.evaluate(model, self.source.set(self.source.phrases(split), self.vocabulary, self.config))
+        found = phrases.evaluate(model, self.data(split))
         kinds = found["any_box"]["by_type"]
         by_type = {kind: _both(kinds[kind], found["merged_box"]["by_type"][kind]) for kind in kinds}
         return _both(found["any_box"], found["merged_box"]) | {"by_type": by_type}
+
+    def data(self, split: str) -> GroundingSet:
+        return self.source.set(self.source.phrases(split), self.vocabulary, self.config)
 
 
 class Detection(Tuning[GLIP]):
@@ -184,11 +194,14 @@ class Detection(Tuning[GLIP]):
         self.train = self.source.set(entries, self.vocabulary, self.config)
 
     def evaluate(self, model: GLIP, split: str) -> dict[str, Any]:
-        data = self.source.set(self.source.detection(split, self.prompts), self.vocabulary, self.config)
+        data = self.data(split)
         truth, categories = self.source.instances(split), list(self.source.classes())
         pictures = min(max(PIXELS // self.config.image_size**2, 1), PICTURES)
         found = detect.evaluate(model, data, truth, self.prompts, categories, pictures)
         return {"n": len(data) // len(self.prompts), **found}
+
+    def data(self, split: str) -> GroundingSet:
+        return self.source.set(self.source.detection(split, self.prompts), self.vocabulary, self.config)
 
 
 def _both(any_box: dict[str, Any], merged_box: dict[str, Any]) -> dict[str, Any]:

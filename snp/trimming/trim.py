@@ -1,6 +1,8 @@
 """What is trimmed of every input: a frozen value that a run, a row and a model have in common."""
 
-from typing import Annotated, Literal, Self
+import json
+import re
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,6 +51,29 @@ class Trim(BaseModel):
         if self.sites is not None and tuple(sorted({*self.sites})) != self.sites:
             raise ValueError(f"sites={self.sites} are not layers in ascending order")
         return self
+
+    def __str__(self) -> str:
+        """As labels have it: `trim50`, or with what differs from the defaults, `trim50,guide=image,sites=1-3`."""
+        other = self.model_dump(mode="json", exclude_defaults=True, exclude={"tokens"})
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(other.items())}
+        if self.sites is not None:
+            texts["sites"] = "-".join(map(str, self.sites))
+        return ",".join([f"trim{100 * self.tokens:g}", *(f"{key}={text}" for key, text in texts.items())])
+
+    @classmethod
+    def from_text(cls, text: str) -> "Trim":
+        """The value that is written so.
+
+        Raises:
+            ValueError: it is none; a pydantic ValidationError names the field.
+        """
+        first, *others = text.split(",")
+        if not (share := re.fullmatch(r"trim(\d+(?:\.\d+)?)", first)):
+            raise ValueError(f"{first} is no share of tokens to keep, as trim50")
+        given: dict[str, Any] = {"tokens": float(share[1]) / 100}
+        for key, _, value in (other.partition("=") for other in others):
+            given[key] = tuple(value.split("-")) if key == "sites" else value
+        return cls.model_validate(given)
 
     @property
     def whole(self) -> bool:
