@@ -14,6 +14,7 @@ import torch
 from processes import COMPRESS, FINETUNE, MODEL_FILES, PRETRAIN, ROW, Blow, alive, assert_bit_equal, start
 
 from snp.errors import InputError
+from snp.experiment.labels import find
 from snp.experiment.recipes import RECIPES
 from snp.runs.store import Store
 from snp.training import stages
@@ -52,6 +53,17 @@ def test_a_compression_and_its_fine_tuning_killed_three_times_end_bit_equal(
         records = getattr(recipe, run.kind).steps // getattr(recipe, run.kind).log_every
         assert records <= len(lines) <= records + kills
         assert killed.read_log(run) == whole.read_log(run)
+
+
+def test_learning_to_trim_killed_ends_bit_equal(processes: BaseContext, smoke_dense: Store, tmp_path: Path) -> None:
+    run = find("scenes/dense@100+trim50,heads=0.7", "smoke").finetune(0, "refcoco")
+    whole, killed = (Store(tmp_path / name, base=smoke_dense) for name in ("whole", "killed"))
+    assert start(processes, whole.root, smoke_dense.root, [run.parent, run]) == 0
+    blow = Blow(run, 4, 0.01)
+    assert start(processes, killed.root, smoke_dense.root, [run.parent, run], blow) == -signal.SIGKILL
+    assert start(processes, killed.root, smoke_dense.root, [run.parent, run]) == 0
+    assert_bit_equal(killed, whole, run, ("trained.pt",))
+    assert killed.result(run).metrics == whole.result(run).metrics
 
 
 def test_a_killed_command_takes_its_workers_along_and_the_run_ends_bit_equal(

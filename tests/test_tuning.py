@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from snp.compression.surgery import verify
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.scores import ANSWERING
 from snp.experiment.spec import dense
 from snp.experiment.tables import rows
+from snp.models.mdetr import MDETR, TOWERS
 from snp.report import frame
 from snp.report.table import table
 from snp.runs.result import Result
@@ -51,6 +53,29 @@ def test_a_row_ends_in_the_figures_of_all_its_splits(label: str, store: Store) -
     for split in result.metrics["splits"].values():
         assert split["n"] > 0 and all(0 <= split[name] <= 1 for name in about.shown)
     assert bool(result.metrics["zero_shot"]) == (about.task is not ANSWERING)  # nobody answers with untrained heads
+
+
+@pytest.mark.parametrize("benchmark", ["refcoco", "gqa"])
+@pytest.mark.parametrize("parent", ["dense@100", "snp@60"])
+def test_a_row_that_trims_says_what_it_kept_and_judges_itself_whole_too(
+    parent: str, benchmark: str, store: Store
+) -> None:
+    row = find(f"scenes/{parent}+trim50" + (f":{benchmark}" if benchmark != "refcoco" else ""), "smoke")
+    result = done(row, store)
+    found = result.scores.trimmed
+    assert found is not None and len(found.tokens_by_layer) == 2 and found.heads.mean == 1
+    assert found.tokens.p10 <= found.tokens.mean <= found.tokens.p90 and found.flops.mean > 0
+    assert result.scores.untrimmed.keys() == {"val"} and found.target is not None
+    folder = store.folder(row.finetune(0, benchmark))
+    model, plan, _ = saved.load(folder)
+    assert isinstance(model, MDETR) and model.trimmer is not None and model.config.trim == row.trim
+    verify(model, plan, TOWERS)
+
+
+def test_the_control_of_trimming_is_trained_as_long_and_keeps_all(store: Store) -> None:
+    row = find("scenes/dense@100+trim100", "smoke")
+    assert done(row, store).scores.trimmed is None
+    assert saved.load(store.folder(row.finetune(0, "refcoco")))[0].config.trim is None
 
 
 def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Store) -> None:
