@@ -113,6 +113,7 @@ REPRODUCED = {
     "table2": "Table 2, visual question answering",
     "table3": "Table 3, phrase grounding",
     "table4": "Table 4, object detection with the GLIP-style model",
+    "table5": "Table 5, trimming of each input",
     "ablations": "What each part of SNP gives",
     "longer": "Four times the steps",
 }

@@ -5,7 +5,6 @@ Written to results/bench/scaling.json; `snp.report.scaling` makes tables and a f
 
 import os
 import time
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -22,7 +21,7 @@ from snp.models import config as configs
 from snp.models.family import build
 from snp.processes import pool
 from snp.report import scaling
-from snp.runs.manifest import code_state, cpu_name
+from snp.runs.manifest import bench_state
 from snp.tasks.objective import losses
 from snp.training.learning import learning
 from snp.training.prepare import Source
@@ -39,12 +38,7 @@ def measure(path: Path = scaling.MEASURED, keep: bool = False) -> str:
     Args:
         keep: step times stay as they were measured, with the manifest that tells where; all else is counted anew.
     """
-    about = {
-        **code_state(),
-        "cpu": cpu_name(),
-        "torch": torch.__version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    about = bench_state()
     counted = {"counted": {name: counts(name) for name in WORDS}, "decoding": {name: decoding(name) for name in WORDS}}
     if keep:
         before = read_json(path)

@@ -92,11 +92,12 @@ def check_method(
 @app.command
 def bench(
     what: Annotated[
-        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch"],
+        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch", "trimming"],
         tyro.conf.arg(
             help="train: samples/s, share of the matmul peak, step overheads; scoring; eval: evaluators; annotations: "
             "reading them; plan: planning; launch: how much of twenty short jobs is starting them; scaling: what its "
-            "model rests on, written to results/bench"
+            "model rests on, written to results/bench; trimming: the time that it saves, by the committed rows of "
+            "Table 5, written there too"
         ),
         Positional,
     ],
@@ -119,6 +120,9 @@ def bench(
         print(import_module("snp.bench.scaling").measure(keep=keep))
     elif what == "launch":
         print(import_module("snp.bench.launching").starting())
+    elif what == "trimming":
+        store = import_module("snp.runs.store").Store.at("desk")
+        print(import_module("snp.bench.trimming").trimming(store))
     elif what == "plan":
         print(import_module("snp.bench.planning").planning())
     else:

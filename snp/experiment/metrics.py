@@ -60,13 +60,15 @@ class Spread(Measures):
 class Trimmed(Measures):
     """What was kept of each input, of the first split: shares of what the dense model has, or does, for it.
 
-    `flops`: of a caption whose picture is new; `flops_cached`: of several of one picture.
+    `flops`: of a caption whose picture is new; `flops_cached`: of several of one picture. `tokens_deciles`: the least
+    of any caption, nine in between, and the most.
     """
 
     tokens: Spread
     heads: Spread
     flops: Spread
     flops_cached: Spread
+    tokens_deciles: tuple[Share, ...]
     tokens_by_layer: tuple[Share, ...]
     heads_by_layer: tuple[Share, ...]
     target: Share | None = None

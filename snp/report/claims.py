@@ -8,20 +8,20 @@ there is no interval: not tested. Counts of parameters have no spread: one seed 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from textwrap import fill
-from typing import Literal
 
 import pandas as pd
 
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS
-from snp.experiment.rows import DENSE, Row
+from snp.experiment.benchmarks import ABOUT
+from snp.experiment.rows import DENSE
 from snp.experiment.spec import Scale
 from snp.experiment.tables import HELPED, rows
+from snp.report import trimmed
+from snp.report.evidence import Claim, Evidence, Verdict, line, points, removed, verdict
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
-from snp.report.statistics import CONFIDENCE, Estimate, estimate, seeds_needed, signed
+from snp.report.statistics import CONFIDENCE, Estimate, estimate
 from snp.runs.store import Store
 
 ALMOST = 1.0
@@ -30,62 +30,8 @@ CEILING = 0.5  # share of the towers that sharing one tower's weights with the o
 CEILING_SLACK = 0.05
 TESTBED = {"40%": 3.0, "60%": 8.0}  # points that random structure must lose for methods to part
 LOST, LEAD = 1.5, 3.0  # points with 60% removed: at most lost, and at least ahead of rivals as published
-CLAIMED = ("table1", "table2", "table3", "table4")
+CLAIMED = ("table1", "table2", "table3", "table4", "table5")
 """The tables whose rows can test some of them."""
-
-Verdict = Literal["holds", "fails", "undecided", "not tested"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the claims table; `number` is the claim's own, B: an aim of this project, T: a check of the testbed.
-
-    needed: seeds that would decide it, from the spread that was measured; empty where nothing can be said.
-    """
-
-    number: str
-    text: str
-    where: str
-    measured: str
-    interval: str
-    seeds: int
-    needed: str
-    verdict: Verdict
-
-
-class Evidence:
-    """The rows of one data set and what was measured on them, addressed by row name and group.
-
-    Attributes:
-        where: the data set, and what is judged where that is not expressions.
-    """
-
-    def __init__(self, data: str, measured: Measured) -> None:
-        self.measured = measured
-        self.members = [row for row in measured.rows if row.data == data]
-        others = [ABOUT[name].title for row in self.members[:1] for name in row.benchmarks if name not in EXPRESSIONS]
-        self.where = " ".join([data, *others])
-        self.groups = list(dict.fromkeys(row.group for row in self.members))
-
-    def has(self, group: str, *names: str) -> bool:
-        """Whether the table has these rows at all (measured or not)."""
-        return all(self._find(name, group) for name in names)
-
-    def row(self, name: str, group: str) -> Row:
-        """A row by its name; dense stands for all groups."""
-        (row,) = self._find(name, group)
-        return row
-
-    def _find(self, name: str, group: str) -> list[Row]:
-        return [row for row in self.members if row.name == name and (row.group == group or name == DENSE)]
-
-    def gap(self, name: str, other: str, group: str) -> pd.DataFrame:
-        """Main figure of a row minus that of another."""
-        return self.measured.difference(self.row(name, group), self.row(other, group))
-
-    def cost(self, name: str, group: str, column: str) -> pd.Series:
-        """A cost of a row by seed."""
-        return self.measured.cost(self.row(name, group))[column].astype(float)
 
 
 def claims(measured: Measured) -> list[Claim]:
@@ -138,21 +84,13 @@ def _legend(parts: Sequence[Measured]) -> str:
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
-        "B: an aim of this project for the method at its best. T: a check of the testbed, not a claim."
+        "B: an aim of this project for the method at its best. S: SmartTrim's claims. T: a check of the testbed, not a "
+        "claim."
     )
 
 
 def _dirt(parts: Sequence[Measured]) -> str:
     return "".join(f"\nTested on rows {told}" for part in parts if (told := part.dirt(part.rows)))
-
-
-def verdict(value: Estimate, bound: float, strictly: bool = False) -> Verdict:
-    """Whether `value >= bound` (or `>`), by the interval."""
-    if value.n < 2:
-        return "not tested"
-    if value.low > bound or (value.low == bound and not strictly):
-        return "holds"
-    return "fails" if value.high < bound or (value.high == bound and strictly) else "undecided"
 
 
 def _claims(seen: Evidence) -> Iterator[Claim]:
@@ -161,7 +99,7 @@ def _claims(seen: Evidence) -> Iterator[Claim]:
     for group in first:
         if seen.has(group, "snp", DENSE):
             text = "almost no loss at 35-40% of all parameters removed"
-            yield _points(seen, "1", text, "snp", DENSE, group, -ALMOST)
+            yield points(seen, "1", text, "snp", DENSE, group, -ALMOST)
             yield _better_somewhere(seen, group)
     yield from _versus(seen, "3", "sharing and pruning beat pruning alone", "snp", "snp-prune-only")
     yield from _versus(seen, "3", "sharing and pruning beat sharing alone", "snp", "snp-cross-only")
@@ -178,6 +116,7 @@ def _claims(seen: Evidence) -> Iterator[Claim]:
             yield _overhead(seen, group)
     yield from _versus(seen, "7", "a hypernetwork beats free parameters", "snp", "snp-free-logits")
     yield from _best(seen, later)
+    yield from trimmed.claims(seen)
     for group in seen.groups:
         if group in TESTBED and seen.has(group, "random-structured", DENSE):
             text = f"random structure loses at least {TESTBED[group]:g} points"
@@ -189,34 +128,27 @@ def _best(seen: Evidence, groups: Sequence[str]) -> Iterator[Claim]:
     for group in (group for group in groups if seen.has(group, "snp")):
         if group == "60%":
             if seen.has(group, DENSE):
-                yield _points(seen, "B", f"at most {LOST:g} points are lost", "snp", DENSE, group, -LOST)
+                yield points(seen, "B", f"at most {LOST:g} points are lost", "snp", DENSE, group, -LOST)
             for rival in ("upop", "magnitude-structured-uniform"):
                 if seen.has(group, rival):
                     text = f"ahead of a rival as published by {LEAD:g} points"
-                    yield _points(seen, "B", text, "snp", rival, group, LEAD)
+                    yield points(seen, "B", text, "snp", rival, group, LEAD)
         for rival in HELPED:
             if seen.has(group, rival):
-                yield _points(seen, "B", "ahead of a rival in the same basis", "snp", rival, group, 0)
+                yield points(seen, "B", "ahead of a rival in the same basis", "snp", rival, group, 0)
 
 
 def _versus(seen: Evidence, number: str, text: str, name: str, other: str) -> Iterator[Claim]:
     """One claim of superiority for every group that has both rows."""
     for group in seen.groups:
         if seen.has(group, name, other):
-            yield _points(seen, number, text, name, other, group, 0)
-
-
-def _points(seen: Evidence, number: str, text: str, name: str, other: str, group: str, bound: float) -> Claim:
-    value = estimate(over_benchmarks(seen.gap(name, other, group)))
-    removed = _removed(seen, name, group) if bound else ""
-    result = verdict(value, bound, strictly=bound == 0)  # "beats" means more than equal
-    return _claim(number, text, f"{seen.where}: {name} - {other}, {group}{removed}", value, result, bound)
+            yield points(seen, number, text, name, other, group, 0)
 
 
 def _loses(seen: Evidence, number: str, text: str, name: str, group: str, bound: float) -> Claim:
     value = estimate(over_benchmarks(seen.gap(DENSE, name, group)))
-    where = f"{seen.where}: dense - {name}, {group}{_removed(seen, name, group)}"
-    return _claim(number, text, where, value, verdict(value, bound), bound)
+    where = f"{seen.where}: dense - {name}, {group}{removed(seen, name, group)}"
+    return line(number, text, where, value, verdict(value, bound), bound)
 
 
 def _better_somewhere(seen: Evidence, group: str) -> Claim:
@@ -239,7 +171,7 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
         best = max(benchmarks, key=standing)
         where, value = f"{where}, {ABOUT[best].title}, which decides of {len(benchmarks)}", values[best]
     result = verdict(value, 0, strictly=True)
-    return _claim("2", "better than the original on some tasks", where, value, result, 0, confidence=confidence)
+    return line("2", "better than the original on some tasks", where, value, result, 0, confidence=confidence)
 
 
 def _ceiling(seen: Evidence, group: str) -> Claim:
@@ -252,39 +184,11 @@ def _ceiling(seen: Evidence, group: str) -> Claim:
         reached = abs(1 - towers.mean() - CEILING) <= CEILING_SLACK and stored.mean() > asked
         result = "holds" if reached else "fails"
     text = "cross-modal sharing alone ends at about 50% of the towers"
-    return _claim("5", text, f"{seen.where}: cross-modal, {group} asked", value, result, unit="% of towers")
+    return line("5", text, f"{seen.where}: cross-modal, {group} asked", value, result, unit="% of towers")
 
 
 def _overhead(seen: Evidence, group: str) -> Claim:
     value = estimate(seen.cost("snp", group, "step_overhead"))
     low = Estimate(-value.mean, value.std, -value.high, -value.low, value.n)
     text = f"the alternating scheme costs little more than plain pre-training (at most {OVERHEAD:.2f}x)"
-    return _claim("6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), OVERHEAD, "x", decimals=2)
-
-
-def _removed(seen: Evidence, name: str, group: str) -> str:
-    stored, towers = (seen.cost(name, group, column).mean() for column in ("nonzero_ratio", "tower_ratio"))
-    return "" if pd.isna(stored) else f" (removed {1 - stored:.1%} of all, {1 - towers:.1%} of the towers)"
-
-
-def _claim(
-    number: str,
-    text: str,
-    where: str,
-    value: Estimate,
-    result: Verdict,
-    bound: float | None = None,
-    unit: str = "",
-    decimals: int = 1,
-    confidence: float = CONFIDENCE,
-) -> Claim:
-    """A line; `bound` is what an interval of this `confidence` must not span."""
-
-    def text_of(number: float) -> str:
-        return f"{number:.{decimals}f}" if unit else signed(number, decimals)
-
-    measured = text_of(value.mean) + unit if value.n else ""
-    interval = f"[{text_of(value.low)}, {text_of(value.high)}]" if value.n > 1 else ""
-    needed = None if bound is None else seeds_needed(value, bound, confidence=confidence)
-    told = "" if bound is None or value.n < 2 else f"{needed}" if needed else "over 50"
-    return Claim(number, text, where, measured, interval, value.n, told, result)
+    return line("6", text, f"{seen.where}: snp, {group}", value, verdict(low, -OVERHEAD), OVERHEAD, "x", decimals=2)

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,6 +98,12 @@ def git_state(folder: Path) -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":!results")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def bench_state() -> dict[str, Any]:
+    """Of which code, on which machine and when a bench is run, as is written beside what it measures."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**code_state(), "cpu": cpu_name(), "torch": version("torch"), "time": now}
 
 
 def cpu_name() -> str:

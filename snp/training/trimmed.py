@@ -51,6 +51,7 @@ def kept(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any
     found = {
         "tokens": _spread(tokens.mean(1)),
         "heads": _spread(heads.mean(1)),
+        "tokens_deciles": np.percentile(tokens.mean(1).numpy(), range(0, 101, 10)).tolist(),
         "tokens_by_layer": tokens.mean(0).tolist(),
         "heads_by_layer": heads.mean(0).tolist(),
         "flops": _spread(new / dense_new.mean()),
