@@ -88,6 +88,10 @@ class ModelConfig(TowerConfig):
         return self
 
 
+class DualConfig(ModelConfig):
+    """A dual encoder made of an MDETR-style model; its name begins with `dual`."""
+
+
 class GLIPConfig(TowerConfig):
     """GLIP: two towers, a pyramid, deep fusion and a dynamic head.
 

@@ -1,16 +1,19 @@
-"""The two grounding models behind one door: a configuration says which one it is and builds it."""
+"""All grounding models behind one door: a configuration says which one it is and builds it."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from snp.models.config import GLIPConfig, ModelConfig, TowerConfig
+from snp.models.config import DualConfig, GLIPConfig, ModelConfig, TowerConfig
+from snp.models.dual import Dual
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR, TOWERS
 
-GroundingModel = MDETR | GLIP
-CONFIGS: dict[str, type[TowerConfig]] = {"mdetr": ModelConfig, "glip": GLIPConfig}
+Answering = MDETR | Dual
+"""Models that find what a caption speaks of, and answer questions."""
+GroundingModel = Answering | GLIP
+CONFIGS: dict[str, type[TowerConfig]] = {"mdetr": ModelConfig, "glip": GLIPConfig, "dual": DualConfig}
 
 
 def build(config: TowerConfig) -> GroundingModel:
@@ -18,7 +21,7 @@ def build(config: TowerConfig) -> GroundingModel:
     if isinstance(config, GLIPConfig):
         return GLIP(config)
     assert isinstance(config, ModelConfig)
-    return MDETR(config)
+    return Dual(config) if isinstance(config, DualConfig) else MDETR(config)
 
 
 def parse(value: dict[str, Any]) -> TowerConfig:

@@ -12,7 +12,8 @@ from snp.data.annotations import Entry
 from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
 from snp.errors import InputError
-from snp.models.mdetr import MDETR, Grounding
+from snp.models.family import Answering
+from snp.models.mdetr import Grounding
 from snp.tasks.outputs import DIVERGED
 from snp.tasks.passes import passes
 
@@ -160,7 +161,7 @@ def _summary(right_NK: np.ndarray, types: Sequence[tuple[str, ...]]) -> dict[str
     return over(np.ones(len(types), bool)) | {"by_type": by_type}
 
 
-def evaluate(model: MDETR, data: GroundingSet, sentences: int = 64) -> dict[str, Any]:
+def evaluate(model: Answering, data: GroundingSet, sentences: int = 64) -> dict[str, Any]:
     """Recall of every evaluated phrase of `data` by both protocols, ``any_box`` and ``merged_box``.
 
     A query's score for a phrase is its largest probability among the phrase's token slots. Which words a phrase has is

@@ -10,7 +10,8 @@ from torchvision.ops import box_convert
 from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
 from snp.errors import InputError
-from snp.models.mdetr import MDETR, Grounding
+from snp.models.family import Answering
+from snp.models.mdetr import Grounding
 from snp.tasks.grounding import giou_loss
 from snp.tasks.outputs import check_finite
 from snp.tasks.passes import passes
@@ -64,7 +65,7 @@ def _by_corners(rank_NQ: Tensor, boxes_NQ4: Tensor) -> Tensor:
     return torch.from_numpy(np.lexsort(keys)[:, ::-1].copy())
 
 
-def evaluate(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any]:
+def evaluate(model: Answering, data: GroundingSet, captions: int = 128) -> dict[str, Any]:
     """Score the model on every expression of `data`; each image passes the vision tower once for all its sentences.
 
     Only pixels and words reach the model: spans and boxes of the batch are used for judging alone.

@@ -14,7 +14,8 @@ from snp.data.annotations import Entry
 from snp.data.batch import Batch
 from snp.data.dataset import OUTSIDE, GroundingSet
 from snp.errors import InputError
-from snp.models.mdetr import MDETR, TYPE, Grounding
+from snp.models.family import Answering
+from snp.models.mdetr import TYPE, Grounding
 from snp.tasks.passes import passes
 from snp.tasks.precision import in_float32
 
@@ -45,7 +46,7 @@ def _sum(logits_BN: Tensor, target_B: Tensor) -> Tensor:
     return cross_entropy(logits_BN, target_B, ignore_index=OUTSIDE, reduction="sum")
 
 
-def evaluate(model: MDETR, data: GroundingSet, questions: int = 128) -> dict[str, Any]:
+def evaluate(model: Answering, data: GroundingSet, questions: int = 128) -> dict[str, Any]:
     """Score the model on every question of `data`: the likeliest type, and the likeliest answer of that type.
 
     Args:

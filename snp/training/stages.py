@@ -27,6 +27,7 @@ from snp.experiment.rows import DENSE
 from snp.experiment.spec import DRAWN, Compress, Finetune, Pretrain, Run, is_own
 from snp.models import config as configs
 from snp.models.config import TowerConfig
+from snp.models.dual import Dual
 from snp.models.family import build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
 from snp.runs.manifest import code_state, manifest
@@ -141,6 +142,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
     """One method decides, in continued pre-training with the same captions for every method."""
     source, phase = _source(run, setup), setup.phase(run)
     dense, _, vocabulary = saved.load(store.folder(run.parent))
+    assert not isinstance(dense, Dual)
     method = get(run.method, **run.options)
     if not run.recovery and method.stage == "training":
         raise InputError(run.name, f"{run.method} decides while training", "run it with recovery")

@@ -14,9 +14,8 @@ from snp.experiment import scores
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.scores import Task
 from snp.models.config import TowerConfig
-from snp.models.family import GroundingModel, grow_vocabulary
+from snp.models.family import Answering, GroundingModel, grow_vocabulary
 from snp.models.glip import GLIP
-from snp.models.mdetr import MDETR
 from snp.tasks import detect, phrases, rec, vqa
 from snp.training.prepare import Source
 
@@ -26,7 +25,7 @@ PICTURES, PIXELS = 64, 4 * 800**2
 """Most pictures that are searched for objects at once, and most pixels: 4 of the paper's size, or it takes 50 GiB."""
 
 
-M = TypeVar("M", MDETR, GLIP)
+M = TypeVar("M", bound=GroundingModel)
 TUNINGS: dict[Task, type["Tuning[Any]"]] = {}
 """Every task with what a model learns of it."""
 
@@ -89,7 +88,7 @@ class Tuning(ABC, Generic[M]):
         return {}
 
 
-class Expressions(Tuning[MDETR]):
+class Expressions(Tuning[Answering]):
     """RefCOCO and its kin, and a user's own: one box for one sentence."""
 
     task = scores.LOCATING
@@ -98,16 +97,16 @@ class Expressions(Tuning[MDETR]):
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
         return annotations.read(source.root / "annotations" / f"{layout.expressions(benchmark, split)}.json")
 
-    def _begin(self, model: MDETR) -> None:
+    def _begin(self, model: Answering) -> None:
         self.train = self.data("train")
         if self.source.own:  # a picture that a split lacks is found now, and not when all is trained
             for split in ABOUT[self.benchmark].splits:
                 self.data(split)
 
-    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
+    def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
         return rec.evaluate(model, self.data(split))
 
-    def glance(self, model: MDETR) -> dict[str, float]:
+    def glance(self, model: Answering) -> dict[str, float]:
         val = self.data("val")
         found = rec.evaluate(model, val.subset(np.arange(min(len(val), GLANCE))))
         flat = {"precision@1": found["precision@1"], "mean_iou": found["mean_iou"]}
@@ -117,7 +116,7 @@ class Expressions(Tuning[MDETR]):
         return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
 
 
-class Questions(Tuning[MDETR]):
+class Questions(Tuning[Answering]):
     """GQA: an answer of one of several types; its heads start untrained."""
 
     task = scores.ANSWERING
@@ -128,14 +127,14 @@ class Questions(Tuning[MDETR]):
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
         return source.questions(split)
 
-    def _begin(self, model: MDETR) -> None:
+    def _begin(self, model: Answering) -> None:
         self._entries, self.answers = self.source.questions("train"), self.source.answers()
         self._learn_words(model, self._entries)
         model.add_answers({kind: len(known) for kind, known in self.answers.items()})
         self.config = model.config
         self.train = self.source.set(self._entries, self.vocabulary, self.config, self.answers)
 
-    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
+    def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
         return vqa.evaluate(model, self.data(split))
 
     def data(self, split: str) -> GroundingSet:
@@ -155,7 +154,7 @@ class Questions(Tuning[MDETR]):
         return {name: {split: vqa.score(kinds, answers, kinds, right)} for name, answers in said.items()}
 
 
-class Phrases(Tuning[MDETR]):
+class Phrases(Tuning[Answering]):
     """Flickr30k Entities: boxes for every phrase of a sentence, under both protocols."""
 
     task = scores.GROUNDING
@@ -164,12 +163,12 @@ class Phrases(Tuning[MDETR]):
     def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
         return source.phrases(split)
 
-    def _begin(self, model: MDETR) -> None:
+    def _begin(self, model: Answering) -> None:
         entries = self.source.phrases("train")
         self._learn_words(model, entries)
         self.train = self.source.set(entries, self.vocabulary, self.config)
 
-    def evaluate(self, model: MDETR, split: str) -> dict[str, Any]:
+    def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
         found = phrases.evaluate(model, self.data(split))
         kinds = found["any_box"]["by_type"]
         by_type = {kind: _both(kinds[kind], found["merged_box"]["by_type"][kind]) for kind in kinds}

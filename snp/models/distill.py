@@ -1,0 +1,46 @@
+"""What a dual encoder learns from: a frozen value that a run and a row have in common."""
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Distill(BaseModel):
+    """A dual encoder, and what it learns from beside, or in place of, labels.
+
+    The defaults are those of the paper's public code (DiDE): the teacher's predictions and its cross-modal attention,
+    no labels; the teacher is the dense model fine-tuned on the benchmark.
+
+    Attributes:
+        soft: the teacher's predictions are learned from.
+        attention: which attention of the last fusion layer is learned: of words at places (`text`), of places at words
+            (`image`), both or none.
+        labels: the task's own labels are learned from too.
+        teacher: whose attention: of the fine-tuned model, or of one with random weights, as a control. [ours]
+        official: padded words count as queries in the mean of the attention loss, as in the public code.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    soft: bool = True
+    attention: Literal["both", "text", "image", "none"] = "both"
+    labels: bool = False
+    teacher: Literal["tuned", "random"] = "tuned"
+    official: bool = False
+
+    def __str__(self) -> str:
+        """As labels have it: `dual`, or with what differs from the defaults, `dual,labels=true`."""
+        other = self.model_dump(exclude_defaults=True)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(other.items())}
+        return ",".join(["dual", *(f"{key}={text}" for key, text in texts.items())])
+
+    @classmethod
+    def from_text(cls, text: str) -> "Distill":
+        """The value that is written so; a pydantic ValidationError names the field at fault."""
+        given: dict[str, Any] = dict(one.partition("=")[::2] for one in text.split(",")[1:])
+        return cls.model_validate(given)
+
+    @property
+    def taught(self) -> bool:
+        """Something is learned from a teacher."""
+        return self.soft or self.attention != "none"
