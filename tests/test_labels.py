@@ -10,6 +10,7 @@ from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.tables import TABLES, rows
+from snp.models.distill import Distill
 from snp.runs.present import present
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
@@ -108,9 +109,20 @@ def test_what_is_trimmed_of_inputs_is_part_of_a_row() -> None:
     assert find("scenes/dense@100+trim100", "desk").trim == Trim(tokens=1)
 
 
+def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -> None:
+    row = find("scenes/snp@60+dual,labels=true", "desk")
+    assert row.dual == Distill(labels=True) and row.label == "scenes/snp@60+dual,labels=true"
+    teacher = find("scenes/dense@100", "desk").finetune(0, "refcoco")
+    assert row.finetune(0, "refcoco").parents()[-1] == teacher and teacher in row.runs(0)
+    alone = find("scenes/snp@60+dual,soft=false,attention=none,labels=true", "desk")
+    assert alone.finetune(0, "refcoco").teacher is None and teacher not in alone.runs(0)
+
+
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
+        ("scenes/snp@60+dual,hard=true", "hard: .*not permitted"),
+        ("scenes/snp@60+dual:coco", "looks for what captions say"),
         ("scenes/snp@60+trim0", "trim0: tokens: .*greater than 0"),
         ("scenes/snp@60+trim50,guid=text", "guid: .*not permitted"),
         ("scenes/snp@60+trimhalf", "trimhalf is no share of tokens"),
@@ -124,7 +136,10 @@ def test_odd_trims_are_refused(label: str, problem: str) -> None:
 
 
 def test_trimmed_rows_stand_in_a_folder_beside_those_that_are_not(tmp_path: Path) -> None:
-    store, labels = Store(tmp_path), ("scenes/snp@60", "scenes/snp@60+trim50", "scenes/dense@100+trim100")
+    store, labels = (
+        Store(tmp_path),
+        ("scenes/snp@60", "scenes/snp@60+trim50", "scenes/dense@100+trim100", "scenes/dense@100+dual"),
+    )
     for label in labels:
         fill(store, find(label, "smoke"), [0.5])
     assert {row.label for row in present(store)} == {*labels}

@@ -55,13 +55,17 @@ def test_a_compression_and_its_fine_tuning_killed_three_times_end_bit_equal(
         assert killed.read_log(run) == whole.read_log(run)
 
 
-def test_learning_to_trim_killed_ends_bit_equal(processes: BaseContext, smoke_dense: Store, tmp_path: Path) -> None:
-    run = find("scenes/dense@100+trim50,heads=0.7", "smoke").finetune(0, "refcoco")
+@pytest.mark.parametrize("special", ["trim50,heads=0.7", "dual"])
+def test_learning_to_trim_or_being_taught_killed_ends_bit_equal(
+    special: str, processes: BaseContext, smoke_dense: Store, tmp_path: Path
+) -> None:
+    run = find(f"scenes/dense@100+{special}", "smoke").finetune(0, "refcoco")
     whole, killed = (Store(tmp_path / name, base=smoke_dense) for name in ("whole", "killed"))
-    assert start(processes, whole.root, smoke_dense.root, [run.parent, run]) == 0
+    runs = [*run.parents()[1:], run]  # the dense model is there
+    assert start(processes, whole.root, smoke_dense.root, runs) == 0
     blow = Blow(run, 4, 0.01)
-    assert start(processes, killed.root, smoke_dense.root, [run.parent, run], blow) == -signal.SIGKILL
-    assert start(processes, killed.root, smoke_dense.root, [run.parent, run]) == 0
+    assert start(processes, killed.root, smoke_dense.root, runs, blow) == -signal.SIGKILL
+    assert start(processes, killed.root, smoke_dense.root, runs) == 0
     assert_bit_equal(killed, whole, run, ("trained.pt",))
     assert killed.result(run).metrics == whole.result(run).metrics
 

@@ -9,7 +9,7 @@ from synthetic import MANIFEST, cost, finetuned
 from snp.experiment.rows import Row
 from snp.experiment.tables import rows
 from snp.files import write_json
-from snp.report import trimmed
+from snp.report import cheaper
 from snp.report.claims import claims
 from snp.report.frame import Measured
 from snp.report.table import table
@@ -62,7 +62,7 @@ def test_a_trimmed_input_is_a_kind_of_its_own_with_columns_of_its_own(store: Sto
 
 
 def test_the_row_that_is_fast_enough_and_keeps_most_decides(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trimmed, "home", lambda: Path("nowhere"))
+    monkeypatch.setattr(cheaper, "home", lambda: Path("nowhere"))
     known = claims(Measured(rows("table5", "desk"), store))
     found = {one.text: one for one in known if one.number == "S" and "questions" not in one.where}
     fewer = found["at least 2 times fewer operations at little loss (at most 2 points)"]
@@ -75,10 +75,10 @@ def test_the_row_that_is_fast_enough_and_keeps_most_decides(store: Store, monkey
 def test_time_is_what_the_bench_has_measured(
     ratio: float, verdict: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trimmed, "home", lambda: tmp_path)
+    monkeypatch.setattr(cheaper, "home", lambda: tmp_path)
     one = {"row": "scenes/dense@100+trim50", "shape": "desk", "batch": 32, "threads": 1, "sorted": False,
            "ratio": ratio, "low": ratio - 0.1, "high": ratio + 0.1, "rounds": 30}  # fmt: skip
-    (tmp_path / trimmed.TIMES).parent.mkdir(parents=True)
-    write_json(tmp_path / trimmed.TIMES, {"measured": [one, one | {"sorted": True, "ratio": 9.0}]})
+    (tmp_path / cheaper.TIMES).parent.mkdir(parents=True)
+    write_json(tmp_path / cheaper.TIMES, {"measured": [one, one | {"sorted": True, "ratio": 9.0}]})
     (told,) = (c for c in claims(Measured(rows("table5", "desk"), store)) if "by the clock" in c.text)
     assert told.verdict == verdict and told.measured == f"{ratio:.2f}x"

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from snp.compression.surgery import verify
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
 from snp.experiment.scores import ANSWERING
 from snp.experiment.spec import dense
 from snp.experiment.tables import rows
+from snp.models.dual import Dual
 from snp.models.mdetr import MDETR, TOWERS
 from snp.report import frame
 from snp.report.table import table
@@ -76,6 +78,23 @@ def test_the_control_of_trimming_is_trained_as_long_and_keeps_all(store: Store) 
     row = find("scenes/dense@100+trim100", "smoke")
     assert done(row, store).scores.trimmed is None
     assert saved.load(store.folder(row.finetune(0, "refcoco")))[0].config.trim is None
+
+
+@pytest.mark.parametrize("label", ["scenes/snp@60+dual", "scenes/dense@100+dual,labels=true:gqa"])
+def test_a_dual_encoder_is_taught_judged_and_kept(label: str, store: Store) -> None:
+    row = find(label, "smoke")
+    result = done(row, store)
+    found, run = result.scores.dual, row.finetune(0, row.benchmarks[0])
+    assert found is not None and found.flops_kept < found.flops_kept_beside_kept < found.flops_new < 1
+    assert result.metrics["splits"].keys() == {*ABOUT[row.benchmarks[0]].splits}
+    model, plan, _ = saved.load(store.folder(run))
+    assert isinstance(model, Dual) and bool(model.config.answers) == (row.benchmarks[0] == "gqa")
+    verify(model, plan, TOWERS)
+
+
+def test_a_model_with_masked_fusion_becomes_no_dual_encoder(store: Store) -> None:
+    with pytest.raises(InputError, match=r"coder.* is masked, and a dual encoder has two of it"):
+        done(find("scenes/multiflow@s63+dual", "smoke"), store)
 
 
 def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Store) -> None:

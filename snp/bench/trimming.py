@@ -23,7 +23,7 @@ from snp.experiment.tables import rows
 from snp.files import write_json
 from snp.models.config import DESK
 from snp.models.mdetr import MDETR
-from snp.report.trimmed import TIMES
+from snp.report.cheaper import TIMES
 from snp.runs.manifest import bench_state
 from snp.runs.store import Store
 from snp.trimming.trim import Trim

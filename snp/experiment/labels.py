@@ -14,11 +14,12 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.rows import Row, make, named
 from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own
 from snp.experiment.tables import EXTRA, TABLES
+from snp.models.distill import Distill
 from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<trim>trim[^+@:]+))?(?::(?P<task>\w+))?"
+    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual[^+@:]*))?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -104,16 +105,25 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     recovery, times = size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    if parts["trim"] and ABOUT[benchmark].task.model != "mdetr":
-        raise InputError(label, "is of the model that looks for what captions say", "leave +trim out")
+    if (parts["trim"] or parts["dual"]) and ABOUT[benchmark].task.model != "mdetr":
+        raise InputError(label, "is of the model that looks for what captions say", "leave +trim and +dual out")
     try:
         trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
+        dual = Distill.from_text(parts["dual"]) if parts["dual"] else None
     except ValidationError as error:
-        raise explain(error, f"{label}: {parts['trim']}") from None
+        raise explain(error, f"{label}: {parts['trim'] or parts['dual']}") from None
     except ValueError as error:
         raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
     row = make(
-        scale, parts["data"], name, size=size, benchmarks=(benchmark,), recovery=recovery, times=times, trim=trim
+        scale,
+        parts["data"],
+        name,
+        size=size,
+        benchmarks=(benchmark,),
+        recovery=recovery,
+        times=times,
+        trim=trim,
+        dual=dual,
     )
     return row.model_copy(update={"name": called, "options": preset | other})
 

@@ -74,11 +74,21 @@ class Trimmed(Measures):
     target: Share | None = None
 
 
+class Kept(Measures):
+    """What a caption costs a dual encoder, beside the dense model: see `snp.training.taught.costs`."""
+
+    stored: Share
+    flops_new: Share
+    flops_kept: Share
+    flops_kept_beside_kept: Share
+    bytes: Annotated[int, Field(gt=0)]
+
+
 class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
 
     `baselines`: name -> split -> figures of what needs no model. `trimmed`: of a model that trims its inputs;
-    `untrimmed`: split -> its figures where it keeps all of them.
+    `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder.
     """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -86,6 +96,7 @@ class FinetuneMetrics(Measures):
     baselines: dict[str, dict[str, dict[str, Any]]] = {}
     trimmed: Trimmed | None = None
     untrimmed: dict[str, dict[str, Any]] = {}
+    dual: Kept | None = None
 
 
 SCHEMAS: dict[str, type[Measures]] = {

@@ -107,7 +107,7 @@ class Training(BaseModel):
     Args:
         model: its configuration, a name in snp.models.config.
         finetune: on referring expressions. tune: on other benchmarks. trim: on any, where inputs are trimmed; what is
-            not there is tuned as long as without.
+            not there is tuned as long as without. dual: the same of dual encoders.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +118,7 @@ class Training(BaseModel):
     finetune: Phase
     tune: dict[Benchmark, Phase] = {}
     trim: dict[Benchmark, Phase] = {}
+    dual: dict[Benchmark, Phase] = {}
 
 
 class Recipe(BaseModel):
@@ -201,6 +202,10 @@ RECIPES: dict[Scale, Recipe] = {
                 "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
                 "flickr30k": Phase(steps=1500, batch=32, lr=1e-3, warm_up=50, decay=0.5, per_image=2, ema=0.99),
             },
+            dual=dict.fromkeys(
+                EXPRESSIONS,
+                Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=2, ema=0.99),
+            ),
             trim=dict.fromkeys(EXPRESSIONS, _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})),
         ),
         glip=Training(
@@ -256,7 +261,8 @@ def phase_of(run: Run) -> Phase:
     training = training_of(run)
     if isinstance(run, Finetune):
         tuned = training.tune.get(run.benchmark, training.finetune)
-        return tuned if run.trim is None else training.trim.get(run.benchmark, tuned)
+        longer = training.trim if run.trim else training.dual if run.dual else {}
+        return longer.get(run.benchmark, tuned)
     phase: Phase = getattr(training, run.kind)
     if isinstance(run, Compress):
         return phase.model_copy(update={"steps": phase.steps * run.times if run.recovery else 0})

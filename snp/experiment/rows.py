@@ -10,10 +10,10 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expressions, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.scores import Model
-from snp.experiment.spec import Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
+from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
+from snp.models.distill import Distill
 from snp.trimming.trim import Trim
 
-DENSE = "dense"
 WHOLE = Size(keep=1.0)
 
 
@@ -27,11 +27,12 @@ class Row(BaseModel):
         recovery: whether continued pre-training follows, or goes with, the compression.
         times: how often the steps of the recipe it has for that.
         group: the share that is removed, in per cent, of those that it stands beside.
-        of: what that is a share of.
+        of: what that is a share of; empty where a group is not about a size.
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
         weights: published ones that the towers of its dense model start from.
         trim: what is trimmed of each input, from fine-tuning on.
+        dual: it is fine-tuned as a dual encoder, and how that is taught.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,16 +54,17 @@ class Row(BaseModel):
     asks: Resources = Resources()
     weights: Weights = Weights()
     trim: Trim | None = None
+    dual: Distill | None = None
 
     @property
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
         `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `+trim50`: half of the
-        image tokens are kept; `:gqa`: it is judged on something other than expressions.
+        image tokens are kept; `+dual`: as a dual encoder; `:gqa`: it is judged on something other than expressions.
         """
         size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
-        size += f"+{self.trim}" if self.trim else ""
+        size += "".join(f"+{one}" for one in (self.trim, self.dual) if one)
         others = [name for name in self.benchmarks if not of_expressions(name)]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
@@ -83,7 +85,7 @@ class Row(BaseModel):
     @property
     def heading(self) -> str:
         """What its group is about, as `40% of all parameters removed`; of a dense model that stands alone, `dense`."""
-        if self.trim is not None:
+        if not self.of:
             return self.group
         if self.method == DENSE and self.group == WHOLE.removed:
             return DENSE
@@ -91,11 +93,13 @@ class Row(BaseModel):
 
     @property
     def title(self) -> str:
-        """Its name within a group of a table; of trimmed inputs, where sizes stand beside each other, with its own."""
-        if self.trim is None:
+        """Its name within a group of a table; where sizes stand beside each other, and inputs, with its own."""
+        if self.of:
             return self.name
         size = "" if self.size == WHOLE else f"@{self.size}"
-        return f"{self.name}{size}, {'whole' if self.trim.whole else self.trim}"
+        plain = "teacher" if self.trim is None else "whole"
+        special = self.dual or (self.trim if self.trim and not self.trim.whole else None)
+        return f"{self.name}{size}, {special or plain}"
 
     @property
     def pretrain(self) -> Pretrain:
@@ -124,12 +128,13 @@ class Row(BaseModel):
 
     def finetune(self, seed: int, benchmark: Benchmark) -> Finetune:
         """The fine-tuning run of a seed on one benchmark."""
-        return Finetune(benchmark=benchmark, parent=self.compress(seed), trim=self.trim)
+        return Finetune(benchmark=benchmark, parent=self.compress(seed), trim=self.trim, dual=self.dual)
 
     def runs(self, seed: int) -> list[Run]:
         """All runs of a seed, parents first."""
         tunings = [self.finetune(seed, benchmark) for benchmark in self.benchmarks]
-        return [*self.compress(seed).parents(), self.compress(seed), *tunings]
+        parents = [*self.compress(seed).parents(), self.compress(seed)]
+        return list(dict.fromkeys([*parents, *(run for one in tunings for run in (*one.parents(), one))]))
 
     def resources(self, run: Run) -> Resources:
         """What one of its runs asks of a cluster."""
@@ -150,6 +155,7 @@ def make(
     recovery: bool = True,
     times: int = 1,
     trim: Trim | None = None,
+    dual: Distill | None = None,
 ) -> Row:
     """A row by its name, which is that of a method or of one with options, in the group of its size.
 
@@ -160,6 +166,7 @@ def make(
     model = model or ABOUT[benchmarks[0]].task.model
     whole, removed = name == DENSE and recovery, size
     size = WHOLE if whole else size
+    special = "dual encoders" if dual else "inputs trimmed" if trim else ""
     return Row(
         scale=scale,
         data=data,
@@ -171,13 +178,14 @@ def make(
         task=None if whole else task,
         recovery=recovery,
         times=times,
-        group=removed.removed if trim is None else f"inputs trimmed: {ABOUT[benchmarks[0]].task.name}",
-        of=removed.of,
+        group=f"{special}: {ABOUT[benchmarks[0]].task.name}" if special else removed.removed,
+        of="" if special else removed.of,
         benchmarks=benchmarks,
         seeds=seeds,
         main=main,
         asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
         trim=trim,
+        dual=dual,
     )
 
 

@@ -10,11 +10,14 @@ from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import Benchmark, Expressions
 from snp.experiment.scores import Model
+from snp.models.distill import Distill
 from snp.trimming.trim import Trim
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
 """Data sets that are made here: drawn scenes, and pasted photographs."""
+DENSE = "dense"
+"""The method that changes nothing."""
 REAL = "real"
 """The published benchmarks (paper scale only)."""
 OWN_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -193,18 +196,37 @@ class Finetune(Spec):
 
     Attributes:
         trim: each input's tokens and heads are trimmed, which is learned here, for longer.
+        dual: it becomes a dual encoder, which learns from the dense model that was fine-tuned on the benchmark.
     """
 
     kind: Literal["finetune"] = "finetune"
     benchmark: Benchmark
     parent: Compress
     trim: Trim | None = None
+    dual: Distill | None = None
 
     @model_validator(mode="after")
     def _one_picture_a_caption(self) -> Self:
-        if self.trim is not None and self.model != "mdetr":
-            raise ValueError(f"trim is of the model that looks for what captions say, and this is {self.model}")
+        for name in ("trim", "dual"):
+            if getattr(self, name) is not None and self.model != "mdetr":
+                raise ValueError(f"{name} is of the model that looks for what captions say, and this is {self.model}")
+        if self.trim is not None and self.dual is not None:
+            raise ValueError("trim and dual do not go together")
         return self
+
+    @property
+    def teacher(self) -> "Finetune | None":
+        """Whom a dual encoder learns from."""
+        if self.dual is None or not self.dual.taught:
+            return None
+        parent = self.parent.parent
+        whole = Compress(scale=self.scale, data=self.data, method=DENSE, keep=1.0, seed=self.seed, parent=parent)
+        return Finetune(benchmark=self.benchmark, parent=whole)
+
+    def parents(self) -> "list[Run]":
+        """With the teacher, and what that starts from."""
+        own = super().parents()
+        return own if self.teacher is None else list(dict.fromkeys([*own, *self.teacher.parents(), self.teacher]))
 
     @property
     def scale(self) -> Scale:
@@ -224,8 +246,8 @@ class Finetune(Spec):
 
     @property
     def name(self) -> str:
-        trimmed = "" if self.trim is None else "-" + str(self.trim).replace(",", "-").replace("=", "-")
-        return f"{self.parent.name}-{self.benchmark}{trimmed}"
+        more = "".join(f"-{one}" for one in (self.trim, self.dual) if one is not None)
+        return f"{self.parent.name}-{self.benchmark}{more.replace(',', '-').replace('=', '-')}"
 
 
 Run = Pretrain | Compress | Finetune

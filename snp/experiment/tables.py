@@ -7,7 +7,7 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
 from snp.experiment.rows import DENSE, Row, make, named, seeds_of
 from snp.experiment.spec import Data, Scale, home_of, is_own
-from snp.experiment.trimmed import table5
+from snp.experiment.special import table5
 
 # what the headline shows and a reproduction runs; rivals with "basis" have the basis that SNP has
 HEADLINE = (

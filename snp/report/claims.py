@@ -17,7 +17,7 @@ from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE
 from snp.experiment.spec import Scale
 from snp.experiment.tables import HELPED, rows
-from snp.report import trimmed
+from snp.report import cheaper
 from snp.report.evidence import Claim, Evidence, Verdict, line, points, removed, verdict
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
@@ -84,8 +84,8 @@ def _legend(parts: Sequence[Measured]) -> str:
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
-        "B: an aim of this project for the method at its best. S: SmartTrim's claims. T: a check of the testbed, not a "
-        "claim."
+        "B: an aim of this project for the method at its best. S: SmartTrim's claims, D: DiDE's. T: a check of the "
+        "testbed, not a claim."
     )
 
 
@@ -116,7 +116,8 @@ def _claims(seen: Evidence) -> Iterator[Claim]:
             yield _overhead(seen, group)
     yield from _versus(seen, "7", "a hypernetwork beats free parameters", "snp", "snp-free-logits")
     yield from _best(seen, later)
-    yield from trimmed.claims(seen)
+    yield from cheaper.trimming_claims(seen)
+    yield from cheaper.dual_claims(seen)
     for group in seen.groups:
         if group in TESTBED and seen.has(group, "random-structured", DENSE):
             text = f"random structure loses at least {TESTBED[group]:g} points"

@@ -77,7 +77,7 @@ def verdict(value: Estimate, bound: float, strictly: bool = False) -> Verdict:
 def points(seen: Evidence, number: str, text: str, name: str, other: str, group: str, bound: float) -> Claim:
     """Whether a row is at least `bound` points ahead of another, or more than equal where the bound is 0."""
     value = estimate(over_benchmarks(seen.gap(name, other, group)))
-    less = removed(seen, name, group) if bound else ""
+    less = removed(seen, name, group) if bound and seen.row(name, group).of else ""
     result = verdict(value, bound, strictly=bound == 0)  # "beats" means more than equal
     return line(number, text, f"{seen.where}: {name} - {other}, {group}{less}", value, result, bound)
 

@@ -144,6 +144,15 @@ class Measured:
                 }
         return pd.DataFrame.from_dict(lines, orient="index")
 
+    def dual(self, row: Row) -> pd.DataFrame:
+        """What a caption costs a dual encoder, shares and bytes: a line a seed; empty for a row of another kind."""
+        lines = {}
+        for seed in row.seeds:
+            result = self.store.find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None
+            if result is not None and result.scores.dual is not None:
+                lines[seed] = dict(result.scores.dual)
+        return pd.DataFrame.from_dict(lines, orient="index")
+
     def dirt(self, rows: Sequence[Row]) -> str:
         """What the mark of some of these rows means, a line; nothing where none has it."""
         seeds = {row.name: map(str, self.dirty[row.label]) for row in rows if row.label in self.dirty}
@@ -159,8 +168,8 @@ def dense_of(row: Row) -> Row:
     """The dense model on the same benchmarks, after the same phases."""
     size = WHOLE if row.recovery else Size(sparsity=0.0)
     trim = None if row.trim is None else Trim(tokens=1)
-    same: dict[str, Any] = {"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size, "trim": trim}
-    return row.model_copy(update=same)
+    same: dict[str, Any] = {"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size}
+    return row.model_copy(update=same | {"trim": trim, "dual": None})
 
 
 def undense(row: Row, store: Store) -> str:

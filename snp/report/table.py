@@ -26,9 +26,9 @@ from snp.report.frame import (
 )
 from snp.report.latex import latex
 from snp.report.published import quoted
+from snp.report.special import columns, dense_beside, kind
 from snp.report.statistics import estimate, estimates, points, share
 from snp.report.summary import csv, state, summary
-from snp.report.trimmed import dense_beside, dynamic, left
 from snp.runs.store import Store
 
 Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
@@ -147,11 +147,10 @@ def _parts(measured: Measured) -> Iterator[tuple[str, pd.DataFrame, str]]:
                 line["Δ dense"] += f" {FEWER}"
                 fewer |= dict.fromkeys(ABOUT[name].title for name in row.benchmarks)
             shares = SHARES if row.of == WHOLE.of else SHARES | {"sparsity": "sparsity"}
-            if row.trim is None:
+            if row.of:
                 line |= {head: share(cost[name].mean()) for head, name in shares.items()}
             else:
-                line |= {"kind": dynamic(row, line["kind"]), "stored": share(cost.stored_ratio.mean())}
-                line |= left(row, measured)
+                line |= {"kind": kind(row, line["kind"])} | columns(row, measured)
             lines.append(line)
             lines += [
                 {"method": f"{name.replace('_', ' ')} answer", "kind": "sees no picture"}

@@ -7,8 +7,13 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row, make, named
 from snp.experiment.spec import Compress, Finetune, Pretrain, Run
+from snp.models.distill import Distill
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
+
+How = tuple[Trim | None, Distill | None]
+"""What is special in a fine-tuning."""
+PLAIN: How = (None, None)
 
 
 def present(store: Store) -> list[Row]:
@@ -19,20 +24,22 @@ def present(store: Store) -> list[Row]:
     """
     runs = [result.run for result in store.results()]
     compressions = [run for run in runs if isinstance(run, Compress)]
-    judged: dict[Trim | None, dict[Compress, set[Benchmark]]] = {None: {}}
+    judged: dict[How, dict[Compress, set[Benchmark]]] = {PLAIN: {}}
     for run in runs:
         if isinstance(run, Finetune):
-            judged.setdefault(run.trim, {}).setdefault(run.parent, set()).add(run.benchmark)
+            judged.setdefault((run.trim, run.dual), {}).setdefault(run.parent, set()).add(run.benchmark)
     compressions += [run for tuned in judged.values() for run in tuned]
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    trimmed = {run for trim, tuned in judged.items() if trim for run in tuned}
-    plain = [run for run in compressions if run in judged[None] or run not in trimmed]
+    others = {run for how, tuned in judged.items() if how != PLAIN for run in tuned}
+    plain = [run for run in compressions if run in judged[PLAIN] or run not in others]
     rows = [
-        _row_of(members, tuned, trim) for trim, tuned in judged.items() for members in _alike(tuned if trim else plain)
+        _row_of(members, tuned, how)
+        for how, tuned in judged.items()
+        for members in _alike(plain if how == PLAIN else tuned)
     ]
-    return [_among(row, rows) if row.method == DENSE and row.trim is None else row for row in rows]
+    return [_among(row, rows) if row.method == DENSE and (row.trim, row.dual) == PLAIN else row for row in rows]
 
 
 def _among(dense: Row, rows: Sequence[Row]) -> Row:
@@ -51,7 +58,7 @@ def label_of(run: Run) -> str:
         return f"{run.data}/{run.model}"
     compression = run.parent if isinstance(run, Finetune) else run
     if isinstance(run, Finetune):
-        return _row_of([compression], {compression: {run.benchmark}}, run.trim).label
+        return _row_of([compression], {compression: {run.benchmark}}, (run.trim, run.dual)).label
     return _row_of([compression], {}).label
 
 
@@ -64,7 +71,7 @@ def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
     return [sorted(found[run], key=lambda run: run.seed) for run in order]
 
 
-def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], trim: Trim | None = None) -> Row:
+def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], how: How = PLAIN) -> Row:
     first = members[0]
     benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
     name = _name(first.method, first.options)
@@ -79,7 +86,8 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], 
         times=first.times,
         task=first.task,
         size=first.size,
-        trim=trim,
+        trim=how[0],
+        dual=how[1],
     )
     own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
     return row.model_copy(update=own).starting(first.parent.weights)

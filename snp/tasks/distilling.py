@@ -1,6 +1,6 @@
 """What a dual encoder learns from its teacher: predictions, and the attention between words and places."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,11 +58,11 @@ def listening(layers: nn.ModuleList) -> Iterator[Heard]:
             hook.remove()
 
 
-def losses(student: Dual, teachers: tuple[MDETR, MDETR], batch: Batch, how: Distill) -> dict[str, Tensor]:
+def losses(student: Dual, teachers: Sequence[MDETR], batch: Batch, how: Distill) -> dict[str, Tensor]:
     """The named losses of a batch, each of weight 1 [DiDE's code].
 
     Args:
-        teachers: whose predictions are learned, and whose attention; frozen.
+        teachers: whose predictions are learned, and whose attention; frozen; none where labels alone are.
     """
     with listening(student.image_encoder) as image, listening(student.text_encoder) as text:
         out = student(*batch.inputs)

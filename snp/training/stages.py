@@ -33,7 +33,7 @@ from snp.models.mdetr import MDETR, TOWERS
 from snp.runs.manifest import code_state, manifest
 from snp.runs.result import Result
 from snp.runs.store import Store
-from snp.training import saved, state, stopping, trimmed
+from snp.training import saved, state, stopping, taught, trimmed
 from snp.training.cursor import Cursor
 from snp.training.held_out import mean_loss, own_passes
 from snp.training.learning import courses, draws, learning, objective
@@ -216,6 +216,8 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     source, phase = _source(run, setup), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
+    if run.dual is not None:
+        model = taught.student(run, model, plan)
     with ranks.in_turn():
         on = tuning(run.benchmark, source, model, vocabulary)
     first, *others = ABOUT[run.benchmark].splits
@@ -224,13 +226,16 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     if trims:
         assert isinstance(model, MDETR) and run.trim is not None
         model.add_trimmer(run.trim)
+    aim = trimmed.objective(phase.steps) if trims else objective
+    if run.dual is not None:
+        aim = taught.objective(run, store, on.vocabulary, setup.on(run))
     loop = Loop(
         model,
         phase,
         lambda start: on.train.stream(
             phase.batch, run.seed, start, phase.per_image, ranks.share(), draws(phase, run.seed)
         ),
-        trimmed.objective(phase.steps) if trims else objective,
+        aim,
         store.folder(run),
         run.seed,
         progress=progress,
@@ -239,12 +244,15 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     )
     model = loop.run()
     ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
-    metrics = {"splits": {split: on.evaluate(model, split) for split in (first, *others)}, "zero_shot": zero_shot}
+    judged = {split: on.evaluate(model, split) for split in (first, *others)}
+    metrics: dict[str, Any] = {"splits": judged, "zero_shot": zero_shot}
     if trims:
         assert isinstance(model, MDETR)
         metrics["trimmed"] = trimmed.kept(model, on.data(first))
         with untrimmed(model):
             metrics["untrimmed"] = {first: on.evaluate(model, first)}
+    elif isinstance(model, Dual):
+        metrics["dual"] = taught.costs(model.eval(), on.data(first))
     elif run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
     return _finish(run, store, loop, metrics, source)

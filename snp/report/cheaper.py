@@ -1,8 +1,9 @@
-"""Rows whose inputs are trimmed: what tables compare them with, what is left of inputs, and SmartTrim's claims.
+"""SmartTrim's and DiDE's claims, of rows whose inputs are trimmed and of dual encoders.
 
 Definitions [ours]. 2 to 3 times faster is meant in operations, of a caption whose picture is new; little loss is at
 most `LITTLE` points below the dense model that is trained as long; time is that of `AT_ONCE` captions, padded to the
-longest.
+longest. A dual encoder is faster where all that depends on the picture is kept, beside the dense model that looks at
+it anew [the paper's sense]; its columns in Table 5 have it beside the dense model that keeps its tower's states too.
 """
 
 from collections.abc import Iterator
@@ -10,52 +11,21 @@ from pathlib import Path
 
 from snp.checkout import home
 from snp.experiment.rows import DENSE, Row
-from snp.experiment.trimmed import HALF, TRIMMED, TRIMMERS
+from snp.experiment.special import HALF, LABELS, SOFT, TRIMMED, TRIMMERS
 from snp.files import read_json
-from snp.report.evidence import Claim, Evidence, line, points, verdict
-from snp.report.frame import Measured, over_benchmarks
-from snp.report.statistics import Estimate, estimate, share
+from snp.models.distill import Distill
+from snp.report.evidence import Claim, Evidence, Verdict, line, points, verdict
+from snp.report.frame import over_benchmarks
+from snp.report.statistics import Estimate, estimate
 from snp.trimming.trim import POLICIES, Trim
 
 FEWER, LITTLE, FASTER, AT_ONCE = 2.0, 2.0, 1.5, 32
+NEAR, KEPT = 1.0, 4.0
 TIMES = Path("results", "bench", "trimming.json")
 """What `snp bench trimming` has measured."""
 
 
-def dense_beside(members: list[Row], rows: list[Row]) -> Row | None:
-    """The dense row that a group is compared with: of trimmed inputs the one that is trained as long and keeps all."""
-    first = members[0]
-    beside = rows if first.trim is None else members
-    found = [row for row in beside if row.method == DENSE and row.data == first.data]
-    return next((row for row in reversed(found) if (row.trim is None) == (first.trim is None) and
-                 (row.trim is None or row.trim.whole)), None)  # fmt: skip
-
-
-def dynamic(row: Row, kind: str) -> str:
-    """What of a model is smaller, and what of its inputs: nothing else has this kind."""
-    assert row.trim is not None
-    if row.trim.whole or not kind:
-        return kind
-    return "dynamic" if kind == DENSE else f"{kind} + dynamic"
-
-
-def left(row: Row, measured: Measured) -> dict[str, str]:
-    """What is left of each input, and of the work that it is: columns of rows that trim."""
-    found = measured.trimmed(row)
-    if found.empty:
-        flops = share(measured.cost(row).flops_ratio.mean())
-        return {"tokens": "", "heads": "", "FLOPs": flops, "p10 to p90": "", "FLOPs, 4 captions": ""}
-    mean = found.mean()
-    return {
-        "tokens": share(mean["tokens", "mean"] / 100),
-        "heads": share(mean["heads", "mean"] / 100),
-        "FLOPs": share(mean["flops", "mean"] / 100),
-        "p10 to p90": f"{mean['flops', 'p10']:.0f} to {mean['flops', 'p90']:.0f}%",
-        "FLOPs, 4 captions": share(mean["cached", "mean"] / 100),
-    }
-
-
-def claims(seen: Evidence) -> Iterator[Claim]:
+def trimming_claims(seen: Evidence) -> Iterator[Claim]:
     """What the paper claims of trimming, for every group of rows that trim."""
     whole = _title(Trim(tokens=1))
     for group in seen.groups:
@@ -107,3 +77,24 @@ def _soon(seen: Evidence, row: Row) -> Iterator[Claim]:
             text = f"at least {FASTER:g} times faster by the clock"
             where = f"{row.label}, {AT_ONCE} captions at once"
             yield line("S", text, where, value, verdict(value, FASTER), unit="x", decimals=2)
+
+
+def dual_claims(seen: Evidence) -> Iterator[Claim]:
+    """What the paper claims of distilled dual encoders, for every group of such rows."""
+    own, teacher = _taught(Distill()), f"{DENSE}, teacher"
+    for group in seen.groups:
+        if not seen.has(group, own, teacher):
+            continue
+        for how, text in ((SOFT, "soft labels alone"), (LABELS, "labels alone")):
+            yield points(seen, "D", f"attention and soft labels beat {text}", own, _taught(how), group, 0)
+        yield points(seen, "D", f"at most {NEAR:g} point below the teacher", own, teacher, group, -NEAR)
+        found = seen.measured.dual(seen.row(own, group))
+        if not found.empty:
+            value = estimate(1 / found.flops_kept)
+            result: Verdict = "holds" if value.mean >= KEPT else "fails"  # counts have no spread
+            text = f"at least {KEPT:g} times fewer operations where the picture is kept"
+            yield line("D", text, f"{seen.where}: {own}", value, result, unit="x")
+
+
+def _taught(how: Distill) -> str:
+    return f"{DENSE}, {how}"

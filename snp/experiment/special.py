@@ -1,9 +1,10 @@
-"""Which rows have inputs trimmed: those of Table 5."""
+"""Which rows Table 5 has: inputs that are trimmed, and dual encoders."""
 
 from snp.compression.size import Size
 from snp.experiment.benchmarks import Benchmark
 from snp.experiment.rows import DENSE, Row, make, seeds_of
 from snp.experiment.spec import Scale, home_of
+from snp.models.distill import Distill
 from snp.trimming.trim import POLICIES, Trim
 
 TRIMMED = (Trim(tokens=0.7), Trim(tokens=0.5), Trim(tokens=0.35))
@@ -24,11 +25,38 @@ PARTS: tuple[Trim, ...] = (
 )
 
 
-def table5(scale: Scale) -> list[Row]:
-    """Table 5, trimming (SmartTrim): tokens and heads that an input does not need, from any parent; with its rivals.
+LABELS = Distill(soft=False, attention="none", labels=True)
+SOFT, ATTENTION = Distill(attention="none"), Distill(soft=False)
+DISTILLED = (LABELS, SOFT, ATTENTION, Distill(), Distill(labels=True), Distill(teacher="random"))
+"""What a dual encoder learns from; the paper's is `Distill()`, the last one is a control."""
 
-    Expressions and questions of scenes, three seeds; one for what each part gives. All rows are fine-tuned as long.
+
+def table5(scale: Scale) -> list[Row]:
+    """Table 5, cheaper inputs: tokens and heads that an input does not need (SmartTrim), and dual encoders (DiDE).
+
+    Expressions and questions of scenes, three seeds; one for what each part of trimming gives. Rows that trim are
+    fine-tuned as long as their dense one; dual encoders learn from the dense model that Table 1 or 2 has.
     """
+    return [*_trimmed(scale), *_dual(scale)]
+
+
+def _dual(scale: Scale) -> list[Row]:
+    data, seeds = home_of(scale), seeds_of(scale)
+    found: list[Row] = []
+    asked: tuple[Benchmark, ...] = ("refcoco", "gqa")
+    for benchmark in asked:
+        plans = [(DENSE, how) for how in DISTILLED] + [("snp", Distill())]
+        rows = [
+            make(
+                scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=seeds, dual=how, main=how == Distill()
+            )
+            for name, how in plans
+        ]
+        found += [rows[0].model_copy(update={"dual": None, "main": True}), *rows]
+    return found
+
+
+def _trimmed(scale: Scale) -> list[Row]:
     data, seeds, whole = home_of(scale), seeds_of(scale), Trim(tokens=1)
     first: Benchmark = "refcoco"
     plans: list[tuple[str, Trim, Benchmark, tuple[int, ...], bool]] = [(DENSE, whole, first, seeds, True)]
