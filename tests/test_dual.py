@@ -15,7 +15,7 @@ from snp.errors import InputError
 from snp.models import family
 from snp.models.config import SMOKE
 from snp.models.distill import Distill
-from snp.models.dual import Dual
+from snp.models.dual import TEMPERATURE, Dual
 from snp.models.grounder import Inputs
 from snp.models.mdetr import MDETR
 from snp.tasks import distilling, rec
@@ -55,7 +55,7 @@ def test_from_what_was_kept_the_same_is_said(student: Dual) -> None:
     out, kept = student(*one.inputs), student.cache(Inputs(*one.inputs))
     for i in range(6):
         text = one.text_BL[i, None]
-        said = student.say(kept.of(one.image_index_B[i, None]), student.read(one.tokens_BL[i, None], text))
+        said = student.say(kept.of(one.image_index_B[i, None]), student.read(one.tokens_BL[i, None], text), text)
         assert torch.allclose(said.logits_KBQS[:, 0], out.logits_KBQS[:, i], atol=1e-6)
         assert all(torch.allclose(said.answers[name][0], out.answers[name][i], atol=1e-6) for name in said.answers)
 
@@ -69,7 +69,7 @@ def test_asking_about_a_kept_picture_costs_no_look_at_it(student: Dual) -> None:
             self.student, self.kept = student, student.cache(Inputs(*one.inputs)).of(one.image_index_B)
 
         def forward(self) -> Tensor:
-            return self.student.say(self.kept, self.student.read(one.tokens_BL, one.text_BL)).logits_KBQS
+            return self.student.say(self.kept, self.student.read(one.tokens_BL, one.text_BL), one.text_BL).logits_KBQS
 
     vision = count.flops(student.vision, torch.zeros(1, 3, 64, 64))
     assert count.flops(Asking()) < count.flops(student, *one.inputs) - vision
@@ -91,6 +91,9 @@ def test_the_likeliest_place_gives_the_box() -> None:
     best = out.patch_score_BN.argmax(1)
     rank = 1 - out.logits_KBQS[-1].softmax(-1)[..., -1]
     assert torch.equal(rank.argmax(1), best)
+    assert torch.allclose(rank, (out.patch_score_BN / TEMPERATURE).softmax(1), atol=1e-5)
+    spoken = out.logits_KBQS[-1].softmax(-1)[..., :-1].amax(1) > 0
+    assert torch.equal(spoken[:, :6], one.text_BL) and not spoken[:, 6:].any()
     truth = out.boxes_KBQ4[-1][torch.arange(4), best]
     found = rec.score(out.boxes_KBQ4[-1].detach(), rank.detach(), truth.detach(), one.tokens_BL[:, 0].numpy())
     assert found["precision@1"] == 1

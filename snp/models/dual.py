@@ -20,6 +20,9 @@ from snp.models.grounder import Grounder, Inputs
 from snp.models.mdetr import MDETR, TYPE, Grounding, Patches
 from snp.models.towers import encode_text, text_tower, vision_tower
 
+TEMPERATURE = 0.07
+"""Of the likeness of text and places, as of the towers' contrast. [ours]"""
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -142,8 +145,12 @@ class Dual(Grounder):
             x = self.through(layer, x, nowhere, text_BL)
         return self.text_pooler(x, text_BL)
 
-    def say(self, cached: Cache, pooled_BD: Tensor) -> Grounding:
-        """What is said of captions, from what is kept of the picture of each (`Cache.of`)."""
+    def say(self, cached: Cache, pooled_BD: Tensor, text_BL: Tensor) -> Grounding:
+        """What is said of captions, from what is kept of the picture of each (`Cache.of`).
+
+        Each place is one "query". That it is what the text speaks of is as likely as it is among all places; the words
+        share in it alike.
+        """
         phrase_BC = F.normalize(self.phrase(pooled_BD), dim=-1)
         score_BN = (cached.place_INC @ phrase_BC[..., None]).squeeze(-1)
         answers = None
@@ -151,8 +158,12 @@ class Dual(Grounder):
             both = self.fuse(torch.cat([pooled_BD, cached.pooled_ID], -1))
             names = (TYPE, *dict(self.config.answers))
             answers = {name: head(both) for name, head in zip(names, self.answer_heads, strict=True)}
-        # one "query" for each place; no object where it is nothing like the text
-        logits = torch.stack([score_BN, torch.zeros_like(score_BN)], -1)[None]
+        likely_BN = (score_BN / TEMPERATURE).log_softmax(-1).clamp(max=-1e-6)
+        odds_BN = likely_BN - torch.log(-torch.expm1(likely_BN))
+        words_BL = F.pad(text_BL, (0, self.config.context - text_BL.shape[1]))
+        own = odds_BN[..., None] - words_BL.sum(1).log()[:, None, None]
+        own = torch.where(words_BL[:, None], own, -1e4)
+        logits = F.pad(own, (0, 1))[None]
         token_BLC = phrase_BC[:, None]
         patches = Patches(cached.place_INC, cached.boxes_IN4, cached.centres_N2, cached.place_INC, token_BLC)
         boxes, places = cached.boxes_IN4[None], cached.place_INC[None]
@@ -162,4 +173,4 @@ class Dual(Grounder):
         """As MDETR's; `given` as `Inputs`. Each picture passes its branch once."""
         inputs = Inputs(*given)
         cached = self.cache(inputs).of(inputs.image_index_B)
-        return self.say(cached, self.read(inputs.tokens_BL, inputs.text_BL))
+        return self.say(cached, self.read(inputs.tokens_BL, inputs.text_BL), inputs.text_BL)

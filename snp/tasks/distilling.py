@@ -11,15 +11,13 @@ from torch.utils.hooks import RemovableHandle
 
 from snp.data.batch import Batch
 from snp.models.distill import Distill
-from snp.models.dual import Dual
+from snp.models.dual import TEMPERATURE, Dual
 from snp.models.mdetr import MDETR, Grounding
 from snp.tasks import vqa
 from snp.tasks.grounding import giou_loss, inside
 from snp.tasks.precision import in_float32
 from snp.tasks.trimming import kl
 
-TEMPERATURE = 0.07
-"""Of the likeness of text and places, as of the towers' contrast. [ours]"""
 L1, GIOU = 5.0, 2.0
 """Weights of boxes, MDETR's."""
 

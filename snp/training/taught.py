@@ -71,7 +71,7 @@ class _Asked(nn.Module):
         self.model, self.kept = model, kept
 
     def forward(self, tokens_BL: Tensor, text_BL: Tensor) -> Tensor:
-        return self.model.say(self.kept, self.model.read(tokens_BL, text_BL)).logits_KBQS
+        return self.model.say(self.kept, self.model.read(tokens_BL, text_BL), text_BL).logits_KBQS
 
 
 def costs(model: Dual, data: GroundingSet) -> dict[str, float | int]:
