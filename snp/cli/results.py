@@ -89,7 +89,9 @@ def claims(
 @app.command
 def figure(
     name: Annotated[
-        str, tyro.conf.arg(help="method, figure1, tickets, scaling, or a table whose rows are drawn"), Positional
+        str,
+        tyro.conf.arg(help="method, figure1, frontier, tickets, scaling, or a table that is drawn"),
+        Positional,
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
     data: Annotated[str | None, tyro.conf.arg(help=f"{SETS}; default: the first of the rows")] = None,
@@ -110,6 +112,13 @@ def figure(
         print(scaling.figure(scaling.MEASURED, png or new_file("scaling.png")))
         return
     scale, store = asked.found
+    if name == "frontier":
+        if data:
+            raise InputError("--data", "is not of this figure, which has one set of data", "leave it out")
+        frontier = import_module("snp.report.frontier")
+        print(frontier.figure(store, scale, png or new_file("frontier.png")))
+        print(f"\n{markdown(frontier.told(frontier.points(store, scale)))}", end="")
+        return
     data = known_data(data, store) or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or new_file(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")

@@ -21,6 +21,7 @@ from snp.experiment.rows import DENSE
 from snp.experiment.spec import Finetune, Pretrain
 from snp.launch.wanted import check_folder
 from snp.models.config import TowerConfig
+from snp.models.dual import Dual
 from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
@@ -87,7 +88,8 @@ def _title(folder: Path) -> str:
         case None:
             return folder.name
         case Finetune() as run:
-            tuned, run = f", tuned on {ABOUT[run.benchmark].title}", run.parent
+            special = ", dual encoder" if run.dual else ", inputs trimmed" if run.trim and not run.trim.whole else ""
+            tuned, run = f", tuned on {ABOUT[run.benchmark].title}{special}", run.parent
         case run:
             tuned = ""
     if isinstance(run, Pretrain) or run.method == DENSE:
@@ -187,4 +189,4 @@ def _answer(out: Any, known: dict[str, list[str]]) -> str:
 
 def _answers(model: GroundingModel) -> Sequence[tuple[str, int]]:
     """Types of questions with the number of their answers, in the order of the model's heads."""
-    return model.config.answers if isinstance(model, MDETR) else ()
+    return model.config.answers if isinstance(model, MDETR | Dual) else ()

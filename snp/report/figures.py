@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from snp import drawing
+from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
 from snp.experiment.spec import Data, Scale
@@ -78,6 +79,8 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     """
     seeds = tuple(sorted({result.run.seed for result in store.results("compress")}))
     rows = [row.model_copy(update={"seeds": seeds}) for row in select(name, scale, data)]
+    if not rows[0].of:
+        raise InputError(name, "has no sizes to draw curves over", "see `snp figure frontier`")
     measured = Measured(rows, store)
     dense = next(row for row in rows if row.method == DENSE)
     of_tickets = name == "tickets"
