@@ -11,8 +11,8 @@ from snp.tasks.precision import in_float32
 from snp.trimming.trimmer import untrimmed
 
 COST = 100.0
-"""Weight of the squared errors of the kept shares. [ours] DynamicViT has 2 and 10, beside the loss of a classifier; ours
-are ten times that: with 10 here, a target of 35% ended at 44%."""
+"""Weight of the squared errors of the kept shares. [ours] DynamicViT has 2 and 10, beside the loss of a classifier, and
+ours are ten times that: with 10 here, a target of 35% ended at 44%."""
 
 
 def losses(model: MDETR, batch: Batch, step: int, steps: int) -> dict[str, Tensor]:
