@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from snp.bench import trimming
+from snp.bench import dual, trimming
 from snp.bench.pairs import pairs
 from snp.errors import InputError
 from snp.experiment.metrics import Trimmed
 from snp.models.config import DESK
+from snp.models.mdetr import MDETR
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
 
@@ -40,6 +41,17 @@ def test_the_desk_model_keeps_again_what_it_is_told(guide: str) -> None:
     assert measured.low <= measured.ratio <= measured.high and padded == 0
     uneven = shares[0, :1] * torch.tensor([1.0, 0.7, 0.5])[:, None]
     assert trimming.whole_model(Trim(guide=guide), uneven[None].expand(2, -1, -1))[1] > 0.1
+
+
+def test_a_kept_picture_is_looked_at_by_neither_where_both_keep_it() -> None:
+    text = dual.dual(rounds=2, write=False)
+    lines = text.splitlines()
+    assert len(lines) == len(dual.SAID) * len(dual.THREADS) and all("ms dual" in line for line in lines)
+    model, given = dual.Keeping(DESK).eval(), dual._captions(1, 4)
+    model.kept = MDETR.see(model, given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.vision, "forward_features", None)
+        assert model(*given).logits_KBQS.isfinite().all()
 
 
 def test_pairs_tell_the_ratio_of_what_is_timed_whichever_comes_first() -> None:

@@ -92,12 +92,12 @@ def check_method(
 @app.command
 def bench(
     what: Annotated[
-        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch", "trimming"],
+        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch", "trimming", "dual"],
         tyro.conf.arg(
             help="train: samples/s, share of the matmul peak, step overheads; scoring; eval: evaluators; annotations: "
             "reading them; plan: planning; launch: how much of twenty short jobs is starting them; scaling: what its "
             "model rests on, written to results/bench; trimming: the time that it saves, by the committed rows of "
-            "Table 5, written there too"
+            "Table 5, and dual: that of a dual encoder, both written there too"
         ),
         Positional,
     ],
@@ -123,6 +123,8 @@ def bench(
     elif what == "trimming":
         store = import_module("snp.runs.store").Store.at("desk")
         print(import_module("snp.bench.trimming").trimming(store))
+    elif what == "dual":
+        print(import_module("snp.bench.dual").dual())
     elif what == "plan":
         print(import_module("snp.bench.planning").planning())
     else:
