@@ -23,6 +23,7 @@ ALIASES: dict[str, tuple[str, Given]] = {
         "snp",
         {"basis": "none", "score": "magnitude", "scope": "uniform", "every": 8, "freeze": 0.4, "apply_at": 0.5},
     ),
+    "gradual-attribution": ("gradual", {"attribution": True}),
     "task-ticket": ("lottery", {}),
     "universal-ticket": ("lottery", {}),
     "random-ticket": ("lottery", {"ticket": "random"}),

@@ -23,6 +23,7 @@ ENTRIES = (
     "baselines.tamt",
     "baselines.multiflow",
     "baselines.lottery",
+    "baselines.gradual",
     "baselines.upop",
     "snp.sharing.snp",
 )
