@@ -29,8 +29,15 @@ KINDS = {
     "shared": (GREEN, "^"),
     "unstructured": (PINK, "X"),
     "dense": (GREY, "D"),
+    "dynamic": (ORANGE, "v"),
+    "distilled": (SKY, "P"),
 }
-"""Colour and marker of each kind of method."""
+"""Colour and marker of each kind; of one that is two, as `joint + dynamic`, the colour of what is special."""
+KINDS |= {
+    f"{weights} + {special}": (KINDS[special][0], KINDS[weights][1])
+    for weights in ("joint", "structured", "shared", "unstructured")
+    for special in ("dynamic", "distilled")
+}
 
 
 @contextmanager

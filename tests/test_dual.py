@@ -125,7 +125,7 @@ def test_attention_that_is_the_teachers_own_costs_nothing(teacher: MDETR) -> Non
         for part in (slice(0, split), slice(split, None))
     )
     for how in (Distill(), Distill(official=True)):
-        parts = distilling.attention(heard, image, text, one.text_BL, how)
+        parts = distilling.attention(heard, image, text, one, how)
         assert len(parts) == 2 and all(abs(float(part.detach())) < 1e-6 for part in parts.values())
 
 
@@ -148,7 +148,8 @@ def test_attention_is_learned_from_teacher_to_student_as_a_plain_loop_has_it() -
     image = {role: torch.randn(1, 3, 8, generator=source) for role in "qk"}
     text = {role: torch.randn(1, 2, 8, generator=source) for role in "qk"}
     heard = (distilling.Heard(2, one["q"], one["k"]) for one in (whole, image, text))
-    found = distilling.attention(*heard, torch.ones(1, 2, dtype=torch.bool), Distill())
+    asked = replace(batch(1, 1), text_BL=torch.ones(1, 2, dtype=torch.bool))
+    found = distilling.attention(*heard, asked, Distill())
     total = 0.0
     for head in (slice(0, 4), slice(4, 8)):
         for word in range(2):
@@ -177,13 +178,32 @@ def test_both_towers_learn_and_the_teacher_does_not(answers: dict, teacher: MDET
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 
+@pytest.mark.parametrize("how", [Distill(labels=True), Distill(official=True)])
+@pytest.mark.parametrize("answers", [{}, ANSWERS])
+def test_losses_of_the_parts_of_a_batch_add_up(how: Distill, answers: dict, teacher: MDETR, student: Dual) -> None:
+    whole = batch(8, 4)
+    if answers:
+        whole = replace(whole, type_B=torch.arange(8) % 2, answer_B=torch.arange(8) % 2)
+        teacher.add_answers(answers)
+        student.add_answers(answers)
+    parts = [distilling.losses(student, (teacher, teacher), part, how) for part in whole.parts(4)]
+    for name, value in distilling.losses(student, (teacher, teacher), whole, how).items():
+        assert torch.allclose(sum(part[name] for part in parts), value, atol=1e-4), name
+
+
+def test_losses_are_those_of_float32_under_autocast(teacher: MDETR, student: Dual) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = distilling.losses(student, (teacher, teacher), batch(), Distill(labels=True))
+    assert all(part.dtype == torch.float32 and part.isfinite() for part in parts.values())
+
+
 def test_expressions_are_learned_from_where_the_teachers_queries_started(teacher: MDETR, student: Dual) -> None:
     one = batch()
     said, out = teacher(*one.inputs), student(*one.inputs)
     at = said.start_BQ[:, :1]
     sure = replace(said, start_BQ=at, logits_KBQS=said.logits_KBQS[:, :, :1], boxes_KBQ4=said.boxes_KBQ4[:, :, :1])
     expected = -(out.patch_score_BN / distilling.TEMPERATURE).log_softmax(-1).gather(1, at).mean()
-    assert torch.allclose(distilling.soft(sure, out)["soft"], expected, atol=1e-4)
+    assert torch.allclose(distilling.soft(sure, out, one)["soft"], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["dual", "dual,attention=none,labels=true", "dual,soft=false", "dual,teacher=random"])
@@ -191,3 +211,16 @@ def test_how_it_is_taught_is_written_in_labels(text: str) -> None:
     assert str(Distill.from_text(text)) == text
     with pytest.raises(ValidationError):
         Distill.from_text(f"{text},warm=true")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"soft": False, "attention": "none"},
+        {"attention": "none", "official": True},
+        {"attention": "none", "teacher": "random"},
+    ],
+)
+def test_what_would_teach_nothing_is_refused(odd: dict) -> None:
+    with pytest.raises(ValidationError):
+        Distill(**odd)

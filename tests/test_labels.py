@@ -122,6 +122,16 @@ def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -
     ("label", "problem"),
     [
         ("scenes/snp@60+dual,hard=true", "hard: .*not permitted"),
+        ("scenes/snp@60+dual,labels=true,labels=false", "labels is given twice"),
+        ("scenes/snp@60+trim50,tokens=0.3", "tokens is given twice"),
+        ("scenes/snp@60+dualfoo", "no such row"),
+        ("scenes/snp@60+trim50+dual", "do not go together"),
+        ("scenes/snp@60+dual:flickr30k", "one thing of a whole sentence"),
+        ("scenes/snp@60+dual,soft=false,attention=none", "nothing to learn from"),
+        ("scenes/multiflow@s63+dual", "twice what is zeroed"),
+        ("scenes/snp@60+trim50,sites=7", "no layer of a tower of 6"),
+        ("scenes/snp@60+trim100,distill=false", "no other options"),
+        ("scenes/snp@60+trim50,policy=random,guide=image", "guide is of learned gates"),
         ("scenes/snp@60+dual:coco", "looks for what captions say"),
         ("scenes/snp@60+trim0", "trim0: tokens: .*greater than 0"),
         ("scenes/snp@60+trim50,guid=text", "guid: .*not permitted"),
@@ -133,6 +143,20 @@ def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -
 def test_odd_trims_are_refused(label: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         find(label, "desk")
+
+
+@pytest.mark.parametrize("label", ["real/dense@100+dual", "real/snp@60+trim50,policy=fixed"])
+def test_what_models_of_paper_scale_cannot_do_is_refused_before_anything_is_trained(label: str) -> None:
+    with pytest.raises(InputError, match="paper scale"):
+        find(label, "paper")
+    special = {row.label for row in rows("table5", "paper")}
+    assert special and not any("+dual" in one or "policy=fixed" in one for one in special)
+
+
+def test_another_size_of_a_special_row_is_special_too() -> None:
+    assert find("scenes/snp@60+trim50", "desk", keep=0.5).label == "scenes/snp@50+trim50"
+    assert find("scenes/snp@60+dual", "desk", keep=0.5).label == "scenes/snp@50+dual"
+    assert find("scenes/snp", "desk", keep=0.5).label == "scenes/snp@50"
 
 
 def test_trimmed_rows_stand_in_a_folder_beside_those_that_are_not(tmp_path: Path) -> None:

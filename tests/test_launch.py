@@ -74,6 +74,16 @@ def test_the_tower_model_of_the_other_one_is_waited_for(tmp_path: Path) -> None:
     assert second.waits_for(first.numbers("3")) == "afterok:3"
 
 
+def test_a_student_waits_for_its_teacher_too(tmp_path: Path) -> None:
+    student = find("scenes/snp@60+dual", "smoke")
+    run = student.finetune(0, "refcoco")
+    planned = plan([SNP, student], Store(tmp_path))
+    jobs = {slug: number for i, array in enumerate(planned) for slug, number in array.numbers(str(i)).items()}
+    assert planned[-1].runs == (run,) and run.teacher is not None
+    assert planned[-1].waits_for(jobs) == f"afterok:{jobs[run.parent.slug]}:{jobs[run.teacher.slug]}"
+    assert planned[-1].waits_for({run.teacher.slug: "7"}) == "afterok:7" and planned[-1].waits_for({}) is None
+
+
 def test_what_is_queued_is_waited_for_and_not_submitted_again(tmp_path: Path) -> None:
     queued = {SNP.pretrain.slug: "5", SNP.compress(0).slug: "6_0"}
     planned = plan([SNP, OMP], Store(tmp_path), queued)

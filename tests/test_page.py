@@ -195,7 +195,12 @@ def test_long_curves_are_thinned_but_for_their_ends_and_what_is_measured() -> No
 
 
 def test_kinds_and_parts_have_looks_of_their_own() -> None:
-    assert len({colour for colour, _ in KINDS.values()}) == len({mark for _, mark in KINDS.values()}) == len(KINDS)
+    plain = {kind: look for kind, look in KINDS.items() if " + " not in kind}
+    assert len({colour for colour, _ in plain.values()}) == len({mark for _, mark in plain.values()}) == len(plain)
+    assert len({*KINDS.values()}) == len(KINDS)
+    for kind, look in KINDS.items() - plain.items():  # the mark of the weights, the colour of what is special
+        weights, special = kind.split(" + ")
+        assert look == (KINDS[special][0], KINDS[weights][1])
     assert len({*PARTS.values()}) == len(PARTS)
 
 

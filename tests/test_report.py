@@ -259,6 +259,10 @@ def test_the_figure_of_every_table_has_a_curve_of_every_method_that_is_measured_
     store = Store.at("desk")
     if Measured(rows(name, "desk"), store).empty:
         pytest.skip("no run of it is committed")
+    if name == "table5":
+        with pytest.raises(InputError, match="has no sizes to draw curves over"):
+            limits(name, store, "desk", "scenes")
+        return
     told = limits(name, store, "desk", "scenes")
     drawn = [row for row in rows(name, "desk") if row.data == "scenes" and row.name != "dense"]
     methods = {row.name for row in drawn if store.find(row.finetune(0, row.benchmarks[0]))}

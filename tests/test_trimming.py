@@ -86,8 +86,9 @@ def test_where_all_is_kept_a_model_says_what_it_says_without_gates(guide: str, t
 
 
 @pytest.mark.parametrize("captions", [1, 32])
-@pytest.mark.parametrize("policy", ["learned", "fixed"])
-@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize(
+    ("policy", "guide"), [("learned", "text"), ("learned", "image"), ("learned", "none"), ("fixed", "text")]
+)
 def test_gathered_tokens_say_what_masked_ones_do(captions: int, policy: str, guide: str, without_chance: None) -> None:
     trimmed = model(Trim(tokens=0.5, heads=0.5, policy=policy, guide=guide), depth=4)
     one = batch(captions, max(1, captions // 4))
@@ -150,7 +151,18 @@ def test_what_is_said_of_an_input_does_not_depend_on_those_beside_it() -> None:
         picture = many.image_index_B[i]
         alone = trimmed(many.images_ICHW[picture, None], torch.zeros(1, dtype=torch.long), many.tokens_BL[i, None],
                         many.text_BL[i, None])  # fmt: skip
+        close(alone.logits_KBQS[:, 0], together.logits_KBQS[:, i])
         close(alone.boxes_KBQ4[:, 0], together.boxes_KBQ4[:, i])
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("guide", GUIDES)
+def test_as_many_pictures_as_captions_in_another_order_are_not_mistaken_for_each_other(
+    guide: str, training: bool, without_chance: None
+) -> None:
+    trimmed, one = model(Trim(guide=guide)).train(training), replace(batch(2, 2), image_index_B=torch.tensor([1, 0]))
+    sorted_ = replace(one, images_ICHW=one.images_ICHW.flip(0), image_index_B=torch.tensor([0, 1]))
+    close(trimmed(*one.inputs).logits_KBQS, trimmed(*sorted_.inputs).logits_KBQS)
 
 
 def test_the_picture_alone_decides_unless_the_text_guides() -> None:
@@ -185,9 +197,16 @@ def test_the_whole_pass_teaches_and_is_not_taught() -> None:
     with untrimmed(trimmed):
         whole = trimmed(*one.inputs)
     whole.logits_KBQS.retain_grad()
-    torch.stack(list(trimming.distance(whole, trimmed(*one.inputs)).values())).sum().backward()
+    torch.stack(list(trimming.distance(whole, trimmed(*one.inputs), one).values())).sum().backward()
     assert whole.logits_KBQS.grad is None
-    assert all(float(part.detach()) < 1e-6 for part in trimming.distance(whole, whole).values())
+    assert all(float(part.detach()) < 1e-6 for part in trimming.distance(whole, whole, one).values())
+
+
+def test_what_is_taught_adds_up_over_the_parts_of_a_batch(without_chance: None) -> None:
+    trimmed, whole = model(Trim()).train(), batch(8, 4)
+    parts = [trimming.losses(trimmed, part, 5, 10) for part in whole.parts(4)]
+    for name, value in trimming.losses(trimmed, whole, 5, 10).items():
+        close(sum(part[name] for part in parts), value, 1e-3)
 
 
 def test_divergence_is_from_teacher_to_student_as_a_plain_loop_has_it() -> None:

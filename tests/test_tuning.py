@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from snp.compression.surgery import verify
-from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
@@ -90,11 +89,6 @@ def test_a_dual_encoder_is_taught_judged_and_kept(label: str, store: Store) -> N
     model, plan, _ = saved.load(store.folder(run))
     assert isinstance(model, Dual) and bool(model.config.answers) == (row.benchmarks[0] == "gqa")
     verify(model, plan, TOWERS)
-
-
-def test_a_model_with_masked_fusion_becomes_no_dual_encoder(store: Store) -> None:
-    with pytest.raises(InputError, match=r"coder.* is masked, and a dual encoder has two of it"):
-        done(find("scenes/multiflow@s63+dual", "smoke"), store)
 
 
 def test_questions_bring_their_words_and_heads_and_are_kept_with_them(store: Store) -> None:

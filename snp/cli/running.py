@@ -74,7 +74,11 @@ def rows(
     chosen = meant(select(table, scale, known_data(data, store)), store)
     costs = mean_seconds(store)
     lines = [
-        {"row": row.label, "removed": DENSE if row.method == DENSE else row.group, "main": "yes" if row.main else ""}
+        {
+            "row": row.label,
+            "removed": DENSE if row.method == DENSE else row.size.removed,
+            "main": "yes" if row.main else "",
+        }
         | {f"seed {seed}": state for seed, state in zip(row.seeds, states(row, store), strict=True)}
         | {"time left": time_left([row], row.seeds, store, costs)}
         for row in chosen

@@ -11,15 +11,18 @@ from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
+from snp.experiment.recipes import RECIPES
 from snp.experiment.rows import Row, make, named
-from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own
+from snp.experiment.scores import GROUNDING
+from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own, unfit
 from snp.experiment.tables import EXTRA, TABLES
+from snp.models import config as configs
 from snp.models.distill import Distill
 from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual[^+@:]*))?(?::(?P<task>\w+))?"
+    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual(?:,[^+@:]*)?))?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -60,8 +63,10 @@ def find(label: str, scale: Scale, keep: float | None = None, options: Sequence[
     known += [make(scale, home_of(scale), name, size=Size(0.9), benchmarks=EXPRESSIONS) for name in EXTRA]
     family = label.split("@")[0]
     for row in known if not options else ():
-        if row.label == label or (size is not None and row.label.split("@")[0] == family):
-            return row if size is None else row.sized(size)
+        if size is None and row.label == label:
+            return row
+        if size is not None and row.of and row.label.split("@")[0] == family and "+" not in label:
+            return row.sized(size)
     return _free(label, scale, size, options, list(dict.fromkeys(row.label for row in known)))
 
 
@@ -105,15 +110,7 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     recovery, times = size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    if (parts["trim"] or parts["dual"]) and ABOUT[benchmark].task.model != "mdetr":
-        raise InputError(label, "is of the model that looks for what captions say", "leave +trim and +dual out")
-    try:
-        trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
-        dual = Distill.from_text(parts["dual"]) if parts["dual"] else None
-    except ValidationError as error:
-        raise explain(error, f"{label}: {parts['trim'] or parts['dual']}") from None
-    except ValueError as error:
-        raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
+    trim, dual = _special(label, parts, scale, benchmark, size)
     row = make(
         scale,
         parts["data"],
@@ -126,6 +123,38 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
         dual=dual,
     )
     return row.model_copy(update={"name": called, "options": preset | other})
+
+
+def _special(
+    label: str, parts: re.Match[str], scale: Scale, benchmark: Benchmark, size: Size
+) -> tuple[Trim | None, Distill | None]:
+    """What a label says of inputs: `+trim50`, `+dual`.
+
+    Raises:
+        InputError: what it says cannot be, or cannot be of this row.
+    """
+    task = ABOUT[benchmark].task
+    if (parts["trim"] or parts["dual"]) and task.model != "mdetr":
+        raise InputError(label, "is of the model that looks for what captions say", "leave +trim and +dual out")
+    if parts["trim"] and parts["dual"]:
+        raise InputError(label, "trim and dual do not go together", "leave one out")
+    if parts["dual"] and task is GROUNDING:
+        raise InputError(label, "a dual encoder says one thing of a whole sentence, not of its phrases", "leave it out")
+    if parts["dual"] and size.sparsity is not None:
+        raise InputError(label, "a dual encoder has twice what is zeroed of fusion", "name a size to keep, as @60")
+    try:
+        trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
+        dual = Distill.from_text(parts["dual"]) if parts["dual"] else None
+    except ValidationError as error:
+        raise explain(error, f"{label}: {parts['trim'] or parts['dual']}") from None
+    except ValueError as error:
+        raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
+    depth = getattr(configs, RECIPES[scale].mdetr.model).depth
+    if trim is not None and trim.sites and trim.sites[-1] >= depth:
+        raise InputError(label, f"sites={trim.sites[-1]} is no layer of a tower of {depth}", "they are counted from 0")
+    if (odd := unfit(scale, trim, dual)) is not None:
+        raise InputError(label, odd, "name another row")
+    return trim, dual
 
 
 def _size(text: str, label: str) -> Size:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
+from snp.experiment.benchmarks import EXPRESSIONS, OWN, Benchmark
 from snp.experiment.spec import Compress, Finetune, Run, Scale
 
 
@@ -135,7 +135,9 @@ class Recipe(BaseModel):
 _SMOKE = Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, per_image=2, ema=0.9, log_every=4)
 _SMOKE_TUNE = Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2)
 _DESK = Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99)
+_DESK_DUAL = Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=2, ema=0.99)
 _DESK_TUNE = Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98)
+_DESK_TRIM = _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})
 
 MIXED, REFCOCO, REFCOCOG, GQA_BALANCED, FLICKR, COCO = 1_300_000, 120_624, 80_512, 943_000, 148_915, 118_287
 """Training samples of the published benchmarks: captions (Flickr30k's among them), expressions, questions, sentences,
@@ -202,11 +204,9 @@ RECIPES: dict[Scale, Recipe] = {
                 "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
                 "flickr30k": Phase(steps=1500, batch=32, lr=1e-3, warm_up=50, decay=0.5, per_image=2, ema=0.99),
             },
-            dual=dict.fromkeys(
-                EXPRESSIONS,
-                Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=2, ema=0.99),
-            ),
-            trim=dict.fromkeys(EXPRESSIONS, _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})),
+            dual=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_DUAL)
+            | {"gqa": _DESK_DUAL.model_copy(update={"steps": 4000, "per_image": 4})},
+            trim=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_TRIM),
         ),
         glip=Training(
             model="GLIP_DESK",

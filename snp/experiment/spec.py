@@ -11,7 +11,7 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import Benchmark, Expressions
 from snp.experiment.scores import Model
 from snp.models.distill import Distill
-from snp.trimming.trim import Trim
+from snp.trimming.trim import SQUARE, Trim
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
@@ -191,6 +191,15 @@ class Compress(Spec):
         return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{phase}-seed{self.seed}"
 
 
+def unfit(scale: Scale, trim: Trim | None, dual: Distill | None) -> str | None:
+    """Why models of a scale cannot be fine-tuned so; None where they can."""
+    if scale == "paper" and dual:
+        return "a dual encoder keeps a box of every image token, and models of paper scale have none"
+    if scale == "paper" and trim is not None and trim.policy in SQUARE:
+        return f"policy={trim.policy} is of pictures that are all of one size, and those of paper scale are not"
+    return None
+
+
 class Finetune(Spec):
     """A compressed model fine-tuned and evaluated on one benchmark.
 
@@ -207,11 +216,12 @@ class Finetune(Spec):
 
     @model_validator(mode="after")
     def _one_picture_a_caption(self) -> Self:
-        for name in ("trim", "dual"):
-            if getattr(self, name) is not None and self.model != "mdetr":
-                raise ValueError(f"{name} is of the model that looks for what captions say, and this is {self.model}")
+        if (self.trim or self.dual) and self.model != "mdetr":
+            raise ValueError(f"trim and dual are of the model that looks for what captions say; this is {self.model}")
         if self.trim is not None and self.dual is not None:
             raise ValueError("trim and dual do not go together")
+        if (odd := unfit(self.scale, self.trim, self.dual)) is not None:
+            raise ValueError(odd)
         return self
 
     @property
@@ -225,8 +235,8 @@ class Finetune(Spec):
 
     def parents(self) -> "list[Run]":
         """With the teacher, and what that starts from."""
-        own = super().parents()
-        return own if self.teacher is None else list(dict.fromkeys([*own, *self.teacher.parents(), self.teacher]))
+        taught = [] if self.teacher is None else [*self.teacher.parents(), self.teacher]
+        return list(dict.fromkeys([*super().parents(), *taught]))
 
     @property
     def scale(self) -> Scale:

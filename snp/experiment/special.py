@@ -3,7 +3,7 @@
 from snp.compression.size import Size
 from snp.experiment.benchmarks import Benchmark
 from snp.experiment.rows import DENSE, Row, make, seeds_of
-from snp.experiment.spec import Scale, home_of
+from snp.experiment.spec import Scale, home_of, unfit
 from snp.models.distill import Distill
 from snp.trimming.trim import POLICIES, Trim
 
@@ -37,7 +37,8 @@ def table5(scale: Scale) -> list[Row]:
     Expressions and questions of scenes, three seeds; one for what each part of trimming gives. Rows that trim are
     fine-tuned as long as their dense one; dual encoders learn from the dense model that Table 1 or 2 has.
     """
-    return [*_trimmed(scale), *_dual(scale)]
+    trimmed = [row for row in _trimmed(scale) if unfit(scale, row.trim, row.dual) is None]
+    return trimmed if unfit(scale, None, Distill()) else [*trimmed, *_dual(scale)]
 
 
 def _dual(scale: Scale) -> list[Row]:
@@ -47,11 +48,10 @@ def _dual(scale: Scale) -> list[Row]:
     for benchmark in asked:
         plans = [(DENSE, how) for how in DISTILLED] + [("snp", Distill())]
         rows = [
-            make(
-                scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=seeds, dual=how, main=how == Distill()
-            )
+            make(scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=seeds, dual=how,
+                 main=how == Distill())
             for name, how in plans
-        ]
+        ]  # fmt: skip
         found += [rows[0].model_copy(update={"dual": None, "main": True}), *rows]
     return found
 

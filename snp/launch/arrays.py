@@ -80,12 +80,17 @@ class Array:
     def waits_for(self, jobs: Mapping[str, str]) -> str | None:
         """SLURM's dependency: on one job, or element by element on an array; None where nothing is waited for.
 
-        A run waits for its parent, and where that is done for the data.
+        A run waits for its parent, and for its teacher, and where they are done for the data.
 
         Args:
             jobs: slug -> number of the jobs that are queued.
         """
         heads = [chain[0] for chain in self.chains]
+        if (teacher := _teacher(heads[0])) is not None:  # it has an array of its own
+            data = drawing(heads[0]) or ""
+            asked = [one.slug for one in (heads[0].parent, teacher) if one is not None and one.slug in jobs]
+            waited = [jobs[slug] for slug in asked or [data] if slug in jobs]
+            return f"afterok:{':'.join(dict.fromkeys(waited))}" if waited else None
         parents = [jobs.get(run.parent.slug if run.parent is not None else "", jobs.get(drawing(run))) for run in heads]
         if parents[0] is None:
             return None
@@ -125,6 +130,8 @@ def arrays(
         own: Any = run.benchmark if isinstance(run, Finetune) and not chained else None
         if isinstance(run, Compress):
             own = str(sorted(benchmarks.get(run.slug, ())))
+        if _teacher(run) is not None:  # no one dependency is that of several
+            own = run.slug
         keys[run.slug] = (run.kind, run.data, own, todo[run], after)
         groups.setdefault(keys[run.slug], []).append(run)
     place = {slug: i for i, slug in enumerate(slugs)} | {slug: _element(job) for slug, job in queued.items()}
@@ -136,7 +143,12 @@ def arrays(
             parts = [part] if _fits(part, queued) else [[run] for run in part]
             ordered += [Array(tuple(tuple(heads[run]) for run in some), asked) for some in parts]
     rank = {"pretrain": 0, "compress": 1, "finetune": 2}
-    return sorted(ordered, key=lambda array: rank[array.runs[0].kind])
+    return sorted(ordered, key=lambda array: rank[array.runs[0].kind] + (_teacher(array.runs[0]) is not None))
+
+
+def _teacher(run: Run) -> Finetune | None:
+    """Whom a run learns from, if anyone."""
+    return run.teacher if isinstance(run, Finetune) else None
 
 
 def _chains(todo: Mapping[Run, Resources]) -> dict[Run, list[Run]]:
@@ -144,7 +156,7 @@ def _chains(todo: Mapping[Run, Resources]) -> dict[Run, list[Run]]:
     first: dict[tuple[str, Resources], Run] = {}
     chains: dict[Run, list[Run]] = {}
     for run, asked in todo.items():
-        of = run.parent.slug if isinstance(run, Finetune) else run.slug
+        of = run.parent.slug if isinstance(run, Finetune) and _teacher(run) is None else run.slug
         head = first.setdefault((of, asked), run)
         chains.setdefault(head, []).append(run)
     return chains

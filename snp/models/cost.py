@@ -27,13 +27,14 @@ class Cost:
         return self.picture_B / captions + self.caption_B
 
 
-def cost(model: MDETR, kept: Kept | None, words_B: Tensor) -> Cost:
-    """What captions of so many tokens cost, where this is kept of their pictures; None: all of squares.
+def cost(model: MDETR, kept: Kept | None, words_B: Tensor, patches_B: Tensor | None = None) -> Cost:
+    """What captions of so many tokens cost, where this is kept of their pictures; None: all of so many patches.
 
     A head is counted where an input keeps it, though in a batch it is computed for all that stand beside such a one.
     """
     config, towers, words_B = model.config, towers_of(model, TOWERS), words_B.double()
-    every_B = torch.full_like(words_B, config.image_tokens) if kept is None else kept.all_R.double()
+    every_B = torch.full_like(words_B, config.image_tokens) if patches_B is None else patches_B.double()
+    every_B = every_B if kept is None else kept.all_R.double()
     tokens_BS = every_B[:, None].expand(-1, config.depth) if kept is None else kept.tokens_RS.double()
     heads_BS = torch.ones_like(tokens_BS) if kept is None else kept.heads_RS.double()
     trimmer = None if kept is None else model.trimmer
@@ -45,7 +46,7 @@ def cost(model: MDETR, kept: Kept | None, words_B: Tensor) -> Cost:
         layers_BS = layers_BS + _gates(trimmer, towers["vision"], before_BS, tokens_BS, first)
         shared = trimmer.by_text[0] if trimmer.by_text else shared
     small = trimmer is not None and trimmer.trim.policy == "small"
-    stem_B = _stem(model) / config.image_tokens * (tokens_BS[:, 0] if small else every_B)
+    stem_B = _stem(model) * (tokens_BS[:, 0] if small else every_B)
     picture_B = stem_B + layers_BS[:, :shared].sum(1)
     caption_B = layers_BS[:, shared:].sum(1)
     projected_B = _linear(tokens_BS[:, -1], config.width, config.fusion_width)
@@ -87,10 +88,10 @@ def _gates(trimmer: Trimmer, tower: Tower, before_BS: Tensor, tokens_BS: Tensor,
     return found
 
 
-def _stem(model: MDETR) -> int:
-    """Of the patches of a whole square."""
-    side = model.config.image_size
-    return count.flops(model.vision.patch_embed, torch.zeros(1, 3, side, side))
+def _stem(model: MDETR) -> float:
+    """Of a patch."""
+    side, patch = model.config.image_size, model.config.patch
+    return count.flops(model.vision.patch_embed, torch.zeros(1, 3, side, side)) / (side // patch) ** 2
 
 
 def _fusion(model: MDETR, n_B: Tensor, words_B: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """What a dual encoder learns from: a frozen value that a run and a row have in common."""
 
 import json
-from typing import Any, Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from snp.trimming.trim import options
 
 
 class Distill(BaseModel):
@@ -28,6 +30,14 @@ class Distill(BaseModel):
     teacher: Literal["tuned", "random"] = "tuned"
     official: bool = False
 
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.taught and not self.labels:
+            raise ValueError("soft=false, attention=none and labels=false leave nothing to learn from")
+        if self.attention == "none" and (self.official or self.teacher == "random"):
+            raise ValueError("official and teacher=random are of the attention, and attention=none learns none")
+        return self
+
     def __str__(self) -> str:
         """As labels have it: `dual`, or with what differs from the defaults, `dual,labels=true`."""
         other = self.model_dump(exclude_defaults=True)
@@ -37,8 +47,7 @@ class Distill(BaseModel):
     @classmethod
     def from_text(cls, text: str) -> "Distill":
         """The value that is written so; a pydantic ValidationError names the field at fault."""
-        given: dict[str, Any] = dict(one.partition("=")[::2] for one in text.split(",")[1:])
-        return cls.model_validate(given)
+        return cls.model_validate(options(text.split(",")[1:]))
 
     @property
     def taught(self) -> bool:

@@ -9,6 +9,7 @@ from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
 from snp.report.figures import PANELS
 from snp.report.frame import RATIOS, Measured, on, over_benchmarks, subtract
+from snp.report.special import kind
 from snp.report.statistics import Estimate, estimate, estimates
 from snp.report.summary import state
 
@@ -34,15 +35,17 @@ def board(tables: dict[str, Measured]) -> list[Line]:
     dense = {
         (row.data, row.model, phase(row), benchmark): (row, measured)
         for row, measured in seen.values()
-        if row.method == DENSE
+        if row.method == DENSE and row.dual is None and (row.trim is None or row.trim.whole)
         for benchmark in row.benchmarks
     }
-    kinds = {row.method: kind for row, measured in seen.values() for kind in measured.cost(row).kind[:1]}
+    of_weights = {row.method: one for row, measured in seen.values() for one in measured.cost(row).kind[:1]}
     lines = []
     for row, measured in seen.values():
         for benchmark in row.benchmarks:
             whole = dense.get((row.data, row.model, phase(row), benchmark))
-            lines.append(_line(row, measured, benchmark, whole) | {"kind": kinds.get(row.method)})
+            lines.append(
+                _line(row, measured, benchmark, whole) | {"kind": kind(row, of_weights.get(row.method, "")) or None}
+            )
     for line in lines:
         line["remaining"] = line["nonzero_ratio" if line["kind"] == "unstructured" else "stored_ratio"]
         line["fronts"] = []
@@ -58,7 +61,8 @@ def phase(row: Row) -> str:
     """What follows, or goes with, the compression of a row before it is fine-tuned."""
     if not row.recovery:
         return "fine-tuning alone"
-    return "continued pre-training" + (f", {row.times} times as long" if row.times > 1 else "")
+    longer = f", {row.times} times as long" if row.times > 1 else ""
+    return "continued pre-training" + longer + (", then trimming" if row.trim else "")
 
 
 def front(lines: list[Line], cost: str) -> list[Line]:
@@ -87,14 +91,14 @@ def _setting(line: Line) -> tuple[str, ...]:
 def _line(row: Row, measured: Measured, benchmark: Benchmark, dense: tuple[Row, Measured] | None) -> Line:
     own = on(measured.main(row), benchmark)
     score, loss = estimate(over_benchmarks(own)), None
-    if dense is not None and row.method != DENSE:
+    if dense is not None and row.label != dense[0].label:
         other, where = dense
         loss = estimate(over_benchmarks(subtract(own, on(where.main(other), benchmark))))
     cost = measured.cost(row)
     shares = {name: number(cost[name].mean(), 5) for name in [*RATIOS, "sparsity", "projection_gap"]}
     return {
         "label": row.label,
-        "method": row.name,
+        "method": row.title,
         "data": row.data,
         "model": row.model,
         "benchmark": benchmark,

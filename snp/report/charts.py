@@ -4,7 +4,15 @@ from typing import Any
 
 from snp import drawing
 
-_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "X": "cross", "D": "diamond"}
+_SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "X": "cross",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "wedge",
+}
 KINDS = {kind: (color, _SHAPES[marker]) for kind, (color, marker) in drawing.KINDS.items()}
 """Colour and mark of each kind, as in figures."""
 PARTS = {"own": drawing.BLUE, "shared": drawing.ORANGE, "pruned": "#b9bec7"}

@@ -66,7 +66,7 @@ def _few(seen: Evidence, row: Row, group: str, whole: str) -> Claim:
     value, speed = estimate(over_benchmarks(seen.gap(row.title, whole, group))), _speed(seen, row)
     text = f"at least {FEWER:g} times fewer operations at little loss (at most {LITTLE:g} points)"
     where = f"{seen.where}: {row.title} - {whole} ({speed:.2f} times fewer)"
-    return line("S", text, where, value, verdict(value, -LITTLE) if speed >= FEWER else "fails", -LITTLE)
+    return line("S", text, where, value, verdict(value, -LITTLE) if speed >= FEWER or value.n < 2 else "fails", -LITTLE)
 
 
 def _soon(seen: Evidence, row: Row) -> Iterator[Claim]:

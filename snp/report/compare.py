@@ -32,7 +32,7 @@ def compare(row: Row, other: Row, store: Store, scale: Scale) -> str:
         common = f"a benchmark and a seed that {row.label} and {other.label} have in common"
         raise unmeasured(common, row.label, store, scale)
     here, there = (measured.main(one).loc[gap.index, gap.columns] for one in (row, other))
-    names = (row.label, other.label) if row.name == other.name else (row.name, other.name)
+    names = (row.label, other.label) if row.name == other.name or not (row.of and other.of) else (row.name, other.name)
     lines = [
         {
             "split": f"{ABOUT[benchmark].title} {split}",

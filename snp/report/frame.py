@@ -90,6 +90,7 @@ class Measured:
                 "mode": result.costs.options.get("mode"),
                 "label": row.label,
                 "seed": seed,
+                **_of_inputs(find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None),
             }
             for row in rows
             for seed in row.seeds
@@ -162,6 +163,15 @@ class Measured:
     def difference(self, row: Row, reference: Row) -> pd.DataFrame:
         """Main figure of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
         return subtract(self.main(row), self.main(reference))
+
+
+def _of_inputs(tuned: Result | None) -> dict[str, Any]:
+    """What of a compression's costs is otherwise where inputs are trimmed, or the model is a dual encoder."""
+    if tuned is None:
+        return {}
+    if tuned.scores.dual is not None:
+        return {"stored_ratio": tuned.scores.dual.stored, "flops_ratio": tuned.scores.dual.flops_new}
+    return {} if tuned.scores.trimmed is None else {"flops_ratio": tuned.scores.trimmed.flops.mean}
 
 
 def dense_of(row: Row) -> Row:

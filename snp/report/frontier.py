@@ -17,7 +17,6 @@ from snp.runs.store import Store
 
 BENCHMARK: Benchmark = "refcoco"
 TABLES = ("table1", "table5")
-SPECIAL = {"dynamic": drawing.ORANGE, "distilled": drawing.SKY}
 AXES = {"flops": "operations of a caption whose picture is new", "stored": "parameters that are stored"}
 STEP = 1.0
 """Per cent of the dense model that rows differ by at least."""
@@ -64,12 +63,7 @@ def _point(row: Row, store: Store) -> Point | None:
     value = estimate(-over_benchmarks(on(measured.difference(row, dense), BENCHMARK)))
     if cost.empty or not value.n:
         return None
-    trimmed, dual = measured.trimmed(row), measured.dual(row)
     flops, stored = 100 * cost.flops_ratio.mean(), 100 * cost.stored_ratio.mean()
-    if not trimmed.empty:
-        flops = trimmed["flops", "mean"].mean()
-    if not dual.empty:
-        flops, stored = 100 * dual.flops_new.mean(), 100 * dual.stored.mean()
     size = f"@{row.size}" if row.of else ""
     return Point(row.title + size, kind(row, cost.kind.iloc[0]), float(flops), float(stored), value.mean, value.n)
 
@@ -84,9 +78,8 @@ def figure(store: Store, scale: Scale, path: str | Path) -> Path:
     with drawing.picture(path, (11, 5), dpi=160) as canvas:
         for axes, (name, said) in zip(canvas.subplots(1, 2, sharey=True), AXES.items(), strict=True):
             for point in drawn:
-                of_weights, _, special = point.kind.partition(" + ")
-                color, mark = drawing.KINDS.get(of_weights, drawing.KINDS["dense"])
-                axes.plot(getattr(point, name), point.loss, mark, color=SPECIAL.get(special or of_weights, color))
+                color, mark = drawing.KINDS[point.kind]
+                axes.plot(getattr(point, name), point.loss, mark, color=color)
             best = undominated(drawn, name)
             axes.plot([getattr(point, name) for point in best], [point.loss for point in best], color=drawing.GREY,
                       linewidth=1, zorder=1)  # fmt: skip
@@ -98,9 +91,8 @@ def figure(store: Store, scale: Scale, path: str | Path) -> Path:
         axes.invert_yaxis()
         canvas.axes[0].set_ylabel("points of precision@1 below its own dense row")
         for what in dict.fromkeys(point.kind for point in drawn):
-            of_weights, _, special = what.partition(" + ")
-            color, mark = drawing.KINDS.get(of_weights, drawing.KINDS["dense"])
-            axes.plot([], [], mark, color=SPECIAL.get(special or of_weights, color), label=what)
+            color, mark = drawing.KINDS[what]
+            axes.plot([], [], mark, color=color, label=what)
         axes.legend(loc="lower right", fontsize=8)
     return Path(path)
 

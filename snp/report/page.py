@@ -117,7 +117,11 @@ def page(shown: dict[str, Any], text: str, pictures: bytes | None = None, name: 
     environment.filters |= {"share": share_of, "points": loss, "millions": lambda n: f"{n / 1e6:.2f}"}
     return environment.get_template("page.html").render(
         **shown,
-        kinds={kind: {"colour": colour, "mark": mark} for kind, (colour, mark) in KINDS.items()},
+        kinds={
+            kind: {"colour": colour, "mark": mark}
+            for kind, (colour, mark) in KINDS.items()
+            if any(line["kind"] == kind for line in shown["lines"])
+        },
         parts=PARTS,
         all_parameters=WHOLE.of,
         pictures=None if pictures is None else base64.b64encode(pictures).decode(),
@@ -179,7 +183,10 @@ def _choices(lines: list[Line]) -> dict[str, list[str]]:
         name: list(dict.fromkeys(line[name] for line in lines if line[name]))
         for name in ("data", "title", "phase", "kind", "group")
     }
-    offered["group"].sort(key=lambda group: float(group.rstrip("%")))
+    sizes = [group for group in offered["group"] if group.endswith("%")]
+    offered["group"] = sorted(sizes, key=lambda group: float(group.rstrip("%"))) + [
+        group for group in offered["group"] if group not in sizes
+    ]
     return offered
 
 

@@ -11,9 +11,12 @@ def dense_beside(members: list[Row], rows: list[Row]) -> Row | None:
     That is, of trimmed inputs, the one that is trained as long and keeps all; of dual encoders, the teacher.
     """
     first = members[0]
-    beside = rows if first.of else members
-    dense = [row for row in beside if row.method == DENSE and row.data == first.data and bool(row.of) == bool(first.of)]
-    return next((row for row in reversed(dense) if row.dual is None and (row.trim is None or row.trim.whole)), None)
+    dense = [row for row in rows if row.method == DENSE and row.data == first.data and row.dual is None]
+    if first.trim is not None:
+        return next((row for row in members if row in dense and row.trim is not None and row.trim.whole), None)
+    plain = [row for row in dense if row.trim is None]
+    own = [row for row in plain if row in members]
+    return next(iter(own if not first.of and own else reversed(plain)), None)
 
 
 def kind(row: Row, of_weights: str) -> str:

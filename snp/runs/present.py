@@ -48,7 +48,8 @@ def _among(dense: Row, rows: Sequence[Row]) -> Row:
     def phase(row: Row) -> tuple[str, str, bool, int]:
         return row.data, row.model, row.recovery, row.times
 
-    first = next((row for row in rows if row.method != DENSE and phase(row) == phase(dense)), dense)
+    others = [row for row in rows if row.method != DENSE and row.of]
+    first = next((row for row in others if phase(row) == phase(dense)), dense)
     return dense.model_copy(update={"group": first.group, "of": first.of})
 
 

@@ -1,7 +1,7 @@
 """How far rows are in a store, and how long what is left of them takes, from the times of what is done."""
 
 from snp.experiment.rows import Row
-from snp.experiment.spec import Run
+from snp.experiment.spec import Finetune, Run
 from snp.runs.store import Store
 
 
@@ -39,7 +39,12 @@ def own_runs(row: Row, seed: int) -> list[Run]:
 
 
 def sort_of(run: Run) -> str:
-    """Runs that take about the same time: the kind, compression without training, or with more of it, apart."""
+    """Runs that take about the same time: the kind, compression without training, or with more of it, apart.
+
+    So are fine-tunings that learn to trim, or are taught.
+    """
+    if isinstance(run, Finetune) and (run.trim or run.dual):
+        return f"{run.kind} {'trimmed' if run.trim else 'dual'} {run.benchmark}"
     if not getattr(run, "recovery", True):
         return "compress at once"
     return run.kind if (times := getattr(run, "times", 1)) == 1 else f"{run.kind} x{times}"

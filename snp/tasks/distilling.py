@@ -65,28 +65,31 @@ def losses(student: Dual, teachers: Sequence[MDETR], batch: Batch, how: Distill)
     with listening(student.image_encoder) as image, listening(student.text_encoder) as text:
         out = student(*batch.inputs)
     parts: dict[str, Tensor] = {}
-    if how.soft:
-        with torch.no_grad():
+    if how.taught:
+        with torch.no_grad(), listening(teachers[0].encoder) as both:
             said = teachers[0](*batch.inputs)
-        parts |= soft(said, out)
+    if how.soft:
+        parts |= soft(said, out, batch)
     if how.attention != "none":
-        with torch.no_grad(), listening(teachers[1].encoder) as both:
-            teachers[1](*batch.inputs)
-        parts |= attention(both, image.rows(batch.image_index_B), text, batch.text_BL, how)
+        if teachers[1] is not teachers[0]:
+            with torch.no_grad(), listening(teachers[1].encoder) as both:
+                teachers[1](*batch.inputs)
+        parts |= attention(both, image.rows(batch.image_index_B), text, batch, how)
     if how.labels:
         parts |= labelled(out, batch)
     return parts
 
 
 @in_float32
-def soft(said: Grounding, out: Grounding) -> dict[str, Tensor]:
+def soft(said: Grounding, out: Grounding, batch: Batch) -> dict[str, Tensor]:
     """KL(teacher || student) of what is said, mean over captions.
 
     Questions: of every head's answers. Expressions: each query's chance to be an object stands at the image token that
     it started from; KL over the tokens, and the query's box for the box of that token. [ours]
     """
+    captions = len(batch.divisor)
     if said.answers is not None and out.answers is not None:
-        terms = [kl(said.answers[name].detach(), logits).mean() for name, logits in out.answers.items()]
+        terms = [kl(said.answers[name].detach(), logits).sum() / captions for name, logits in out.answers.items()]
         return {"soft": torch.stack(terms).sum()}
     assert said.start_BQ is not None and out.patches is not None and out.patch_score_BN is not None
     chance_BQ = 1 - said.logits_KBQS[-1].detach().softmax(-1)[..., -1]
@@ -96,8 +99,8 @@ def soft(said: Grounding, out: Grounding) -> dict[str, Tensor]:
     wanted = said.boxes_KBQ4[-1].detach()
     apart_BQ = L1 * (boxes - wanted).abs().sum(-1) + GIOU * giou_loss(boxes, wanted)
     return {
-        "soft": _apart(target_BN, out.patch_score_BN / TEMPERATURE).mean(),
-        "soft boxes": (chance_BQ * apart_BQ).sum(1).mean(),
+        "soft": _apart(target_BN, out.patch_score_BN / TEMPERATURE).sum() / captions,
+        "soft boxes": (chance_BQ * apart_BQ).sum() / captions,
     }
 
 
@@ -107,23 +110,23 @@ def _apart(target_BN: Tensor, logits_BN: Tensor) -> Tensor:
 
 
 @in_float32
-def attention(teacher: Heard, image: Heard, text: Heard, text_BL: Tensor, how: Distill) -> dict[str, Tensor]:
+def attention(teacher: Heard, image: Heard, text: Heard, batch: Batch, how: Distill) -> dict[str, Tensor]:
     """KL(teacher || student) of attention across modalities, each normalised over the other one's tokens alone.
 
     Summed over keys, mean over captions, heads and queries; padded words are no keys, nor queries but where `official`.
     """
     q, k = (teacher.of(role).detach() for role in "qk")
-    N = q.shape[2] - text_BL.shape[1]
-    there_B1L = text_BL[:, None]
+    N, there_B1L, heads = q.shape[2] - batch.text_BL.shape[1], batch.text_BL[:, None], teacher.heads
     parts = {}
     if how.attention in ("both", "text"):
         apart_BHL = _crossing(q[:, :, N:], k[:, :, :N], text.of("q"), image.of("k"), None)
-        counted = torch.ones_like(apart_BHL) if how.official else there_B1L.expand_as(apart_BHL).to(apart_BHL)
-        parts["attention of words"] = (apart_BHL * counted).sum() / counted.sum()
+        asking = torch.ones_like(batch.divisor.text_BL) if how.official else batch.divisor.text_BL
+        counted = apart_BHL if how.official else apart_BHL * there_B1L
+        parts["attention of words"] = counted.sum() / (heads * asking.sum())
     if how.attention in ("both", "image"):
         hidden = ~there_B1L[:, :, None]
         apart_BHN = _crossing(q[:, :, :N], k[:, :, N:], image.of("q"), text.of("k"), hidden)
-        parts["attention of places"] = apart_BHN.mean()
+        parts["attention of places"] = apart_BHN.sum() / (heads * N * len(batch.divisor))
     return parts
 
 
@@ -147,4 +150,5 @@ def labelled(out: Grounding, batch: Batch) -> dict[str, Tensor]:
     boxes, wanted = out.patches.boxes_BN4, batch.boxes_BM4[:, :1]
     apart_BN = L1 * (boxes - wanted).abs().sum(-1) + GIOU * giou_loss(boxes, wanted)
     said = -(share_BN * (out.patch_score_BN / TEMPERATURE).log_softmax(-1)).sum(1)
-    return {"labels": said.mean(), "labels: boxes": (share_BN * apart_BN).sum(1).mean()}
+    captions = len(batch.divisor)
+    return {"labels": said.sum() / captions, "labels: boxes": (share_BN * apart_BN).sum() / captions}

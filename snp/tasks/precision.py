@@ -16,12 +16,15 @@ Losses = dict[str, Tensor]
 def in_float32(loss: Callable[..., Losses]) -> Callable[..., Losses]:
     """A loss whose first argument, what a model says, comes to it as float32, and which computes without autocast.
 
+    So does what else is of its kind: what another model says.
+
     In bfloat16, with eight bits, a box of 64 pixels moves by half a pixel, and sums over tokens lose small terms.
     """
 
     @wraps(loss)
     def exact(out: Any, *others: Any) -> Losses:
         with torch.autocast(_device(out), enabled=False):
+            others = tuple(mapped(other, _float32) if type(other) is type(out) else other for other in others)
             return loss(mapped(out, _float32), *others)
 
     return exact

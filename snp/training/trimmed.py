@@ -40,8 +40,8 @@ def kept(model: MDETR, data: GroundingSet, captions: int = 128) -> dict[str, Any
 
     def look(index: np.ndarray, batch: Batch, out: Grounding) -> tuple[Tensor, ...]:
         words_B = batch.text_BL.sum(1)
-        whole, done = cost(dense, None, words_B), cost(model, out.kept, words_B)
         assert out.kept is not None
+        whole, done = cost(dense, None, words_B, out.kept.all_R), cost(model, out.kept, words_B)
         flops = [one.over(n) for one in (done, whole) for n in (1, CAPTIONS)]
         share_BS = out.kept.tokens_RS / out.kept.all_R[:, None]
         return torch.stack(flops, 1), share_BS, out.kept.heads_RS, on_target(out, batch)

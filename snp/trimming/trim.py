@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,25 @@ POLICIES: dict[Policy, str] = {
     "small": "a smaller picture",
 }
 """How it is decided what stays. `learned` is the paper's, the others are what it is to beat."""
+
+
+SQUARE: tuple[Policy, ...] = ("fixed", "centre", "small")
+"""Those that know places by their number in a grid: of pictures that are all of one size."""
+
+
+def options(texts: Sequence[str]) -> dict[str, str]:
+    """Names and values of `name=value`.
+
+    Raises:
+        ValueError: a name is given twice, or a text is no such pair.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in found:
+            raise ValueError(f"{name} is given twice" if equals else f"{text!r} is no option, as name=value")
+        found[name] = value
+    return found
 
 
 class Trim(BaseModel):
@@ -48,6 +68,10 @@ class Trim(BaseModel):
     def _gated(self) -> Self:
         if self.policy not in ("learned", "fixed") and self.heads < 1:
             raise ValueError(f"policy={self.policy} keeps all heads: leave heads out")
+        if self.policy != "learned" and self.guide != "text":
+            raise ValueError(f"guide is of learned gates, and policy={self.policy} has none that see anything")
+        if self.whole and self.model_copy(update={"tokens": 0.5}) != Trim():
+            raise ValueError("what keeps all tokens and heads has no other options")
         if self.sites is not None and tuple(sorted({*self.sites})) != self.sites:
             raise ValueError(f"sites={self.sites} are not layers in ascending order")
         return self
@@ -70,9 +94,9 @@ class Trim(BaseModel):
         first, *others = text.split(",")
         if not (share := re.fullmatch(r"trim(\d+(?:\.\d+)?)", first)):
             raise ValueError(f"{first} is no share of tokens to keep, as trim50")
-        given: dict[str, Any] = {"tokens": float(share[1]) / 100}
-        for key, _, value in (other.partition("=") for other in others):
-            given[key] = tuple(value.split("-")) if key == "sites" else value
+        given: dict[str, Any] = options(["tokens=" + str(float(share[1]) / 100), *others])
+        if "sites" in given:
+            given["sites"] = tuple(given["sites"].split("-"))
         return cls.model_validate(given)
 
     @property

@@ -103,13 +103,15 @@ class Trimmer(nn.Module):
         if there_IN is not None:
             keep = keep * there_IN
         every, places = all_I, None
+        own_rows = guide_BD is None  # whether rows are what they end as: else pictures, until a gate is guided
         tokens: list[Tensor] = []
         heads: list[Tensor] = []
         looked = None
         for layer, block in enumerate(tower.blocks):
             name = str(layer)
             gated = name in self.tokens or name in self.heads
-            if gated and guide_BD is not None and len(x) != len(guide_BD):
+            if gated and not own_rows:
+                own_rows = True
                 x, keep, every = x[index_B], keep[index_B], every[index_B]
                 tokens, heads = [[of[index_B] for of in all] for all in (tokens, heads)]
             before = keep
@@ -127,7 +129,7 @@ class Trimmer(nn.Module):
             x = self._layer(tower, block, x, F.pad(keep, (first, 0), value=1.0), heads_RH)
             tokens.append(keep.sum(1))
             heads.append(x.new_ones(len(x)) if heads_RH is None else heads_RH.mean(1))
-        if guide_BD is not None and len(x) != len(guide_BD):
+        if not own_rows:
             x, keep, every = x[index_B], keep[index_B], every[index_B]
             tokens, heads = [[of[index_B] for of in all] for all in (tokens, heads)]
         return Kept(tower.norm(x)[:, first:], keep, places, torch.stack(tokens, 1), torch.stack(heads, 1), every)
