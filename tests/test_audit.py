@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from snp.errors import InputError
-from snp.experiment.metrics import check
 from snp.experiment.spec import Compress, Finetune, Pretrain, Run
 from snp.report.audit import audited
 from snp.runs import audit
+from snp.runs.metrics import check
 from snp.runs.result import Result
 from snp.runs.store import Store
 

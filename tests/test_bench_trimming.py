@@ -9,9 +9,9 @@ import torch
 from snp.bench import dual, trimming
 from snp.bench.pairs import pairs
 from snp.errors import InputError
-from snp.experiment.metrics import Trimmed
 from snp.models.config import DESK
 from snp.models.mdetr import MDETR
+from snp.runs.metrics import Trimmed
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
 

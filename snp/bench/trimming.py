@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from snp.bench.pairs import Pairs, pairs
 from snp.checkout import home
 from snp.errors import InputError
-from snp.experiment.metrics import Trimmed
 from snp.experiment.rows import Row
 from snp.experiment.tables import rows
 from snp.files import write_json
@@ -25,6 +24,7 @@ from snp.models.config import DESK
 from snp.models.mdetr import MDETR
 from snp.report.cheaper import TIMES
 from snp.runs.manifest import bench_state
+from snp.runs.metrics import Trimmed
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
 from snp.trimming.trimmer import Trimmer, untrimmed

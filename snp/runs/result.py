@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from snp.errors import InputError
-from snp.experiment.metrics import CompressMetrics, FinetuneMetrics, check
 from snp.experiment.places import Trial
 from snp.experiment.scores import Measures
 from snp.experiment.spec import Run, parse
 from snp.files import read_json
+from snp.runs.metrics import CompressMetrics, FinetuneMetrics, check
 
 CURVE_POINTS = 100
 """Results are kept in git: of a longer curve training losses are thinned, but nothing measured; all is in log.jsonl."""
