@@ -260,6 +260,22 @@ def test_a_caption_costs_what_is_counted_on_the_gathered_pass(trim: Trim | None,
     assert float(told.over(4)) < float(told.over(1))
 
 
+@pytest.mark.parametrize("trim", [None, Trim(), Trim(guide="image", heads=0.5), Trim(policy="attention")], ids=str)
+@pytest.mark.parametrize("size", [(64, 96), (40, 120)])
+def test_a_picture_that_is_no_square_costs_what_is_counted_on_it(trim: Trim | None, size: tuple[int, int]) -> None:
+    wide = {"shortest": 64, "longest": 128, "class_token": True, "proposals": False}
+    torch.manual_seed(0)
+    built = MDETR(SMOKE.model_copy(update=wide)).eval() if trim is None else model(trim, **wide)
+    words = torch.tensor([4])
+    given = (
+        torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8), torch.zeros(1, dtype=torch.long),
+        torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool), torch.tensor([size]),
+    )  # fmt: skip
+    patches = torch.tensor([(size[0] // 8) * (size[1] // 8)])
+    told = cost.cost(built, built(*given).kept, words, patches)
+    assert float(told.over(1)) == pytest.approx(count.flops(built, *given), rel=1e-9)
+
+
 def test_a_picture_whose_gates_the_text_guides_is_worth_little_to_keep() -> None:
     one, trimmed = batch(), model(Trim(guide="text"))
     told = cost.cost(trimmed, trimmed(*one.inputs).kept, one.text_BL.sum(1))
