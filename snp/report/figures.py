@@ -79,9 +79,11 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     """
     seeds = tuple(sorted({result.run.seed for result in store.results("compress")}))
     rows = [row.model_copy(update={"seeds": seeds}) for row in select(name, scale, data)]
-    if not rows[0].of:
-        raise InputError(name, "has no sizes to draw curves over", "see `snp figure frontier`")
     measured = Measured(rows, store)
+    if not rows[0].of:
+        if measured.empty:
+            raise unmeasured(f"rows of {name} on {data}", name, store, scale)
+        raise InputError(name, "has no sizes to draw curves over", "see `snp figure frontier`")
     dense = next(row for row in rows if row.method == DENSE)
     of_tickets = name == "tickets"
     found = []
