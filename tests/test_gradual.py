@@ -47,7 +47,7 @@ def test_a_phase_shorter_than_a_look_still_ends_at_the_budget(steps: int, two_to
     assert int(fallen(session).sum()) == session.problem.removals
 
 
-@pytest.mark.parametrize(("points", "within"), [(8, 0.02), (200, 0.001)])
+@pytest.mark.parametrize(("points", "within"), [(8, 0.02), pytest.param(200, 0.001, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tower", ["vision", "text"])
 def test_what_heads_contribute_adds_up_to_what_the_layer_does(
     tower: str, points: int, within: float, two_towers: TwoTowers
@@ -114,7 +114,10 @@ def test_weights_of_heads_that_contribute_less_fall_first(two_towers: TwoTowers)
 
 
 def test_with_power_nought_heads_count_alike_to_the_bit() -> None:
-    plain, weighed = (session_of(TwoTowers(), **options) for options in ({}, {"attribution": True, "beta": 0.0}))
+    plain, weighed = (
+        session_of(TwoTowers(), **options)
+        for options in ({}, {"attribution": True, "beta": 0.0, "points": 1, "batches": 1})
+    )
     for session in (plain, weighed):
         train(session, 0, session.apply_at)
     assert all(torch.equal(mask, weighed.alive[name]) for name, mask in plain.alive.items())

@@ -48,17 +48,18 @@ def points(store: Store, scale: Scale) -> list[Point]:
     """
     rows = {row.label: row for name in TABLES for row in select(name, scale, home_of(scale))
             if BENCHMARK in row.benchmarks}  # fmt: skip
-    found = [point for row in rows.values() if (point := _point(row, store)) is not None]
+    denses = {dense.label: dense for dense in map(dense_of, rows.values())}
+    measured = Measured(list((denses | rows).values()), store)
+    found = [point for row in rows.values() if (point := _point(row, measured)) is not None]
     if not found:
         raise unmeasured("rows of Tables 1 and 5", "table1", store, scale)
     return sorted(found, key=lambda point: point.title)
 
 
-def _point(row: Row, store: Store) -> Point | None:
-    dense = dense_of(row).model_copy(update={"seeds": row.seeds})
+def _point(row: Row, measured: Measured) -> Point | None:
+    dense = dense_of(row)
     if row.label == dense.label:
         return None
-    measured = Measured([row, dense], store)
     cost = measured.cost(row)
     value = estimate(-over_benchmarks(on(measured.difference(row, dense), BENCHMARK)))
     if cost.empty or not value.n:
