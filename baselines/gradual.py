@@ -60,7 +60,7 @@ class GradualSession(Session):
         self.problem, self.options = problem, options
         dense = weights(problem)
         self.alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in dense.items()}
-        self.size, self.wanted = sum(mask.numel() for mask in self.alive.values()), removals(problem, dense)
+        self.wanted = removals(problem, dense)
         self.apply_at = max(1, round(options.until * problem.steps))
         self.heads: dict[str, Tensor] = {}
         """Of every tower what its heads weigh, [layers, heads]; empty where all weigh the same."""

@@ -1,5 +1,8 @@
 """Names of rows in the tables that are a method with options; known to `snp.compress` too, and free of torch."""
 
+import json
+from collections.abc import Mapping
+
 Given = dict[str, bool | int | float | str]
 
 ALIASES: dict[str, tuple[str, Given]] = {
@@ -36,3 +39,9 @@ TICKETS = {
     "random-ticket": "the weights that stay are drawn by chance",
 }
 """What the tables' tickets are, where the options alone do not say it."""
+
+
+def named(name: str, options: Mapping[str, bool | int | float | str]) -> str:
+    """A name with options behind it, as labels have them."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
+    return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])

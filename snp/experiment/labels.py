@@ -7,12 +7,12 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
-from snp.compression.aliases import ALIASES, Given
+from snp.compression.aliases import ALIASES, Given, named
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.recipes import RECIPES
-from snp.experiment.rows import Row, make, named
+from snp.experiment.rows import Row, make
 from snp.experiment.scores import GROUNDING
 from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own, unfit
 from snp.experiment.tables import EXTRA, TABLES

@@ -1,7 +1,5 @@
 """A row of a table as a value: one method on one data set at one size, that knows its label and its runs."""
 
-import json
-
 from pydantic import BaseModel, ConfigDict
 
 from snp.compression.aliases import ALIASES, Given
@@ -192,9 +190,3 @@ def make(
 def seeds_of(scale: Scale, count: int = 3) -> tuple[int, ...]:
     """So many seeds at desk scale, one elsewhere."""
     return tuple(range(count if scale == "desk" else 1))
-
-
-def named(name: str, options: Given) -> str:
-    """A name with options behind it, as labels have them."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(options.items())}
-    return ",".join([name, *(f"{key}={text}" for key, text in texts.items())])

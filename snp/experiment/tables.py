@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from snp.compression.aliases import named
 from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
-from snp.experiment.rows import DENSE, Row, make, named, seeds_of
+from snp.experiment.rows import DENSE, Row, make, seeds_of
 from snp.experiment.spec import Data, Scale, home_of, is_own
 from snp.experiment.special import table5
 

@@ -1,10 +1,10 @@
 """What a dual encoder learns from: a frozen value that a run and a row have in common."""
 
-import json
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from snp.compression.aliases import named
 from snp.trimming.trim import options
 
 
@@ -40,9 +40,7 @@ class Distill(BaseModel):
 
     def __str__(self) -> str:
         """As labels have it: `dual`, or with what differs from the defaults, `dual,labels=true`."""
-        other = self.model_dump(exclude_defaults=True)
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(other.items())}
-        return ",".join(["dual", *(f"{key}={text}" for key, text in texts.items())])
+        return named("dual", self.model_dump(exclude_defaults=True))
 
     @classmethod
     def from_text(cls, text: str) -> "Distill":

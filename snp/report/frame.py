@@ -129,9 +129,8 @@ class Measured:
     def trimmed(self, row: Row) -> pd.DataFrame:
         """What was kept of each input, per cent: a line a seed; empty for a row that trims nothing."""
         lines = {}
-        for seed in row.seeds:
-            result = self.store.find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None
-            if result is not None and (found := result.scores.trimmed) is not None:
+        for seed, result in self._tuned(row):
+            if (found := result.scores.trimmed) is not None:
                 parts = {
                     "tokens": found.tokens,
                     "heads": found.heads,
@@ -148,11 +147,17 @@ class Measured:
     def dual(self, row: Row) -> pd.DataFrame:
         """What a caption costs a dual encoder, shares and bytes: a line a seed; empty for a row of another kind."""
         lines = {}
-        for seed in row.seeds:
-            result = self.store.find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None
-            if result is not None and result.scores.dual is not None:
+        for seed, result in self._tuned(row):
+            if result.scores.dual is not None:
                 lines[seed] = dict(result.scores.dual)
         return pd.DataFrame.from_dict(lines, orient="index")
+
+    def _tuned(self, row: Row) -> Iterator[tuple[int, Result]]:
+        """The fine-tunings on a row's first benchmark, by seed."""
+        for benchmark in row.benchmarks[:1]:
+            for seed in row.seeds:
+                if (result := self.store.find(row.finetune(seed, benchmark))) is not None:
+                    yield seed, result
 
     def dirt(self, rows: Sequence[Row]) -> str:
         """What the mark of some of these rows means, a line; nothing where none has it."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from snp.compression.aliases import ALIASES, Given
+from snp.compression.aliases import ALIASES, Given, named
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Benchmark
-from snp.experiment.rows import DENSE, Row, make, named
+from snp.experiment.rows import DENSE, Row, make
 from snp.experiment.spec import Compress, Finetune, Pretrain, Run
 from snp.models.distill import Distill
 from snp.runs.store import Store

@@ -51,8 +51,8 @@ def distance(whole: Grounding, out: Grounding, batch: Batch) -> dict[str, Tensor
     both share]; a box counts as much as the whole pass holds it for an object. Without proposals queries are the same
     ones.
     """
-    b, q = torch.arange(len(out.logits_KBQS[-1])), torch.arange(out.logits_KBQS.shape[2])
-    pairs_BQQ = (b[:, None, None] >= 0) & (q[:, None] == q)
+    _, B, Q, _ = out.logits_KBQS.shape
+    pairs_BQQ = torch.eye(Q, dtype=torch.bool, device=out.logits_KBQS.device).expand(B, -1, -1)
     if whole.start_BQ is not None and out.start_BQ is not None:
         pairs_BQQ = whole.start_BQ[:, :, None] == out.start_BQ[:, None]
     b, theirs, ours = pairs_BQQ.nonzero(as_tuple=True)

@@ -1,5 +1,6 @@
 """What a model that trims kept of the samples of a split, and what they cost beside the dense model."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
+from snp.models import pictures
 from snp.models.cost import cost
 from snp.models.mdetr import MDETR, Grounding
 from snp.tasks import trimming
@@ -66,18 +68,16 @@ def on_target(out: Grounding, batch: Batch) -> Tensor:
     assert out.kept is not None
     if out.patches is None:  # of pictures that are no squares
         return torch.full((len(batch),), torch.nan)
-    centres, box = out.patches.centres_N2, batch.boxes_BM4[:, :1]
-    within_BN = ((centres - box[..., :2]).abs() <= box[..., 2:] / 2).all(-1) & batch.valid_BM[:, :1]
-    side = out.kept.all_R.sqrt().round().int()
-    left = (within_BN & (out.kept.keep_RN > 0.5)).sum(1)
-    return left / torch.stack([_on_grid(int(n), one) for n, one in zip(side, batch.boxes_BM4[:, 0], strict=True)])
+    side = math.isqrt(int(out.kept.all_R[0]))
+    whole = pictures.centres([(side, side)], batch.boxes_BM4)
+    left = _within(out.patches.centres_N2, batch) & (out.kept.keep_RN > 0.5)
+    return left.sum(1) / _within(whole, batch).sum(1)
 
 
-def _on_grid(side: int, box_4: Tensor) -> Tensor:
-    """How many places of a square grid have their centre in a box; 0 where there is none."""
-    at = (torch.arange(side) + 0.5) / side
-    across, down = ((at - box_4[i]).abs() <= box_4[i + 2] / 2 for i in (0, 1))
-    return across.sum() * down.sum()
+def _within(centres: Tensor, batch: Batch) -> Tensor:
+    """Which tokens, with centres [N, 2] or [B, N, 2], lie in the first box of each caption: [B, N]."""
+    box = batch.boxes_BM4[:, :1]
+    return ((centres - box[..., :2]).abs() <= box[..., 2:] / 2).all(-1) & batch.valid_BM[:, :1]
 
 
 def _spread(values_N: Tensor) -> dict[str, float]:

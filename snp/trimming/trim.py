@@ -1,11 +1,12 @@
 """What is trimmed of every input: a frozen value that a run, a row and a model have in common."""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from snp.compression.aliases import named
 
 Policy = Literal["learned", "fixed", "random", "centre", "attention", "small"]
 POLICIES: dict[Policy, str] = {
@@ -79,10 +80,9 @@ class Trim(BaseModel):
     def __str__(self) -> str:
         """As labels have it: `trim50`, or with what differs from the defaults, `trim50,guide=image,sites=1-3`."""
         other = self.model_dump(mode="json", exclude_defaults=True, exclude={"tokens"})
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(other.items())}
         if self.sites is not None:
-            texts["sites"] = "-".join(map(str, self.sites))
-        return ",".join([f"trim{100 * self.tokens:g}", *(f"{key}={text}" for key, text in texts.items())])
+            other["sites"] = "-".join(map(str, self.sites))
+        return named(f"trim{100 * self.tokens:g}", other)
 
     @classmethod
     def from_text(cls, text: str) -> "Trim":

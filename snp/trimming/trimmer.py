@@ -152,7 +152,7 @@ class Trimmer(nn.Module):
     def _guide(self, x_RND: Tensor, keep_RN: Tensor, guide_RD: Tensor | None) -> Tensor | None:
         if self.trim.guide == "none" or guide_RD is not None:
             return guide_RD
-        return (x_RND * keep_RN[..., None]).sum(1) / keep_RN.sum(1, keepdim=True)
+        return mean_kept(x_RND, keep_RN)
 
     def _kept(
         self, gate: nn.Module, x_RND: Tensor, keep_RN: Tensor, places_RN: Tensor | None, guide_RD: Tensor | None
@@ -173,8 +173,7 @@ class Trimmer(nn.Module):
     def _heads(self, gate: nn.Module, x_RND: Tensor, keep_RN: Tensor, guide_RD: Tensor | None) -> Tensor:
         if isinstance(gate, FixedGate):
             return hard(gate(len(x_RND)), self.training)
-        mean = (x_RND * keep_RN[..., None]).sum(1) / keep_RN.sum(1, keepdim=True)
-        return hard(gate(mean, self._guide(x_RND, keep_RN, guide_RD)), self.training)
+        return hard(gate(mean_kept(x_RND, keep_RN), self._guide(x_RND, keep_RN, guide_RD)), self.training)
 
     def _chosen(
         self, x_RND: Tensor, keep_RN: Tensor, all_R: Tensor, looked_RN: Tensor | None, seed_I: Tensor
@@ -202,6 +201,11 @@ def untrimmed(model: Any) -> Iterator[None]:
         yield
     finally:
         model.trimmer.active = True
+
+
+def mean_kept(x_RND: Tensor, keep_RN: Tensor) -> Tensor:
+    """Mean of the tokens that are kept, [R, D]."""
+    return (x_RND * keep_RN[..., None]).sum(1) / keep_RN.sum(1, keepdim=True)
 
 
 def gathered(
