@@ -102,16 +102,16 @@ def test_runs_of_two_scales_have_no_table_in_common(tmp_path: Path) -> None:
 
 def test_what_is_trimmed_of_inputs_is_part_of_a_row() -> None:
     row = find("scenes/snp@60+trim50,guide=image,sites=1-3:gqa", "desk")
-    assert row.trim == Trim(guide="image", sites=(1, 3)) and row.benchmarks == ("gqa",)
+    assert row.special == Trim(guide="image", sites=(1, 3)) and row.benchmarks == ("gqa",)
     assert row.label == "scenes/snp@60+trim50,guide=image,sites=1-3:gqa" and find(row.label, "desk") == row
     assert row.compress(0) == find("scenes/snp@60", "desk").compress(0)
     assert row.finetune(0, "gqa").name.endswith("-gqa-trim50-guide-image-sites-1-3")
-    assert find("scenes/dense@100+trim100", "desk").trim == Trim(tokens=1)
+    assert find("scenes/dense@100+trim100", "desk").special == Trim(tokens=1)
 
 
 def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -> None:
     row = find("scenes/snp@60+dual,labels=true", "desk")
-    assert row.dual == Distill(labels=True) and row.label == "scenes/snp@60+dual,labels=true"
+    assert row.special == Distill(labels=True) and row.label == "scenes/snp@60+dual,labels=true"
     teacher = find("scenes/dense@100", "desk").finetune(0, "refcoco")
     assert row.finetune(0, "refcoco").parents()[-1] == teacher and teacher in row.runs(0)
     alone = find("scenes/snp@60+dual,soft=false,attention=none,labels=true", "desk")

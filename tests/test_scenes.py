@@ -14,7 +14,7 @@ from snp.data.drawn import scenes
 from snp.data.drawn.build import BENCHMARKS
 from snp.data.drawn.expressions import KINDS
 from snp.data.drawn.folder import data_hash
-from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Scenes
+from snp.data.drawn.scenes import COLORS, HELD_OUT, PAIRS, SHAPES, SIZES, TEXTURES, Look, Scenes
 from snp.data.show import sample_page
 from snp.errors import InputError
 
@@ -120,11 +120,11 @@ def test_held_out_pairs_are_drawn_only_in_test_b_and_are_its_only_targets(root):
             assert PAIRS[entry.categories[0]] not in HELD_OUT
 
 
-def test_boxes_are_tight_around_what_is_drawn_and_lie_inside(monkeypatch):
+def test_boxes_are_tight_around_what_is_drawn_and_lie_inside():
     bare = np.full((64, 64, 3), 100, np.float32)
-    monkeypatch.setattr(scenes, "background", lambda rng: bare.copy())
+    plain = Scenes(Look("plain", background=lambda rng: bare.copy()))
     for seed in range(60):
-        image, items = Scenes().draw(random.Random(seed), "train")
+        image, items = plain.draw(random.Random(seed), "train")
         drawn = (image.astype(int) != 100).any(-1)
         covered = np.zeros_like(drawn)
         for x, y, width, height in (item.box for item in items):

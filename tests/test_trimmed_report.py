@@ -14,6 +14,7 @@ from snp.report.claims import claims
 from snp.report.frame import Measured
 from snp.report.table import table
 from snp.runs.store import Store
+from snp.trimming.trim import Trim
 
 PRECISION = {"dense, whole": 0.90, "dense, trim50": 0.895, "dense, trim35": 0.89, "dense, trim50,policy=fixed": 0.80,
              "dense, trim50,policy=random": 0.70, "snp@60, trim50": 0.88}  # fmt: skip
@@ -31,8 +32,8 @@ def fill(store: Store, row: Row) -> None:
     for seed in row.seeds:
         store.save(row.compress(seed), MANIFEST, cost(row))
         metrics = finetuned("refcoco", PRECISION[row.title] + 0.001 * seed * (row.method == "dense"))
-        if row.trim is not None and not row.trim.whole:
-            metrics |= {"trimmed": kept(row.trim.tokens), "untrimmed": {"val": metrics["splits"]["val"]}}
+        if isinstance(row.special, Trim) and not row.whole:
+            metrics |= {"trimmed": kept(row.special.tokens), "untrimmed": {"val": metrics["splits"]["val"]}}
         store.save(row.finetune(seed, "refcoco"), MANIFEST, metrics)
 
 

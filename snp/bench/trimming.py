@@ -78,9 +78,10 @@ def trimming(store: Store, write: bool = True) -> str:
     known = [
         (row, found)
         for row in rows("table5", "desk")
-        if row.method == "dense" and row.benchmarks == ("refcoco",) and row.trim and row.trim.policy == "learned"
+        if row.method == "dense" and row.benchmarks == ("refcoco",)
+        and isinstance(row.special, Trim) and row.special.policy == "learned"
         if (result := store.find(row.finetune(0, "refcoco"))) and (found := result.scores.trimmed)
-        and row.trim.heads == 1
+        and row.special.heads == 1
     ]  # fmt: skip
     if not known:
         raise InputError(store.root, "holds no row that trims", "`snp run table5` makes them")
@@ -95,7 +96,8 @@ def trimming(store: Store, write: bool = True) -> str:
 
 
 def _lines(row: Row, found: Trimmed) -> Iterator[dict[str, Any]]:
-    assert row.trim is not None
+    trim = row.special
+    assert isinstance(trim, Trim)
     for threads in THREADS:
         torch.set_num_threads(threads)
         for batch, rounds in BATCHES.items():
@@ -103,12 +105,12 @@ def _lines(row: Row, found: Trimmed) -> Iterator[dict[str, Any]]:
                 shares = drawn(found, DESK.depth, batch * rounds, seed=0)
                 if in_order:  # as one who has all captions at hand, and knows how much each will keep, would do
                     shares = shares[shares.mean(1).argsort()]
-                measured, padded = whole_model(row.trim, shares.view(rounds, batch, -1))
+                measured, padded = whole_model(trim, shares.view(rounds, batch, -1))
                 about = {"row": row.label, "shape": "desk", "batch": batch, "threads": threads, "sorted": in_order}
                 yield about | {"padding": padded} | asdict(measured)
         shares = drawn(found, PAPER["depth"], 30, seed=0)[:, None]
         about = {"row": row.label, "shape": "paper", "batch": 1, "threads": threads, "sorted": False, "padding": 0.0}
-        yield about | asdict(tower(row.trim, shares))
+        yield about | asdict(tower(trim, shares))
 
 
 @torch.inference_mode()

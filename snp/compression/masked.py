@@ -36,8 +36,13 @@ class MaskedParameter(nn.Parameter):
         return self._of, (self.data, self.mask, self.requires_grad)
 
 
+def learn_only(parameter: nn.Parameter, mask: Tensor) -> None:
+    """From here on a parameter learns where a mask is True alone; it stays as it is elsewhere, unless weights decay."""
+    parameter.register_hook(_Zeroing(mask))
+
+
 class _Zeroing:
-    """Makes the gradient of a masked parameter zero; the mask follows it to its device."""
+    """Makes a gradient zero where a mask is False; the mask follows it to its device."""
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask

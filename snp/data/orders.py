@@ -28,7 +28,8 @@ def epoch(
     size = batch // per_image  # images in a batch
     steps = len(bunches) // size
     if steps == 0:
-        raise InputError("batch", f"{batch} is more than the {bunches.size} entries of the data set")
+        together = f" that stand {per_image} to a picture" if per_image > 1 else ""
+        raise InputError("batch", f"{batch} is more than the {bunches.size} entries of the data set{together}")
     groups = []
     for start in range(0, steps * size, window * size):
         part = bunches[start : min(start + window * size, steps * size)]

@@ -88,7 +88,8 @@ def _title(folder: Path) -> str:
         case None:
             return folder.name
         case Finetune() as run:
-            special = ", dual encoder" if run.dual else ", inputs trimmed" if run.trim and not run.trim.whole else ""
+            trimmed = run.trim is not None and not run.trim.whole
+            special = ", dual encoder" if run.dual else ", inputs trimmed" if trimmed else ""
             tuned, run = f", tuned on {ABOUT[run.benchmark].title}{special}", run.parent
         case run:
             tuned = ""

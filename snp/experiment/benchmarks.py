@@ -6,7 +6,7 @@ from snp.experiment import scores
 from snp.experiment.scores import Model, Task
 
 Expressions = Literal["refcoco", "refcoco+", "refcocog"]
-Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own", "looks", "drawn", "faded"]
 """By the names that the command line has for them."""
 
 
@@ -33,14 +33,29 @@ ABOUT: dict[Benchmark, About] = {
     "gqa": About("GQA", scores.ANSWERING, ("val", "testdev"), ("accuracy",)),
     "flickr30k": About("Flickr30k", scores.GROUNDING, ("val", "test"), ("recall@1", "merged_recall@1")),
     "coco": About("COCO", scores.DETECTING, ("val2017",), ("AP", "AP50")),
+    "looks": About(
+        "looks",
+        scores.ADAPTING,
+        ("outlines", "photographs", "repainted", "blurred", "smaller"),
+        ("precision@1",),
+    ),
+    "drawn": About("drawn", scores.ADAPTING, ("scenes",), ("precision@1",)),
+    "faded": About("look", scores.ADAPTING, ("faded",), ("precision@1",)),
     "own": About("own", scores.LOCATING, ("val", "test"), ("precision@1",)),
 }
 EXPRESSIONS: tuple[Benchmark, ...] = get_args(Expressions)
 """RefCOCO and its kin."""
 OWN: tuple[Benchmark, ...] = ("own",)
 """What data of a user's own are judged on: their expressions."""
+LOOKS = (*ABOUT["looks"].splits, *ABOUT["faded"].splits)
+"""Scenes that look otherwise, each a data set that is made here."""
 FIRST: dict[Model, Benchmark] = {"mdetr": "refcoco", "glip": "coco"}
 """What a dense or compressed model is judged by before it is fine-tuned."""
+
+
+def of_looks(benchmark: Benchmark) -> bool:
+    """Whether its splits are data sets that a model is adapted to, each from a few expressions."""
+    return ABOUT[benchmark].task is scores.ADAPTING
 
 
 def of_expressions(benchmark: Benchmark) -> bool:

@@ -10,19 +10,22 @@ from pydantic import ValidationError
 from snp.compression.aliases import ALIASES, Given, named
 from snp.compression.size import Size
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark, of_looks
+from snp.experiment.explained import explain
 from snp.experiment.recipes import RECIPES
 from snp.experiment.rows import Row, make
 from snp.experiment.scores import GROUNDING
-from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own, unfit
+from snp.experiment.spec import DRAWN, REAL, Data, Scale, home_of, is_own
 from snp.experiment.tables import EXTRA, TABLES
 from snp.models import config as configs
+from snp.models.adapt import Adapt
 from snp.models.distill import Distill
+from snp.models.special import Special, from_text, unfit
 from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual(?:,[^+@:]*)?))?(?::(?P<task>\w+))?"
+    r"(?:\+(?P<special>(?:trim|adapt)[^@:]*|dual(?:[,+][^@:]*)?))?(?::(?P<task>\w+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -107,10 +110,11 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     size = size or _size(parts["size"], label)
     benchmark: Benchmark = parts["task"] or "refcoco"
     called = named(name, other)
-    recovery, times = size.keep is not None, int(parts["times"] or 1)
+    special = _special(label, parts["special"], scale, benchmark, size)
+    trained = methods()[method].stage == "training" or isinstance(special, Adapt)
+    recovery, times = trained or size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    trim, dual = _special(label, parts, scale, benchmark, size)
     row = make(
         scale,
         parts["data"],
@@ -119,42 +123,45 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
         benchmarks=(benchmark,),
         recovery=recovery,
         times=times,
-        trim=trim,
-        dual=dual,
+        special=special,
     )
     return row.model_copy(update={"name": called, "options": preset | other})
 
 
-def _special(
-    label: str, parts: re.Match[str], scale: Scale, benchmark: Benchmark, size: Size
-) -> tuple[Trim | None, Distill | None]:
-    """What a label says of inputs: `+trim50`, `+dual`.
+def _special(label: str, text: str | None, scale: Scale, benchmark: Benchmark, size: Size) -> Special | None:
+    """What a label has behind a plus: `trim50`, `dual`, `adapt128`.
 
     Raises:
         InputError: what it says cannot be, or cannot be of this row.
     """
     task = ABOUT[benchmark].task
-    if (parts["trim"] or parts["dual"]) and task.model != "mdetr":
-        raise InputError(label, "is of the model that looks for what captions say", "leave +trim and +dual out")
-    if parts["trim"] and parts["dual"]:
-        raise InputError(label, "trim and dual do not go together", "leave one out")
-    if parts["dual"] and task is GROUNDING:
-        raise InputError(label, "a dual encoder says one thing of a whole sentence, not of its phrases", "leave it out")
-    if parts["dual"] and size.sparsity is not None:
-        raise InputError(label, "a dual encoder has twice what is zeroed of fusion", "name a size to keep, as @60")
+    if of_looks(benchmark) and not (text or "").startswith("adapt"):
+        raise InputError(label, "is about a few expressions of another look", f"write +adapt128:{benchmark}")
+    if text is None:
+        return None
+    if "+" in text:
+        raise InputError(label, f"{' and '.join(text.split('+'))} do not go together", "leave one out")
+    if task.model != "mdetr":
+        raise InputError(label, "is of the model that looks for what captions say", f"leave +{text} out")
     try:
-        trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
-        dual = Distill.from_text(parts["dual"]) if parts["dual"] else None
+        special = from_text(text)
     except ValidationError as error:
-        raise explain(error, f"{label}: {parts['trim'] or parts['dual']}") from None
+        raise explain(error, f"{label}: {text}") from None
     except ValueError as error:
         raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
+    if isinstance(special, Adapt) and not of_looks(benchmark):
+        raise InputError(label, "is adapted to other looks", f"write :looks in place of :{benchmark}")
+    if isinstance(special, Distill) and task is GROUNDING:
+        raise InputError(label, "a dual encoder says one thing of a whole sentence, not of its phrases", "leave it out")
+    if isinstance(special, Distill) and size.sparsity is not None:
+        raise InputError(label, "a dual encoder has twice what is zeroed of fusion", "name a size to keep, as @60")
     depth = getattr(configs, RECIPES[scale].mdetr.model).depth
-    if trim is not None and trim.sites and trim.sites[-1] >= depth:
-        raise InputError(label, f"sites={trim.sites[-1]} is no layer of a tower of {depth}", "they are counted from 0")
-    if (odd := unfit(scale, trim, dual)) is not None:
+    if isinstance(special, Trim) and special.sites and special.sites[-1] >= depth:
+        problem = f"sites={special.sites[-1]} is no layer of a tower of {depth}"
+        raise InputError(label, problem, "they are counted from 0")
+    if (odd := unfit(scale, special)) is not None:
         raise InputError(label, odd, "name another row")
-    return trim, dual
+    return special
 
 
 def _size(text: str, label: str) -> Size:

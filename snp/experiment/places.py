@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from snp.checkout import home
 from snp.data.drawn import folder
 from snp.errors import InputError
-from snp.experiment.spec import DRAWN, OWN_NAME, Data, Scale, explain, is_own
+from snp.experiment.explained import explain
+from snp.experiment.spec import DRAWN, OWN_NAME, Data, Scale, is_own
 from snp.models.named import TEXT, VISION
 
 

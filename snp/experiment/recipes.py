@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from snp.experiment.benchmarks import EXPRESSIONS, OWN, Benchmark
+from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark
 from snp.experiment.spec import Compress, Finetune, Run, Scale
+from snp.models.special import word_of
 
 
 class Phase(BaseModel):
@@ -107,7 +108,8 @@ class Training(BaseModel):
     Args:
         model: its configuration, a name in snp.models.config.
         finetune: on referring expressions. tune: on other benchmarks. trim: on any, where inputs are trimmed; what is
-            not there is tuned as long as without. dual: the same of dual encoders.
+            not there is tuned as long as without. dual: the same of dual encoders. adapt: on a few expressions of
+            another look, the rate apart; without decay, which would move what does not learn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,10 +121,14 @@ class Training(BaseModel):
     tune: dict[Benchmark, Phase] = {}
     trim: dict[Benchmark, Phase] = {}
     dual: dict[Benchmark, Phase] = {}
+    adapt: Phase | None = None
 
 
 class Recipe(BaseModel):
-    """Both models at one scale, and how large its desk data are made (at paper scale they are not made)."""
+    """Both models at one scale, and how large its desk data are made (at paper scale they are not made).
+
+    draws: how often a few expressions are drawn that are adapted to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,13 +136,15 @@ class Recipe(BaseModel):
     glip: Training
     train_scenes: int = 0
     test_expressions: int = 0
+    draws: int = 1
 
 
 _SMOKE = Phase(steps=16, batch=16, lr=1e-3, warm_up=2, decay=0.5, per_image=2, ema=0.9, log_every=4)
 _SMOKE_TUNE = Phase(steps=6, batch=16, lr=5e-4, warm_up=2, decay=0.5, ema=0.9, log_every=2)
 _DESK = Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, ema=0.99)
-_DESK_DUAL = Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=2, ema=0.99)
+_DESK_DUAL = Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, ema=0.99)
 _DESK_TUNE = Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98)
+_DESK_ADAPT = _DESK_TUNE.model_copy(update={"warm_up": 10, "ema": 0.9, "weight_decay": 0.0})
 _DESK_TRIM = _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})
 
 MIXED, REFCOCO, REFCOCOG, GQA_BALANCED, FLICKR, COCO = 1_300_000, 120_624, 80_512, 943_000, 148_915, 118_287
@@ -175,6 +183,7 @@ RECIPES: dict[Scale, Recipe] = {
             ),
             compress=_SMOKE,
             finetune=_SMOKE_TUNE,
+            adapt=_SMOKE_TUNE.model_copy(update={"weight_decay": 0.0}),
         ),
         glip=Training(
             model="GLIP_SMOKE",
@@ -207,6 +216,7 @@ RECIPES: dict[Scale, Recipe] = {
             dual=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_DUAL)
             | {"gqa": _DESK_DUAL.model_copy(update={"steps": 4000, "per_image": 4})},
             trim=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_TRIM),
+            adapt=_DESK_ADAPT,
         ),
         glip=Training(
             model="GLIP_DESK",
@@ -216,6 +226,7 @@ RECIPES: dict[Scale, Recipe] = {
         ),
         train_scenes=32_000,
         test_expressions=5_000,
+        draws=5,
     ),
     "paper": Recipe(
         mdetr=Training(
@@ -260,10 +271,21 @@ def phase_of(run: Run) -> Phase:
     """The phase that a run trains for; without steps where it is compressed at once, longer where it asks for it."""
     training = training_of(run)
     if isinstance(run, Finetune):
+        if run.adapt is not None:
+            assert training.adapt is not None
+            batch = min(training.adapt.batch, run.adapt.shots)
+            return training.adapt.model_copy(update={"lr": run.adapt.lr, "batch": batch})
         tuned = training.tune.get(run.benchmark, training.finetune)
-        longer = training.trim if run.trim else training.dual if run.dual else {}
+        longer = {"trim": training.trim, "dual": training.dual}.get(word_of(run.special), {})
         return longer.get(run.benchmark, tuned)
     phase: Phase = getattr(training, run.kind)
     if isinstance(run, Compress):
         return phase.model_copy(update={"steps": phase.steps * run.times if run.recovery else 0})
     return phase
+
+
+def times_trained(run: Run) -> int:
+    """How often a run trains for its phase, each time from its parent's weights: to every look, for every draw."""
+    if isinstance(run, Finetune) and run.adapt is not None:
+        return len(ABOUT[run.benchmark].splits) * RECIPES[run.scale].draws
+    return 1

@@ -1,5 +1,7 @@
 """A row of a table as a value: one method on one data set at one size, that knows its label and its runs."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from snp.compression.aliases import ALIASES, Given
@@ -8,8 +10,11 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expressions, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.scores import Model
-from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
+from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, dense
+from snp.experiment.weights import Weights
+from snp.models.adapt import Adapt
 from snp.models.distill import Distill
+from snp.models.special import Special, word_of
 from snp.trimming.trim import Trim
 
 WHOLE = Size(keep=1.0)
@@ -29,8 +34,7 @@ class Row(BaseModel):
         main: a reproduction runs it.
         asks: what its runs need on a cluster beyond what their scale and kind have.
         weights: published ones that the towers of its dense model start from.
-        trim: what is trimmed of each input, from fine-tuning on.
-        dual: it is fine-tuned as a dual encoder, and how that is taught.
+        special: what is special about its fine-tuning: inputs that are trimmed, a dual encoder, a few shots.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,18 +55,18 @@ class Row(BaseModel):
     main: bool = False
     asks: Resources = Resources()
     weights: Weights = Weights()
-    trim: Trim | None = None
-    dual: Distill | None = None
+    special: Special | None = None
 
     @property
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
         `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `+trim50`: half of the
-        image tokens are kept; `+dual`: as a dual encoder; `:gqa`: it is judged on something other than expressions.
+        image tokens are kept; `+dual`: as a dual encoder; `+adapt128`: from so many expressions; `:gqa`: it is judged
+        on something other than expressions.
         """
         size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
-        size += "".join(f"+{one}" for one in (self.trim, self.dual) if one)
+        size += f"+{self.special}" if self.special else ""
         others = [name for name in self.benchmarks if not of_expressions(name)]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
@@ -95,9 +99,12 @@ class Row(BaseModel):
         if self.of:
             return self.name
         size = "" if self.size == WHOLE else f"@{self.size}"
-        plain = "teacher" if self.trim is None else "whole"
-        special = self.dual or (self.trim if self.trim and not self.trim.whole else None)
-        return f"{self.name}{size}, {special or plain}"
+        return f"{self.name}{size}, {'whole' if self.whole else self.special or 'teacher'}"
+
+    @property
+    def whole(self) -> bool:
+        """It keeps all of every input, and is trained as long as what trims them."""
+        return isinstance(self.special, Trim) and self.special.whole
 
     @property
     def pretrain(self) -> Pretrain:
@@ -126,7 +133,8 @@ class Row(BaseModel):
 
     def finetune(self, seed: int, benchmark: Benchmark) -> Finetune:
         """The fine-tuning run of a seed on one benchmark."""
-        return Finetune(benchmark=benchmark, parent=self.compress(seed), trim=self.trim, dual=self.dual)
+        special: dict[str, Any] = {} if self.special is None else {word_of(self.special): self.special}
+        return Finetune(benchmark=benchmark, parent=self.compress(seed), **special)
 
     def runs(self, seed: int) -> list[Run]:
         """All runs of a seed, parents first."""
@@ -152,8 +160,7 @@ def make(
     main: bool = False,
     recovery: bool = True,
     times: int = 1,
-    trim: Trim | None = None,
-    dual: Distill | None = None,
+    special: Special | None = None,
 ) -> Row:
     """A row by its name, which is that of a method or of one with options, in the group of its size.
 
@@ -164,7 +171,7 @@ def make(
     model = model or ABOUT[benchmarks[0]].task.model
     whole, removed = name == DENSE and recovery, size
     size = WHOLE if whole else size
-    special = "dual encoders" if dual else "inputs trimmed" if trim else ""
+    about = _about(special)
     return Row(
         scale=scale,
         data=data,
@@ -176,15 +183,26 @@ def make(
         task=None if whole else task,
         recovery=recovery,
         times=times,
-        group=f"{special}: {ABOUT[benchmarks[0]].task.name}" if special else removed.removed,
-        of="" if special else removed.of,
+        group=f"{about}: {ABOUT[benchmarks[0]].task.name}" if about else removed.removed,
+        of="" if about else removed.of,
         benchmarks=benchmarks,
         seeds=seeds,
         main=main,
         asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
-        trim=trim,
-        dual=dual,
+        special=special,
     )
+
+
+def _about(special: Special | None) -> str:
+    """What a group of such rows is about; nothing where it is about a size."""
+    match special:
+        case Trim():
+            return "inputs trimmed"
+        case Distill():
+            return "dual encoders"
+        case Adapt():
+            return f"{special.shots} expressions"
+    return ""
 
 
 def seeds_of(scale: Scale, count: int = 3) -> tuple[int, ...]:

@@ -29,6 +29,19 @@ class Located(Score):
     mean_iou: Annotated[float, Field(ge=0, le=1)]
 
 
+class Adapted(Score):
+    """Expressions of another look, after a few of them were learned from; mean over draws of these few.
+
+    Attributes:
+        source: precision on expressions of the look that the model comes from, afterwards.
+        draws: precision of every draw.
+    """
+
+    precision_at_1: Annotated[float, Field(alias="precision@1", ge=0, le=1)]
+    source: Annotated[float, Field(ge=0, le=1)]
+    draws: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+
+
 class Answered(Score):
     """Visual question answering: type and answer right."""
 
@@ -79,6 +92,14 @@ LOCATING = Task(
     ("precision@1", "precision@5", "mean_iou"),
     "Precision@1 (IoU >= 0.5)",
     types=("attribute", "relation", "order"),
+)
+ADAPTING = Task(
+    "looks",
+    "expression",
+    Adapted,
+    ("precision@1", "source"),
+    "Precision@1 (IoU >= 0.5), mean over draws of the expressions that are learned from",
+    types=LOCATING.types,
 )
 ANSWERING = Task(
     "questions",

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from snp.compression.size import Size, percent
-from snp.errors import InputError
-from snp.experiment.benchmarks import Benchmark, Expressions
+from snp.experiment.benchmarks import ABOUT, Benchmark, Expressions, of_looks
+from snp.experiment.explained import explain
 from snp.experiment.scores import Model
+from snp.experiment.weights import Weights
+from snp.models.adapt import Adapt
 from snp.models.distill import Distill
-from snp.trimming.trim import SQUARE, Trim
+from snp.models.special import SPECIAL, Special, unfit
+from snp.trimming.trim import Trim
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
@@ -77,29 +80,13 @@ class Spec(BaseModel):
         parent: Run | None = getattr(self, "parent", None)
         return [] if parent is None else [*parent.parents(), parent]
 
+    @property
+    def reads(self) -> "tuple[Data, ...]":
+        """The data sets that it reads."""
+        return (getattr(self, "data"),)  # noqa: B009
+
     def __hash__(self) -> int:
         return int(self.hash, 16)
-
-
-class Weights(BaseModel):
-    """Published weights that the two towers of a dense model start from; None: random ones.
-
-    Each is `sha256:` and the hash of a file, so that one that is moved or renamed is the same, or the name that timm or
-    open_clip has for a model. What files were called is in manifests.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    vision: str | None = Field(None, min_length=1)
-    text: str | None = Field(None, min_length=1)
-
-    def __str__(self) -> str:
-        """As `sha256:0a1b2c3d4e and ViT-L-14/openai`, or `random towers`."""
-        if self == Weights():
-            return "random towers"
-        return " and ".join(
-            f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
-            for one in (self.vision, self.text)
-        )
 
 
 class Pretrain(Spec):
@@ -191,21 +178,13 @@ class Compress(Spec):
         return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{phase}-seed{self.seed}"
 
 
-def unfit(scale: Scale, trim: Trim | None, dual: Distill | None) -> str | None:
-    """Why models of a scale cannot be fine-tuned so; None where they can."""
-    if scale == "paper" and dual:
-        return "a dual encoder keeps a box of every image token, and models of paper scale have none"
-    if scale == "paper" and trim is not None and trim.policy in SQUARE:
-        return f"policy={trim.policy} is of pictures that are all of one size, and those of paper scale are not"
-    return None
-
-
 class Finetune(Spec):
     """A compressed model fine-tuned and evaluated on one benchmark.
 
     Attributes:
         trim: each input's tokens and heads are trimmed, which is learned here, for longer.
         dual: it becomes a dual encoder, which learns from the dense model that was fine-tuned on the benchmark.
+        adapt: it learns from a few expressions of each of the benchmark's data sets, several times anew.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -213,30 +192,51 @@ class Finetune(Spec):
     parent: Compress
     trim: Trim | None = None
     dual: Distill | None = None
+    adapt: Adapt | None = None
 
     @model_validator(mode="after")
     def _one_picture_a_caption(self) -> Self:
-        if (self.trim or self.dual) and self.model != "mdetr":
-            raise ValueError(f"trim and dual are of the model that looks for what captions say; this is {self.model}")
-        if self.trim is not None and self.dual is not None:
-            raise ValueError("trim and dual do not go together")
-        if (odd := unfit(self.scale, self.trim, self.dual)) is not None:
+        if self.special and self.model != "mdetr":
+            raise ValueError(f"{self.special} is of the model that looks for what captions say; this is {self.model}")
+        if sum(getattr(self, name) is not None for name in SPECIAL) > 1:
+            raise ValueError(f"{', '.join(SPECIAL)} do not go together")
+        if of_looks(self.benchmark) != (self.adapt is not None):
+            raise ValueError(f"adapt goes with benchmarks of other looks, and they with it; {self.benchmark} is given")
+        if (odd := unfit(self.scale, self.special)) is not None:
             raise ValueError(odd)
         return self
+
+    @property
+    def special(self) -> Special | None:
+        """The one of these fields that is there."""
+        return next((one for name in SPECIAL if (one := getattr(self, name)) is not None), None)
 
     @property
     def teacher(self) -> "Finetune | None":
         """Whom a dual encoder learns from."""
         if self.dual is None or not self.dual.taught:
             return None
+        return Finetune(benchmark=self.benchmark, parent=self._whole)
+
+    @property
+    def begins(self) -> Compress:
+        """Whose weights it starts from: its parent's, or the dense model's where the parent only says what learns."""
+        return self.parent if self.adapt is None or self.adapt.rest == "zero" else self._whole
+
+    @property
+    def _whole(self) -> Compress:
+        """The dense model of the same seed."""
         parent = self.parent.parent
-        whole = Compress(scale=self.scale, data=self.data, method=DENSE, keep=1.0, seed=self.seed, parent=parent)
-        return Finetune(benchmark=self.benchmark, parent=whole)
+        return Compress(scale=self.scale, data=self.data, method=DENSE, keep=1.0, seed=self.seed, parent=parent)
 
     def parents(self) -> "list[Run]":
-        """With the teacher, and what that starts from."""
-        taught = [] if self.teacher is None else [*self.teacher.parents(), self.teacher]
-        return list(dict.fromkeys([*super().parents(), *taught]))
+        """With the teacher, and what that starts from; and with what it begins as."""
+        others = [one for one in (self.teacher, self.begins) if one is not None]
+        return list(dict.fromkeys([*super().parents(), *(run for one in others for run in (*one.parents(), one))]))
+
+    @property
+    def reads(self) -> tuple[Data, ...]:
+        return (self.data, *(ABOUT[self.benchmark].splits if self.adapt else ()))
 
     @property
     def scale(self) -> Scale:
@@ -256,7 +256,7 @@ class Finetune(Spec):
 
     @property
     def name(self) -> str:
-        more = "".join(f"-{one}" for one in (self.trim, self.dual) if one is not None)
+        more = "" if self.special is None else f"-{self.special}"
         return f"{self.parent.name}-{self.benchmark}{more.replace(',', '-').replace('=', '-')}"
 
 
@@ -277,15 +277,6 @@ def parse(value: Any, where: object) -> Run:
         return _RUN.validate_python(value)
     except ValidationError as error:
         raise explain(error, where) from None
-
-
-def explain(error: ValidationError, where: object, *within: str) -> InputError:
-    """One line for a pydantic error: the first field at fault (`within` others), what was given and what is wrong."""
-    first = error.errors()[0]
-    field = "".join(f"{name}: " for name in [".".join([*within, *map(str, first["loc"])])] if name)
-    given = repr(first["input"])
-    message = first["msg"].removeprefix("Value error, ")
-    return InputError(where, f"{field}{message}" + (f", got {given}" if len(given) < 60 else ""))
 
 
 def _of_model(model: Model) -> str:

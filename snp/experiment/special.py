@@ -3,8 +3,9 @@
 from snp.compression.size import Size
 from snp.experiment.benchmarks import Benchmark
 from snp.experiment.rows import DENSE, Row, make, seeds_of
-from snp.experiment.spec import Scale, home_of, unfit
+from snp.experiment.spec import Scale, home_of
 from snp.models.distill import Distill
+from snp.models.special import unfit
 from snp.trimming.trim import POLICIES, Trim
 
 TRIMMED = (Trim(tokens=0.7), Trim(tokens=0.5), Trim(tokens=0.35))
@@ -37,8 +38,8 @@ def table5(scale: Scale) -> list[Row]:
     Expressions and questions of scenes, three seeds; one for what each part of trimming gives. Rows that trim are
     fine-tuned as long as their dense one; dual encoders learn from the dense model that Table 1 or 2 has.
     """
-    trimmed = [row for row in _trimmed(scale) if unfit(scale, row.trim, row.dual) is None]
-    return trimmed if unfit(scale, None, Distill()) else [*trimmed, *_dual(scale)]
+    trimmed = [row for row in _trimmed(scale) if unfit(scale, row.special) is None]
+    return trimmed if unfit(scale, Distill()) else [*trimmed, *_dual(scale)]
 
 
 def _dual(scale: Scale) -> list[Row]:
@@ -48,11 +49,11 @@ def _dual(scale: Scale) -> list[Row]:
     for benchmark in asked:
         plans = [(DENSE, how) for how in DISTILLED] + [("snp", Distill())]
         rows = [
-            make(scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=seeds, dual=how,
+            make(scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=seeds, special=how,
                  main=how == Distill())
             for name, how in plans
         ]  # fmt: skip
-        found += [rows[0].model_copy(update={"dual": None, "main": True}), *rows]
+        found += [rows[0].model_copy(update={"special": None, "main": True}), *rows]
     return found
 
 
@@ -69,6 +70,6 @@ def _trimmed(scale: Scale) -> list[Row]:
         plans.append((DENSE, trim, "gqa", seeds, False))
     plans += [("snp", trim, "gqa", seeds, False) for trim in (whole, HALF)]
     return [
-        make(scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=own, main=main, trim=trim)
+        make(scale, data, name, size=Size(0.6), benchmarks=(benchmark,), seeds=own, main=main, special=trim)
         for name, trim, benchmark, own, main in plans
     ]

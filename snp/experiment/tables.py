@@ -7,6 +7,7 @@ from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
 from snp.experiment.rows import DENSE, Row, make, seeds_of
+from snp.experiment.shots import rates, table6
 from snp.experiment.spec import Data, Scale, home_of, is_own
 from snp.experiment.special import table5
 
@@ -217,6 +218,8 @@ TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "longer": longer,
     "table5": table5,
     "tickets": tickets,
+    "table6": table6,
+    "rates": rates,
 }
 
 

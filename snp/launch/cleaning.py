@@ -109,7 +109,7 @@ def _states(folder: Path) -> bool:
 
 def _data(roots: set[Path]) -> Iterator[Item]:
     running = (run for root in roots for folder, run in runs_in(root) if "running" in inventory.state(folder))
-    used = {data_folder(run.scale, run.data).resolve() for run in running}
+    used = {data_folder(run.scale, data).resolve() for run in running for data in run.reads}
     for root in sorted(data_home().glob("*/")):
         if datasets.ours(root) and not root.is_symlink() and root.resolve() not in used and not _kept(root):
             yield Item("data", root, inventory.size(root), lambda root=root: datasets.remove(root))  # type: ignore[misc]

@@ -10,6 +10,7 @@ from typing import Any
 
 from snp.errors import InputError
 from snp.experiment.places import data_folder
+from snp.experiment.recipes import times_trained
 from snp.experiment.rows import Row
 from snp.experiment.spec import DRAWN, Run
 from snp.processes import Workers, pool
@@ -45,7 +46,7 @@ def undone(wanted: Iterable[Run], store: Store) -> list[Run]:
 def captions(run: Run, setup: Setup = Setup()) -> int:
     """Captions that a run trains on: the unit of the progress bar."""
     phase = setup.phase(run)
-    return phase.steps * phase.batch
+    return phase.steps * phase.batch * times_trained(run)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pandas as pd
 
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row
+from snp.models.special import word_of
 from snp.report.figures import PANELS
 from snp.report.frame import RATIOS, Measured, on, over_benchmarks, subtract
 from snp.report.special import kind
@@ -35,7 +36,7 @@ def board(tables: dict[str, Measured]) -> list[Line]:
     dense = {
         (row.data, row.model, phase(row), benchmark): (row, measured)
         for row, measured in seen.values()
-        if row.method == DENSE and row.dual is None and (row.trim is None or row.trim.whole)
+        if row.method == DENSE and (row.special is None or row.whole)
         for benchmark in row.benchmarks
     }
     of_weights = {row.method: one for row, measured in seen.values() for one in measured.cost(row).kind[:1]}
@@ -62,7 +63,7 @@ def phase(row: Row) -> str:
     if not row.recovery:
         return "fine-tuning alone"
     longer = f", {row.times} times as long" if row.times > 1 else ""
-    return "continued pre-training" + longer + (", then trimming" if row.trim else "")
+    return "continued pre-training" + longer + (", then trimming" if word_of(row.special) == "trim" else "")
 
 
 def front(lines: list[Line], cost: str) -> list[Line]:

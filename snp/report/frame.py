@@ -14,6 +14,8 @@ from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Scale, is_own
+from snp.models.adapt import Adapt
+from snp.models.special import Special
 from snp.runs.begun import meant
 from snp.runs.result import Result
 from snp.runs.store import Store
@@ -152,6 +154,21 @@ class Measured:
                 lines[seed] = dict(result.scores.dual)
         return pd.DataFrame.from_dict(lines, orient="index")
 
+    def learns(self, row: Row) -> pd.Series:
+        """Which share of the parameters that are there learns, of an adapted model, by seed."""
+        known = {seed: result.scores.learns for seed, result in self._tuned(row) if result.scores.learns is not None}
+        return pd.Series(known, dtype=float)
+
+    def draws(self, row: Row) -> pd.DataFrame:
+        """Precision of every draw, per cent: a line for each look, a column (seed, draw); empty where none is."""
+        found = {
+            (seed, draw): {look: 100 * figures["draws"][draw] for look, figures in result.scores.splits.items()}
+            for seed, result in self._tuned(row)
+            if result.scores.learns is not None
+            for draw in range(len(next(iter(result.scores.splits.values()))["draws"]))
+        }
+        return pd.DataFrame.from_dict(found)
+
     def _tuned(self, row: Row) -> Iterator[tuple[int, Result]]:
         """The fine-tunings on a row's first benchmark, by seed."""
         for benchmark in row.benchmarks[:1]:
@@ -182,9 +199,11 @@ def _of_inputs(tuned: Result | None) -> dict[str, Any]:
 def dense_of(row: Row) -> Row:
     """The dense model on the same benchmarks, after the same phases."""
     size = WHOLE if row.recovery else Size(sparsity=0.0)
-    trim = None if row.trim is None else Trim(tokens=1)
+    special: Special | None = Trim(tokens=1) if isinstance(row.special, Trim) else None
+    if isinstance(row.special, Adapt):
+        special = Adapt(shots=row.special.shots)
     same: dict[str, Any] = {"name": DENSE, "method": DENSE, "options": {}, "task": None, "size": size}
-    return row.model_copy(update=same | {"trim": trim, "dual": None})
+    return row.model_copy(update=same | {"special": special})
 
 
 def undense(row: Row, store: Store) -> str:

@@ -6,8 +6,9 @@ from pydantic import Field, ValidationError
 
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.explained import explain
 from snp.experiment.scores import Measures
-from snp.experiment.spec import Finetune, Run, explain
+from snp.experiment.spec import Finetune, Run
 from snp.files import not_finite
 
 Share = Annotated[float, Field(ge=0)]
@@ -88,7 +89,8 @@ class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
 
     `baselines`: name -> split -> figures of what needs no model. `trimmed`: of a model that trims its inputs;
-    `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder.
+    `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder. `learns`: share of the
+    parameters that are there which learn, where a model is adapted.
     """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -97,6 +99,7 @@ class FinetuneMetrics(Measures):
     trimmed: Trimmed | None = None
     untrimmed: dict[str, dict[str, Any]] = {}
     dual: Kept | None = None
+    learns: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
 SCHEMAS: dict[str, type[Measures]] = {

@@ -7,13 +7,8 @@ from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.rows import DENSE, Row, make
 from snp.experiment.spec import Compress, Finetune, Pretrain, Run
-from snp.models.distill import Distill
+from snp.models.special import Special
 from snp.runs.store import Store
-from snp.trimming.trim import Trim
-
-How = tuple[Trim | None, Distill | None]
-"""What is special in a fine-tuning."""
-PLAIN: How = (None, None)
 
 
 def present(store: Store) -> list[Row]:
@@ -24,22 +19,22 @@ def present(store: Store) -> list[Row]:
     """
     runs = [result.run for result in store.results()]
     compressions = [run for run in runs if isinstance(run, Compress)]
-    judged: dict[How, dict[Compress, set[Benchmark]]] = {PLAIN: {}}
+    judged: dict[Special | None, dict[Compress, set[Benchmark]]] = {None: {}}
     for run in runs:
         if isinstance(run, Finetune):
-            judged.setdefault((run.trim, run.dual), {}).setdefault(run.parent, set()).add(run.benchmark)
+            judged.setdefault(run.special, {}).setdefault(run.parent, set()).add(run.benchmark)
     compressions += [run for tuned in judged.values() for run in tuned]
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
         raise InputError(store.root, f"holds runs of several scales ({', '.join(sorted(scales))})", "say --scale")
-    others = {run for how, tuned in judged.items() if how != PLAIN for run in tuned}
-    plain = [run for run in compressions if run in judged[PLAIN] or run not in others]
+    others = {run for how, tuned in judged.items() if how is not None for run in tuned}
+    plain = [run for run in compressions if run in judged[None] or run not in others]
     rows = [
         _row_of(members, tuned, how)
         for how, tuned in judged.items()
-        for members in _alike(plain if how == PLAIN else tuned)
+        for members in _alike(plain if how is None else tuned)
     ]
-    return [_among(row, rows) if row.method == DENSE and (row.trim, row.dual) == PLAIN else row for row in rows]
+    return [_among(row, rows) if row.method == DENSE and row.special is None else row for row in rows]
 
 
 def _among(dense: Row, rows: Sequence[Row]) -> Row:
@@ -59,7 +54,7 @@ def label_of(run: Run) -> str:
         return f"{run.data}/{run.model}"
     compression = run.parent if isinstance(run, Finetune) else run
     if isinstance(run, Finetune):
-        return _row_of([compression], {compression: {run.benchmark}}, (run.trim, run.dual)).label
+        return _row_of([compression], {compression: {run.benchmark}}, run.special).label
     return _row_of([compression], {}).label
 
 
@@ -72,7 +67,7 @@ def _alike(compressions: Iterable[Compress]) -> list[list[Compress]]:
     return [sorted(found[run], key=lambda run: run.seed) for run in order]
 
 
-def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], how: How = PLAIN) -> Row:
+def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], how: Special | None = None) -> Row:
     first = members[0]
     benchmarks = tuple(name for name in ABOUT if any(name in judged.get(run, ()) for run in members))
     name = _name(first.method, first.options)
@@ -87,8 +82,7 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], 
         times=first.times,
         task=first.task,
         size=first.size,
-        trim=how[0],
-        dual=how[1],
+        special=how,
     )
     own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
     return row.model_copy(update=own).starting(first.parent.weights)

@@ -2,6 +2,7 @@
 
 from snp.experiment.rows import Row
 from snp.experiment.spec import Finetune, Run
+from snp.models.special import word_of
 from snp.runs.store import Store
 
 
@@ -43,8 +44,8 @@ def sort_of(run: Run) -> str:
 
     So are fine-tunings that learn to trim, or are taught.
     """
-    if isinstance(run, Finetune) and (run.trim or run.dual):
-        return f"{run.kind} {'trimmed' if run.trim else 'dual'} {run.benchmark}"
+    if isinstance(run, Finetune) and run.special:
+        return f"{run.kind} {word_of(run.special)} {run.benchmark}"
     if not getattr(run, "recovery", True):
         return "compress at once"
     return run.kind if (times := getattr(run, "times", 1)) == 1 else f"{run.kind} x{times}"

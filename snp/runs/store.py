@@ -11,7 +11,8 @@ from typing import Any, Literal
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.places import Trial
-from snp.experiment.spec import Run, Scale, Weights
+from snp.experiment.spec import Run, Scale
+from snp.experiment.weights import Weights
 from snp.files import PART, alone, json_object, read_json, write_json
 from snp.runs.metrics import check
 from snp.runs.owner import Owner

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from snp.experiment.spec import Run, Weights, explain
+from snp.experiment.explained import explain
+from snp.experiment.spec import Run
+from snp.experiment.weights import Weights
 from snp.files import alone, read_json, write_json
 from snp.processes import mark
 from snp.runs.owner import Owner

@@ -24,6 +24,7 @@ from snp.data.sources.images import places
 from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
+from snp.experiment.benchmarks import LOOKS
 from snp.experiment.places import data_folder, own_name
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import DRAWN, Data, Scale, is_own
@@ -36,6 +37,8 @@ HELD_OUT = 20
 """One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
 CATEGORIES = 10_000
 """Of a user's own data, at most."""
+POOL = 2_000
+"""Expressions of another look that a few are drawn of, and of each split that it is judged on, at most."""
 SEED = 0
 """Of the desk data: one fixed set that every row shares."""
 
@@ -61,9 +64,12 @@ def ready(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any
 
 def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
     """Make a desk data set at the size of a scale; `options` are the data set's own (`source` of stamps)."""
+    train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
+    if data in LOOKS:
+        draw = import_module("snp.data.drawn.looks").make
+        return draw(root, SEED, data, min(train, POOL), min(test, POOL), 40, workers=workers, **options)
     if data not in DRAWN:
         raise InputError(f"data set {data}", "is not made here", "give its folder with --data-root")
-    train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
     maker = import_module(f"snp.data.drawn.{data}").make
     return maker(root, SEED, train=train, test=test, pretrain_val=max(40, train // 64), workers=workers, **options)
 
@@ -103,18 +109,20 @@ class Source:
         real: it is the user's: nothing is counted on but what was published, and words are all of CLIP's.
         own: it is the user's, and no published benchmark: words are those of its training captions.
         loaders: processes that decode real pictures ahead of time.
+        scale: that it is made at.
     """
 
     root: Path
     real: bool = False
     own: bool = False
     loaders: int = 0
+    scale: Scale = "paper"
 
     @classmethod
     def from_scale(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for those that are the user's."""
-        if data in DRAWN:
-            return cls(data_root(scale, data))
+        if data in DRAWN or data in LOOKS:
+            return cls(data_root(scale, data), scale=scale)
         if root is None or not root.is_dir():
             hint = "give the folder that `snp data check` finds sound with --data-root"
             raise InputError("--data-root", "missing" if root is None else f"{root} is no folder", hint)
@@ -123,6 +131,10 @@ class Source:
                 "--data-root", f"{root} holds {own_name(root)}, and the runs are on {data}", "name its folder"
             )
         return cls(root, real=True, own=is_own(data), loaders=loaders)
+
+    def beside(self, data: Data) -> "Source":
+        """Another data set that is made here, at the same scale."""
+        return Source.from_scale(self.scale, data)
 
     @property
     def hash(self) -> str | None:

@@ -11,7 +11,7 @@ from snp.compression import checkpoint
 from snp.compression.plan import Plan
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment.spec import explain
+from snp.experiment.explained import explain
 from snp.files import read_json, write_json
 from snp.models import family
 from snp.models.family import GroundingModel

@@ -1,8 +1,7 @@
 """What each kind of run does: pre-train the dense model, compress it, fine-tune and judge the compressed one."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -20,7 +19,7 @@ from snp.compression.tower import towers_of
 from snp.data.batch import Batch
 from snp.data.drawn.folder import reading
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, FIRST, of_expressions
+from snp.experiment.benchmarks import ABOUT, FIRST, LOOKS
 from snp.experiment.places import data_folder
 from snp.experiment.recipes import training_of
 from snp.experiment.rows import DENSE
@@ -30,11 +29,12 @@ from snp.models.config import TowerConfig
 from snp.models.dual import Dual
 from snp.models.family import build, take_towers
 from snp.models.mdetr import MDETR, TOWERS
-from snp.runs.manifest import code_state, manifest
+from snp.runs.manifest import code_state
 from snp.runs.result import Result
 from snp.runs.store import Store
-from snp.training import saved, state, stopping, taught, trimmed
+from snp.training import adapted, saved, stopping, taught, trimmed
 from snp.training.cursor import Cursor
+from snp.training.finish import finish, source_of
 from snp.training.held_out import mean_loss, own_passes
 from snp.training.learning import courses, draws, learning, objective
 from snp.training.loop import Loop
@@ -83,13 +83,15 @@ def run(
                 return pretrain(run, store, progress, setup)
             case Compress():
                 return compress(run, store, progress, setup)
+            case Finetune() if run.adapt is not None:
+                return adapted.adapt(run, store, progress, setup)
             case Finetune():
                 return finetune(run, store, progress, setup)
 
 
 def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The dense model: MDETR's on captions and expressions, GLIP's on captions and prompts of class names."""
-    source, phase = _source(run, setup), setup.phase(run)
+    source, phase = source_of(run, setup), setup.phase(run)
     base: TowerConfig = setup.sized(getattr(configs, training_of(run).model))
     vocabulary = source.vocabulary(base)
     config = base.model_copy(update={"vocabulary": len(vocabulary)})
@@ -135,12 +137,12 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
     }
     split = ABOUT[first.benchmark].splits[0]
     metrics = {"params": params, "splits": {f"{first.benchmark}/{split}": first.evaluate(model, split)}}
-    return _finish(run, store, loop, metrics, source, began)
+    return finish(run, store, loop, metrics, source, began)
 
 
 def compress(run: Compress, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """One method decides, in continued pre-training with the same captions for every method."""
-    source, phase = _source(run, setup), setup.phase(run)
+    source, phase = source_of(run, setup), setup.phase(run)
     dense, _, vocabulary = saved.load(store.folder(run.parent))
     assert not isinstance(dense, Dual)
     method = get(run.method, **run.options)
@@ -208,12 +210,12 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         **ratios(model.cpu(), plan, dense.config, held_out),
         **({} if run.size.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
-    return _finish(run, store, loop, metrics, source)
+    return finish(run, store, loop, metrics, source)
 
 
 def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup: Setup) -> Result:
     """The compressed model learns one benchmark, and what to trim of its inputs where it shall; then it is judged."""
-    source, phase = _source(run, setup), setup.phase(run)
+    source, phase = source_of(run, setup), setup.phase(run)
     model, plan, vocabulary = saved.load(store.folder(run.parent))
     torch.manual_seed(run.seed)  # for the heads and words that a benchmark brings
     if run.dual is not None:
@@ -255,16 +257,17 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
         metrics["dual"] = taught.costs(model.eval(), on.data(first))
     elif run.parent.method == DENSE:
         metrics["baselines"] = on.baselines()
-    return _finish(run, store, loop, metrics, source)
+    return finish(run, store, loop, metrics, source)
 
 
-def _reading(run: Run) -> AbstractContextManager[None]:
+@contextmanager
+def _reading(run: Run) -> Iterator[None]:
     """What was made here for runs is not deleted while one reads it."""
-    return reading(data_folder(run.scale, run.data)) if run.data in DRAWN else nullcontext()
-
-
-def _source(run: Run, setup: Setup) -> Source:
-    return Source.from_scale(run.scale, run.data, setup.data_root, setup.ahead(run.data))
+    with ExitStack() as stack:
+        for data in run.reads:
+            if data in DRAWN or data in LOOKS:
+                stack.enter_context(reading(data_folder(run.scale, data)))
+        yield
 
 
 def _same(run: Run, store: Store, setup: Setup) -> None:
@@ -274,23 +277,3 @@ def _same(run: Run, store: Store, setup: Setup) -> None:
         if store.result(parent).manifest.get("data_hash") != source.hash:
             problem = f"{parent.name} learned from other annotations, which were called {run.data} too"
             raise InputError(source.root, problem, "give another folder with --out, or the data another name")
-
-
-def _finish(
-    run: Run, store: Store, loop: Loop[Any], metrics: dict[str, Any], source: Source, weights: Any = None
-) -> Result:
-    # the spec was written when the run was begun, before any kill
-    started = datetime.fromtimestamp((store.folder(run) / "spec.json").stat().st_mtime, UTC)
-    recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
-    on_captions = not isinstance(run, Finetune) or of_expressions(run.benchmark)
-    hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
-    about = manifest(
-        run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial, weights
-    )
-
-    def leave() -> Result:
-        result = store.save(run, about, metrics, loop.curve)
-        state.forget(store.folder(run))
-        return result
-
-    return ranks.once(leave)

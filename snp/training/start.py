@@ -7,7 +7,7 @@ from typing import Any
 from snp import ranks
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment.spec import Weights
+from snp.experiment.weights import Weights
 from snp.models.family import GroundingModel
 from snp.models.named import identity
 from snp.models.pretrained import load_text, load_vision

@@ -13,11 +13,12 @@ from snp.data.tokens import Vocabulary
 from snp.experiment import scores
 from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.scores import Task
+from snp.experiment.spec import DRAWN
 from snp.models.config import TowerConfig
 from snp.models.family import Answering, GroundingModel, grow_vocabulary
 from snp.models.glip import GLIP
 from snp.tasks import detect, phrases, rec, vqa
-from snp.training.prepare import Source
+from snp.training.prepare import POOL, Source
 
 GLANCE = 1000
 """Expressions that the learning curve looks at."""
@@ -114,6 +115,41 @@ class Expressions(Tuning[Answering]):
 
     def data(self, split: str) -> GroundingSet:
         return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
+
+
+class Looks(Expressions):
+    """Scenes that look otherwise, a split each: a few expressions of one are learned from, others are judged on."""
+
+    task = scores.ADAPTING
+    learned, judged, home = "finetune_refcoco_train", "finetune_refcoco_testA", "finetune_refcoco_val"
+    at_home = 500
+    """Expressions of the scenes that a model comes from, which tell what was forgotten."""
+
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        return annotations.read(source.beside(split).root / "annotations" / f"{Looks.judged}.json")
+
+    def _begin(self, model: Answering) -> None:
+        """The words of captions may be read of pictures of which nothing is told."""
+        for split in ABOUT[self.benchmark].splits:
+            if split in DRAWN:
+                path = self.source.beside(split).root / "annotations" / f"{self.learned}.json"
+                self._learn_words(model, annotations.read(path))
+
+    def data(self, split: str) -> GroundingSet:
+        return self._of(self.source.beside(split), self.judged, POOL)
+
+    def pool(self, split: str) -> GroundingSet:
+        """What a few expressions are drawn of."""
+        return self._of(self.source.beside(split), self.learned, POOL)
+
+    def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
+        kept = rec.evaluate(model, self._of(self.source, self.home, self.at_home))
+        return rec.evaluate(model, self.data(split)) | {"source": kept["precision@1"]}
+
+    def _of(self, source: Source, name: str, most: int) -> GroundingSet:
+        found = source.captions(name, self.vocabulary, self.config)
+        return found.subset(np.arange(min(len(found), most)))
 
 
 class Questions(Tuning[Answering]):

@@ -2,11 +2,14 @@
 
 import math
 import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
 
 from snp.data.drawn.build import build, place
 from snp.data.drawn.items import Item
@@ -34,38 +37,51 @@ HELD_OUT = frozenset((color, SHAPES[(3 * i + k) % len(SHAPES)]) for i, color in 
 
 
 class Scenes:
-    """The generator of drawn scenes.  [ours]"""
+    """The generator of drawn scenes.  [ours]
 
-    name, version = "scenes", 1
+    Args:
+        look: another one than scenes have; what is said of them stays true, and is drawn by chances of its own.
+    """
+
+    version = 1
     categories = tuple(f"{color} {shape}" for color, shape in PAIRS)
     nouns = SHAPES
 
+    def __init__(self, look: "Look | None" = None) -> None:
+        self.look = look or Look("scenes")
+
+    @property
+    def name(self) -> str:
+        return self.look.name
+
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
         """A picture (64, 64, 3) and its items; boxes are tight around what is drawn and do not overlap."""
-        count = rng.randint(3, 8)
-        canvas = background(rng)
+        look, count = self.look, rng.randint(3, 8)
+        canvas = look.background(rng)
         items: list[Item] = []
         while len(items) < count:
             color, shape, texture = _looks(rng, items, split)
-            size = rng.choice(list(SIZES))
-            mask = _mask(shape, rng.randint(*SIZES[size]), rng.randrange(-12, 13, 4))
+            size = rng.choice(list(look.sizes))
+            mask = _mask(shape, rng.randint(*look.sizes[size]), rng.randrange(-12, 13, 4))
             if (box := place(rng, mask.shape, canvas.shape[:2], [item.box for item in items])) is None:
                 if len(items) >= 3:
                     break  # full
                 continue
             x, y, width, height = box
-            _paint(canvas[y : y + height, x : x + width], mask, color, texture, rng)
+            _paint(canvas[y : y + height, x : x + width], mask, color, texture, rng, look)
             attributes = {"size": size, "texture": texture, "color": color}
             items.append(
                 Item(
                     shape,
                     attributes,
-                    list(SIZES).index(size),
+                    list(look.sizes).index(size),
                     box,
                     PAIRS.index((color, shape)),
                     split != "testB" or (color, shape) in HELD_OUT,
                 )
             )
+        if look.finish is not None:
+            canvas = look.finish(canvas, rng)
         return canvas.astype(np.uint8), items
 
 
@@ -104,6 +120,27 @@ def background(rng: random.Random) -> np.ndarray:
         pen.line((x, y, *end), fill=shade, width=rng.randint(1, 2))
     noise = np.frombuffer(rng.randbytes(SIDE * SIDE * 3), np.uint8).reshape(SIDE, SIDE, 3)
     return np.asarray(image, np.float32) + (noise.astype(np.float32) - 127.5) * 0.2
+
+
+@dataclass(frozen=True)
+class Look:
+    """How scenes look.
+
+    Args:
+        name: of the data set.
+        background: what things are drawn on, (64, 64, 3) of float32.
+        colors: what colour a word of colour is.
+        sizes: what a word of size is, pixels of the longer side.
+        fill: how much of what is behind a thing its paint covers, but for the rim, which covers all and has no texture.
+        finish: what happens to the picture in the end.
+    """
+
+    name: str
+    background: Callable[[random.Random], np.ndarray] = background
+    colors: Mapping[str, tuple[int, int, int]] = field(default_factory=lambda: COLORS)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=lambda: SIZES)
+    fill: float = 1.0
+    finish: Callable[[np.ndarray, random.Random], np.ndarray] | None = None
 
 
 def _looks(rng: random.Random, items: list[Item], split: str) -> tuple[str, str, str]:
@@ -181,9 +218,13 @@ def _outline(shape: str) -> list[list[tuple[float, float]]]:
     raise ValueError(shape)
 
 
-def _paint(patch: np.ndarray, mask: np.ndarray, color: str, texture: str, rng: random.Random) -> None:
+def _paint(patch: np.ndarray, mask: np.ndarray, color: str, texture: str, rng: random.Random, look: Look) -> None:
     """Paint a textured shape into `patch` (height, width, 3), which is changed."""
-    paint = np.array(COLORS[color], np.float32) + rng.uniform(-12, 12)
+    paint = np.array(look.colors[color], np.float32) + rng.uniform(-12, 12)
+    if look.fill < 1:
+        inside = binary_erosion(mask > 0.5)
+        patch += (mask * ~inside)[..., None] * (np.minimum(paint, 255) - patch)
+        mask = mask * inside * look.fill
     if texture != "plain":
         other = paint * SHADE[color] if color in SHADE else paint * 0.3 + 170
         second = _texture(texture, max(mask.shape), rng.randrange(4), rng.randrange(3))

@@ -86,7 +86,7 @@ class Stamps:
         for cutout in self.cutouts:
             if cutout.train if training else cutout.evaluate:
                 usable[cutout.name].append(cutout)
-        canvas = _background(rng, [cutout.path for cutout in self.cutouts if cutout.train])
+        canvas = background(rng, [cutout.path for cutout in self.cutouts if cutout.train])
         items: list[Item] = []
         count = rng.randint(2, 5)
         while len(items) < count:
@@ -226,17 +226,10 @@ def _sprite(path: Path, side: int, mirrored: bool) -> tuple[np.ndarray, np.ndarr
     return pixels[inside][..., :3], mask[inside]
 
 
-def _background(rng: random.Random, paths: list[Path]) -> np.ndarray:
+def background(rng: random.Random, paths: list[Path]) -> np.ndarray:
     """A natural background (64, 64, 3) of float32: a blurred crop of a photograph, or sky over ground."""
     if rng.random() < 0.5:
-        image = _cut(rng.choice(paths))
-        mean = tuple(np.asarray(image, float)[np.asarray(image)[..., 3] > 200].mean(0)[:3].astype(int))
-        whole = Image.new("RGB", image.size, mean)
-        whole.paste(image, mask=image)
-        reach = max(8, min(image.size) // 2)
-        x, y = (rng.randint(0, max(0, length - reach)) for length in image.size)
-        crop = whole.crop((x, y, x + reach, y + reach)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        canvas = np.asarray(crop.filter(ImageFilter.GaussianBlur(3)), np.float32)
+        canvas = piece(rng, paths, blur=3)
         tone = rng.uniform(110, 205)
         canvas = 0.5 * canvas + 0.5 * tone
     else:
@@ -246,6 +239,18 @@ def _background(rng: random.Random, paths: list[Path]) -> np.ndarray:
         canvas = np.repeat((np.outer(1 - rise, sky) + np.outer(rise, ground))[:, None], SIDE, 1).astype(np.float32)
     noise = np.frombuffer(rng.randbytes(SIDE * SIDE), np.uint8).reshape(SIDE, SIDE, 1).astype(np.float32)
     return np.clip(canvas + (noise - 127.5) * 0.08, 0, 255)
+
+
+def piece(rng: random.Random, paths: list[Path], blur: float) -> np.ndarray:
+    """A square piece of one of these photographs, (64, 64, 3) of float32; `blur`: radius in pixels."""
+    image = _cut(rng.choice(paths))
+    mean = tuple(np.asarray(image, float)[np.asarray(image)[..., 3] > 200].mean(0)[:3].astype(int))
+    whole = Image.new("RGB", image.size, mean)
+    whole.paste(image, mask=image)
+    reach = max(8, min(image.size) // 2)
+    x, y = (rng.randint(0, max(0, length - reach)) for length in image.size)
+    crop = whole.crop((x, y, x + reach, y + reach)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(crop.filter(ImageFilter.GaussianBlur(blur)), np.float32)
 
 
 SKIES = ((135, 185, 225), (190, 205, 215), (225, 195, 160), (95, 120, 160), (170, 180, 185))
