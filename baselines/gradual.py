@@ -119,6 +119,23 @@ class GradualSession(Session):
     def plan(self) -> Plan:
         return plan_of(self.problem, self.alive)
 
+    def facts(self) -> dict[str, Any]:
+        """Tower -> of every head, layer by layer, the share of its weights that is left, and what it weighed."""
+        found: dict[str, Any] = {}
+        for name, tower in self.problem.towers.items():
+            kept = []
+            for block in tower.blocks:
+                heads, total = torch.zeros(block.n_heads), 0
+                for role in "qkvo":
+                    ref = block.ref(role)
+                    mask = self.alive[ref.weight].float().cpu()
+                    own = (mask.T if role == "o" else mask[ref.rows]).unflatten(0, (block.n_heads, -1))
+                    heads += own.flatten(1).sum(1)
+                    total += own[0].numel()
+                kept.append((heads / total).tolist())
+            found[name] = {"kept": kept} | ({"weigh": self.heads[name].tolist()} if name in self.heads else {})
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         return {"alive": dict(self.alive), "heads": dict(self.heads)}
 

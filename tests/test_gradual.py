@@ -141,3 +141,19 @@ def test_it_goes_on_from_a_state_as_if_nothing_had_happened() -> None:
     train(again, 25, 40)
     assert torch.equal(fallen(whole), fallen(again))
     assert all(torch.equal(c, again.heads[name]) for name, c in whole.heads.items())
+
+
+@pytest.mark.parametrize("attribution", [False, True])
+def test_what_is_left_of_every_head_is_told(attribution: bool, two_towers: TwoTowers) -> None:
+    session = session_of(two_towers, attribution=attribution)
+    train(session, 0, session.apply_at)
+    facts, masks = session.facts(), session.alive
+    for name, tower in session.problem.towers.items():
+        assert ("weigh" in facts[name]) == attribution
+        for layer, block in enumerate(tower.blocks):
+            size = block.d_model // HEADS
+            for head in range(HEADS):
+                rows = slice(head * size, (head + 1) * size)
+                left = sum(int(masks[block.ref(r).weight][block.ref(r).rows][rows].sum()) for r in "qkv")
+                left += int(masks[block.ref("o").weight][:, rows].sum())
+                assert facts[name]["kept"][layer][head] == pytest.approx(left / (4 * size * block.d_model))

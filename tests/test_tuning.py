@@ -69,7 +69,7 @@ def test_a_row_that_trims_says_what_it_kept_and_judges_itself_whole_too(
     assert result.scores.untrimmed.keys() == {"val"} and found.target is not None
     folder = store.folder(row.finetune(0, benchmark))
     model, plan, _ = saved.load(folder)
-    assert isinstance(model, MDETR) and model.trimmer is not None and model.config.trim == row.trim
+    assert isinstance(model, MDETR) and model.trimmer is not None and model.config.trim == row.special
     verify(model, plan, TOWERS)
 
 

@@ -81,6 +81,10 @@ class Session(ABC):
         """Figures worth a line in the learning curve."""
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """What else is worth knowing of the decision, as JSON has it: kept with the result."""
+        return {}
+
 
 class Method(ABC):
     """A compression method: class attributes describe it for tables, `start` begins a run.

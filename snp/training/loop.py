@@ -89,6 +89,7 @@ class Loop(Generic[M]):
     seconds: float = field(default=0.0, init=False)
     session_seconds: float = field(default=0.0, init=False)
     gap: float | None = field(default=None, init=False)
+    facts: dict[str, Any] = field(default_factory=dict, init=False)
     sums: dict[str, float] = field(default_factory=dict, init=False)  # of losses since the last log record
 
     @property
@@ -223,6 +224,7 @@ class Loop(Generic[M]):
     def _finalize(self) -> None:
         assert self.session is not None
         plan, dense = finalize(self.session, self.model), self.model
+        self.facts = self.session.facts()
         self._compress(ranks.once(lambda: plan))  # of one process, as are the weights then: they cannot drift apart
         if self.probe is not None:
             before, after = self.probe(dense), self.probe(self.model)
@@ -263,6 +265,7 @@ class Loop(Generic[M]):
             "seconds": self.seconds,
             "session_seconds": self.session_seconds,
             "gap": self.gap,
+            "facts": self.facts,
             "sums": self.sums,
         }
         ranks.once(lambda: self._write(state))
@@ -289,5 +292,6 @@ class Loop(Generic[M]):
             self.cursor.seek(state["cursor"])
         self.on.draw_on(state, path)
         self.curve, self.seconds, self.gap = state["curve"], state["seconds"], state.get("gap")
+        self.facts = state.get("facts", {})
         self.session_seconds, self.sums = state["session_seconds"], state["sums"]
         return state["step"]

@@ -207,6 +207,7 @@ def compress(run: Compress, store: Store, progress: Callable[[int], None], setup
         "seconds": loop.seconds,
         "session_seconds": loop.session_seconds,
         "projection_gap": loop.gap,
+        **({"facts": loop.facts} if loop.facts else {}),
         **ratios(model.cpu(), plan, dense.config, held_out),
         **({} if run.size.sparsity is None else {"sparsity": sparsity(model, groups)}),
     }
