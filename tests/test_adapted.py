@@ -1,6 +1,8 @@
 """Adaptation by a few expressions: what learns and what stays, which expressions, how it ends, and what is claimed."""
 
+from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -25,9 +27,11 @@ from snp.models.adapt import Adapt
 from snp.models.config import SMOKE
 from snp.models.learns import hold, learning, share, shared_units, tower_maps
 from snp.models.mdetr import MDETR, TOWERS
+from snp.report import heads, shots
 from snp.report.claims import claims
 from snp.report.few import wins
 from snp.report.frame import Measured
+from snp.report.table import table
 from snp.runs.store import Store
 from snp.training import adapted, saved, stages
 from snp.training.prepare import Source
@@ -242,8 +246,10 @@ def test_a_ticket_alone_learns_while_the_rest_stays_what_the_dense_model_has(sto
     assert stages.run(run, store).scores.learns < 0.5  # type: ignore[operator]
 
 
-def test_tables_show_claims_over_seeds_and_draws(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The main rows at 128 expressions, on every look: the ticket by attribution is ahead by three points."""
+    store = Store(tmp_path_factory.mktemp("measured"))
     rows = {
         plan[0]: row
         for plan, row in zip(main(128), (r for r in table6("desk") if r.main and r.special == Adapt()), strict=True)
@@ -253,9 +259,37 @@ def test_tables_show_claims_over_seeds_and_draws(tmp_path: Path) -> None:
         for seed in row.seeds:
             draws = [0.6 + ahead + 0.001 * draw * seed for draw in range(5)]
             figures = {"n": 100, "precision@1": float(np.mean(draws)), "source": 0.8, "draws": draws}
-            store.save(row.compress(seed), MANIFEST, cost(row))
+            facts = {"facts": {"vision": {"kept": [[0.2, 0.4]], "weigh": [[0.5, 1.5]]}}} if name != "dense" else {}
+            store.save(row.compress(seed), MANIFEST, cost(row, **facts))
             splits = {look: figures for look in ABOUT["looks"].splits}
             store.save(row.finetune(seed, "looks"), MANIFEST, {"splits": splits, "zero_shot": splits, "learns": 0.5})
-    told = [claim for claim in claims(Measured(table6("desk"), store)) if claim.number == "A" and claim.seeds]
+    return store
+
+
+def test_claims_are_tested_over_seeds_and_draws(measured: Store) -> None:
+    told = [claim for claim in claims(Measured(table6("desk"), measured)) if claim.number == "A" and claim.seeds]
     assert [claim.measured for claim in told] == ["5 of 5", "+2.0", "+13.0"]
     assert {claim.verdict for claim in told} == {"holds"}
+
+
+def test_a_table_shows_what_is_there_what_learns_and_what_was_forgotten(measured: Store) -> None:
+    frame = pd.read_json(StringIO(table("table6", measured, "desk", format="json")))
+    assert not frame.empty
+    text = table("table6", measured, "desk")
+    head = next(line for line in text.splitlines() if "looks outlines" in line)
+    assert [name in head for name in ("there", "learns", "before", "at home, before", "after", "Δ dense")] == [True] * 6
+    line = next(line for line in text.splitlines() if "gradual-attribution@s70, adapt128 " in line and "+3.0" in line)
+    assert "44.0%" in line and "22.0%" in line  # 30% of the 80% that can be zero; half learns
+
+
+@pytest.mark.parametrize("figure", [shots, heads])
+def test_figures_are_drawn_from_results_alone_and_told(figure: ModuleType, measured: Store, tmp_path: Path) -> None:
+    once, twice = (figure.figure(measured, "desk", tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert once == twice and not figure.told(figure.points(measured, "desk")).empty
+    with pytest.raises(InputError, match="holds no results"):
+        figure.figure(Store(tmp_path), "desk", tmp_path / "c.png")
+
+
+def test_what_is_left_of_heads_goes_with_what_they_weigh(measured: Store) -> None:
+    told = heads.told(heads.points(measured, "desk"))
+    assert told["rank correlation"].tolist() == ["1.00", "1.00"] and told["left of a head"].tolist() == ["30.0%"] * 2

@@ -245,6 +245,8 @@ def test_a_table_with_one_result_alone_is_a_table_in_which_all_else_is_missing(t
 @pytest.mark.parametrize("scale", get_args(Scale))
 def test_every_table_either_tests_claims_or_says_that_it_tests_none(tmp_path: Path, scale: Scale) -> None:
     for name in TABLES:
+        if not rows(name, scale):
+            continue
         said = claims(Measured(rows(name, scale), Store(tmp_path)))
         assert bool(said) == (name in CLAIMED or name in ("figure1", "ablations", "longer"))
     with pytest.raises(InputError, match="its rows can test none of the paper's claims"):
@@ -259,7 +261,7 @@ def test_the_figure_of_every_table_has_a_curve_of_every_method_that_is_measured_
     store = Store.at("desk")
     if Measured(rows(name, "desk"), store).empty:
         pytest.skip("no run of it is committed")
-    if name == "table5":
+    if not rows(name, "desk")[0].of:
         with pytest.raises(InputError, match="has no sizes to draw curves over"):
             limits(name, store, "desk", "scenes")
         return

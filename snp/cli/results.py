@@ -29,6 +29,9 @@ from snp.runs.progress import own_runs
 from snp.runs.result import run_of
 from snp.runs.store import Store
 
+OF_TABLES = ("frontier", "shots", "heads")
+"""Figures of tables whose rows have no sizes, by the module that draws each."""
+
 
 @app.command
 def table(
@@ -90,7 +93,7 @@ def claims(
 def figure(
     name: Annotated[
         str,
-        tyro.conf.arg(help="method, figure1, frontier, tickets, scaling, or a table that is drawn"),
+        tyro.conf.arg(help=f"method, figure1, {', '.join(OF_TABLES)}, tickets, scaling, or a table that is drawn"),
         Positional,
     ],
     png: Annotated[Named | None, tyro.conf.arg(help="file to write; default: <name>.png")] = None,
@@ -112,12 +115,12 @@ def figure(
         print(scaling.figure(scaling.MEASURED, png or new_file("scaling.png")))
         return
     scale, store = asked.found
-    if name == "frontier":
+    if name in OF_TABLES:
         if data:
             raise InputError("--data", "is not of this figure, which has one set of data", "leave it out")
-        frontier = import_module("snp.report.frontier")
-        print(frontier.figure(store, scale, png or new_file("frontier.png")))
-        print(f"\n{markdown(frontier.told(frontier.points(store, scale)))}", end="")
+        own = import_module(f"snp.report.{name}")
+        print(own.figure(store, scale, png or new_file(f"{name}.png")))
+        print(f"\n{markdown(own.told(own.points(store, scale)))}", end="")
         return
     data = known_data(data, store) or rows_of(name, scale)[0].data
     print(draw(name, store, scale, data, png or new_file(f"{name}.png")))

@@ -83,7 +83,7 @@ def curves(name: str, store: Store, scale: Scale, data: Data) -> list[Curve]:
     if not rows[0].of:
         if measured.empty:
             raise unmeasured(f"rows of {name} on {data}", name, store, scale)
-        raise InputError(name, "has no sizes to draw curves over", "see `snp figure frontier`")
+        raise InputError(name, "has no sizes to draw curves over", "see `snp figure frontier`, or `snp figure shots`")
     dense = next(row for row in rows if row.method == DENSE)
     of_tickets = name == "tickets"
     found = []

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from snp.experiment.benchmarks import ABOUT, OWN, Benchmark
+from snp.experiment.benchmarks import ABOUT, OWN, Benchmark, of_looks
 from snp.experiment.rows import WHOLE, Row
 from snp.experiment.spec import Data, Scale
 from snp.experiment.tables import select
@@ -187,7 +187,7 @@ def _by_type(measured: Measured) -> Iterator[tuple[str, pd.DataFrame]]:
             | {"projection gap": _number(gaps.get(row.label), 3)}
             for row in members
         ]
-        mirror = about.title + ("" if benchmark in OWN else "-like")
+        mirror = about.title + ("" if benchmark in OWN or of_looks(benchmark) else "-like")
         yield (
             f"{data}: {members[0].heading}, by {about.task.sample} type ({mirror} {split})",
             pd.DataFrame(lines),
