@@ -114,6 +114,7 @@ REPRODUCED = {
     "table3": "Table 3, phrase grounding",
     "table4": "Table 4, object detection with the GLIP-style model",
     "table5": "Table 5, trimming of each input",
+    "table6": "Table 6, a few expressions of another look",
     "ablations": "What each part of SNP gives",
     "longer": "Four times the steps",
 }

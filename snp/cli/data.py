@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from snp.cli.options import AtScale, Published, Workers, app, new_file
 from snp.errors import InputError
+from snp.experiment.benchmarks import LOOKS
 from snp.experiment.places import own_name
 from snp.experiment.spec import DRAWN, Scale
 from snp.flags import Named
@@ -22,7 +23,7 @@ def data(
     ],
     scale: AtScale = "desk",
     root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
-    source: Annotated[Named | None, tyro.conf.arg(help="stamps: folder of the photographic cut-outs")] = None,
+    source: Annotated[Named | None, tyro.conf.arg(help="stamps, photographs: folder of the photographic cut-outs")] = None,
     png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Named | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
     decode: Annotated[bool, tyro.conf.arg(help="check: only see that pictures are there, do not read them")] = True,
@@ -31,7 +32,7 @@ def data(
     """Make a data set from its seed, show its samples, or check the folder of a published benchmark or of your own."""
     if action == "check" and Path(name).is_dir():
         name, data_root = "own", data_root or Path(name)
-    known = (*get_args(Published), "own") if action == "check" else DRAWN
+    known = (*get_args(Published), "own") if action == "check" else (*DRAWN, *LOOKS)
     if name not in known:
         hint = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
         raise InputError(f"snp data {action} {name}", "no such data", hint)
@@ -39,7 +40,7 @@ def data(
         "--root": action == "check" and root,
         "--data-root": action != "check" and data_root,
         "--png": action != "show" and png,
-        "--source": name != "stamps" and source,
+        "--source": name not in ("stamps", "photographs") and source,
     }
     if ignored := [option for option, given in unheeded.items() if given]:
         raise InputError(ignored[0], f"is not an option of `snp data {action} {name}`", "leave it out")
