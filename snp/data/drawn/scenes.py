@@ -39,6 +39,8 @@ class Scenes:
     name, version = "scenes", 1
     categories = tuple(f"{color} {shape}" for color, shape in PAIRS)
     nouns = SHAPES
+    attributes = {"size": tuple(SIZES), "texture": TEXTURES, "color": tuple(COLORS)}
+    held_out = HELD_OUT
 
     def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
         """A picture (64, 64, 3) and its items; boxes are tight around what is drawn and do not overlap."""
