@@ -125,3 +125,15 @@ def test_tables_show_main_figures_and_name_what_is_missing(
     about = ABOUT[rows(name, "smoke")[0].benchmarks[0]]
     assert f"{about.title} {about.splits[0]}" in text
     assert "| snp " in text and "| upop (missing) " in text
+
+
+def test_a_model_learns_to_say_that_nothing_is_meant_and_its_threshold_is_that_of_val(store: Store) -> None:
+    row = find("scenes/snp@60:gqa", "smoke").model_copy(update={"benchmarks": ("no-target",)})
+    result = done(row, store)
+    splits = result.metrics["splits"]
+    assert splits.keys() == {"val", "testA"} and splits["val"]["threshold"] == splits["testA"]["threshold"]
+    for split in splits.values():
+        assert split["n"] == 60 + 15 and all(0 <= split[name] <= 1 for name in ABOUT["no-target"].task.figures)
+        assert {"attribute", "no target: noun", "no target: landmark", "no target: hard"} <= split["by_type"].keys()
+    plain = store.result(row.compress(0)).manifest["data_hash"]
+    assert result.manifest["data_hash"] not in (plain, None), "captions without a target are data of their own"
