@@ -23,7 +23,7 @@ def data(
     ],
     scale: AtScale = "desk",
     root: Annotated[Named | None, tyro.conf.arg(help="folder of the data; default: .data/<name>-<scale>")] = None,
-    source: Annotated[Named | None, tyro.conf.arg(help="stamps, photographs: folder of the photographic cut-outs")] = None,
+    source: Annotated[Named | None, tyro.conf.arg(help="stamps, photographs: folder of the cut-outs")] = None,
     png: Annotated[Named | None, tyro.conf.arg(help="show: the page to write; default: <name>.png")] = None,
     data_root: Annotated[Named | None, tyro.conf.arg(help="check: folder of annotations and pictures")] = None,
     decode: Annotated[bool, tyro.conf.arg(help="check: only see that pictures are there, do not read them")] = True,
@@ -48,10 +48,10 @@ def data(
         _check(name, data_root, decode, scale)
         return
     page = (png or new_file(f"{name}.png")) if action == "show" else None
-    from snp.training import prepare
+    from snp.training import made
 
     options = {} if source is None else {"source": source}
-    root = prepare.ready(root or prepare.data_folder(scale, name), scale, name, workers, **options)
+    root = made.ready(root or made.data_folder(scale, name), scale, name, workers, **options)
     if page is None:
         print(root)
         return

@@ -35,6 +35,7 @@ class Entry:
         phrase_types: Flickr: the types of each of them, as ``people``; ``phrase_types`` in the file [ours].
         sentence_id: Flickr: number of the sentence among those of its picture.
         question_id, question_type, answer: GQA.
+        difficulty: of a caption without a target, "hard" where all that it names is in the picture, else "easy". [ours]
     """
 
     id: int
@@ -54,6 +55,7 @@ class Entry:
     question_id: str = ""
     question_type: str = ""
     answer: str = ""
+    difficulty: str = ""
 
 
 def read(path: str | Path, boxless: bool = False, faults: list[InputError] | None = None) -> list[Entry]:
@@ -127,13 +129,13 @@ def write(path: str | Path, entries: Iterable[Entry], categories: Sequence[str])
 
 
 def _of_task(entry: Entry) -> dict[str, Any]:
-    """The keys that only Flickr's and GQA's files have."""
+    """The keys that only Flickr's and GQA's files have, and those of captions without a target."""
     if entry.question_id:
         return {"questionId": entry.question_id, "question_type": entry.question_type, "answer": entry.answer}
     if entry.evaluated:
         flickr = {"sentence_id": entry.sentence_id, "original_img_id": entry.original_id}
         return flickr | {"tokens_positive_eval": entry.evaluated, "phrase_types": entry.phrase_types}
-    return {}
+    return {"difficulty": entry.difficulty} if entry.difficulty else {}
 
 
 def _entries(path: str | Path, boxless: bool, faults: list[InputError] | None) -> list[Entry]:
@@ -179,6 +181,7 @@ def entry_of(image: dict[str, Any], annotations: list[dict[str, Any]]) -> Entry:
         question_id="" if question is None else str(question),
         question_type=image.get("question_type") or "",
         answer=image.get("answer") or "",
+        difficulty=image.get("difficulty") or "",
     )
 
 

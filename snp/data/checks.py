@@ -61,6 +61,7 @@ _OPTIONAL: dict[str, tuple[type, ...]] = {
     "questionId": (int, str),
     "question_type": (str,),
     "answer": (str,),
+    "difficulty": (str,),
     "tokens_positive_eval": (list,),
     "phrase_types": (list,),
 }

@@ -28,7 +28,7 @@ NAMED = {
 }
 """Field of an Entry -> the column that holds its row in the table of names."""
 NUMBERS = {"original_id": "original_N", "sentence_id": "sentence_N"}
-RARE = ("evaluated", "phrase_types", "question_id")
+RARE = ("evaluated", "phrase_types", "question_id", "difficulty")
 
 
 class Columns:

@@ -25,7 +25,7 @@ from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<special>(?:trim|adapt)[^@:]*|dual(?:[,+][^@:]*)?))?(?::(?P<task>\w+))?"
+    r"(?:\+(?P<special>(?:trim|adapt)[^@:]*|dual(?:[,+][^@:]*)?))?(?::(?P<task>[\w-]+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 

@@ -42,6 +42,17 @@ class Adapted(Score):
     draws: tuple[Annotated[float, Field(ge=0, le=1)], ...]
 
 
+class Rejected(Score):
+    """Expressions with and without a target; a part that has none of either kind has not its figures."""
+
+    auroc: Annotated[float, Field(ge=0, le=1)]
+    precision_at_f1: Annotated[float, Field(alias="precision@f1", ge=0, le=1)]
+    precision_at_1: Annotated[float | None, Field(alias="precision@1", ge=0, le=1)] = None
+    n_acc: Annotated[float | None, Field(ge=0, le=1)] = None
+    t_acc: Annotated[float | None, Field(ge=0, le=1)] = None
+    threshold: float | None = None
+
+
 class Answered(Score):
     """Visual question answering: type and answer right."""
 
@@ -99,6 +110,15 @@ ADAPTING = Task(
     Adapted,
     ("precision@1", "source"),
     "Precision@1 (IoU >= 0.5), mean over draws of the expressions that are learned from",
+    types=LOCATING.types,
+)
+REJECTING = Task(
+    "expressions with or without a target",
+    "expression",
+    Rejected,
+    ("auroc", "precision@f1", "precision@1", "n_acc", "t_acc"),
+    "AUROC of the surest box (with a target against without), Pr@(F1=1) (as many boxes as targets, all with "
+    "IoU >= 0.5), Precision@1 where there is a target",
     types=LOCATING.types,
 )
 ANSWERING = Task(

@@ -85,7 +85,7 @@ def make_data(runs: Sequence[Run], setup: Setup, workers: int = 2) -> None:
     from snp import ranks
 
     for first in ranks.once(lambda: undrawn(runs)):
-        from snp.training.prepare import data_root  # slow to import
+        from snp.training.made import data_root  # slow to import
 
         data_root(first.scale, first.data, workers)
 

@@ -121,7 +121,7 @@ class Drawing:
     def __call__(self) -> None:
         with stopping.ending():
             self.place.enter()
-            from snp.training.prepare import data_root
+            from snp.training.made import data_root
 
             data_root(self.scale, self.data, self.workers)
 

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from snp import ranks
 from snp.data import annotations, readers, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet
 from snp.data.decoded import Resolve, pixels_below
-from snp.data.drawn import build, folder
+from snp.data.drawn import folder, notarget
 from snp.data.fields import checked
 from snp.data.flat import Flat
 from snp.data.loading import Pictures
@@ -25,53 +23,19 @@ from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
 from snp.experiment.benchmarks import LOOKS
-from snp.experiment.places import data_folder, own_name
+from snp.experiment.places import own_name
 from snp.experiment.recipes import RECIPES
 from snp.experiment.spec import DRAWN, Data, Scale, is_own
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.config import GLIPConfig, TowerConfig
 from snp.tasks import detect
+from snp.training.made import data_root
 
 HELD_OUT = 20
 """One in so many pre-training captions is kept for the steps that learn the structure. [author]"""
 CATEGORIES = 10_000
 """Of a user's own data, at most."""
-POOL = 2_000
-"""Expressions of another look that a few are drawn of, and of each split that it is judged on, at most."""
-SEED = 0
-"""Of the desk data: one fixed set that every row shares."""
-
-
-def data_root(scale: Scale, data: Data, workers: int = 2) -> Path:
-    """The folder of a data set, made from its seed first if it is not there."""
-    root = data_folder(scale, data)
-    with ranks.in_turn():
-        return root if build.is_made(root) else make(root, scale, data, workers)
-
-
-def ready(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
-    """A data set in a folder that a user names: as it is there, or, with options of its own or where none is, made.
-
-    Raises:
-        InputError: another data set, or anything else, is there.
-    """
-    there = build.is_made(root)
-    if there and (name := folder.said(root, "name")) != data:
-        raise InputError(root, f"holds the data set {name}", f"choose another folder for {data}")
-    return root if there and not options else make(root, scale, data, workers, **options)
-
-
-def make(root: Path, scale: Scale, data: Data, workers: int = 2, **options: Any) -> Path:
-    """Make a desk data set at the size of a scale; `options` are the data set's own (`source` of stamps)."""
-    train, test = RECIPES[scale].train_scenes, RECIPES[scale].test_expressions
-    if data in LOOKS:
-        draw = import_module("snp.data.drawn.looks").make
-        return draw(root, SEED, data, min(train, POOL), min(test, POOL), 40, workers=workers, **options)
-    if data not in DRAWN:
-        raise InputError(f"data set {data}", "is not made here", "give its folder with --data-root")
-    maker = import_module(f"snp.data.drawn.{data}").make
-    return maker(root, SEED, train=train, test=test, pretrain_val=max(40, train // 64), workers=workers, **options)
 
 
 def limits(scale: Scale) -> dict[str, int]:
@@ -151,6 +115,11 @@ class Source:
         """Of pixels and the other tasks' files."""
         return None if self.real else folder.tasks_hash(self.root)
 
+    @property
+    def no_target_hash(self) -> str | None:
+        """Of pixels, captions, and captions without a target."""
+        return None if self.real else notarget.hash_of(self.root)
+
     def vocabulary(self, config: TowerConfig) -> Vocabulary:
         """The words that a model starts with; GLIP's prompts have some of their own."""
         if self.own:
@@ -202,6 +171,10 @@ class Source:
         if self.real:
             return _pictures(*places(self.root, benchmark), config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
+
+    def without_target(self, split: str) -> list[Entry]:
+        """Captions that mean nothing in their pictures, of drawn data; made on first need."""
+        return notarget.read(self.root, split)
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from PIL import Image
 from rich.filesize import decimal
 
@@ -19,49 +18,17 @@ from snp.data import annotations
 from snp.data.annotations import Box, Entry, Span
 from snp.data.drawn import folder, taskfiles
 from snp.data.drawn.expressions import STYLES, Scene
-from snp.data.drawn.items import Expression, Item
+from snp.data.drawn.items import Expression
 from snp.data.drawn.pictures import SPLITS, Picture
 from snp.data.drawn.questions import TYPES, Question, ask
+from snp.data.drawn.sketch import BENCHMARKS, PER_PICTURE, Generator, sketch
 from snp.errors import InputError
 from snp.files import write_json
 from snp.processes import pool, spread
 from snp.terminal import progress
 
-BENCHMARKS = {
-    "refcoco": ("train", "val", "testA", "testB"),
-    "refcoco+": ("train", "val", "testA", "testB"),
-    "refcocog": ("train", "val", "test"),
-}
-PER_PICTURE = 4  # expressions per picture and benchmark in the evaluation splits
-# Ten slots of expression kinds, dealt out in turn over the pictures, so that every split has the same mix.
-_MIX = {
-    "refcoco": "arao" + "arar" + "ao",  # 50% attribute, 30% relation, 20% order
-    "refcoco+": "arao" + "arar" + "ao",
-    "refcocog": "arro" + "arar" + "or",  # 30% attribute, 50% relation, 20% order
-}
-_KIND = {"a": "attribute", "r": "relation", "o": "order"}
 _CHUNK = 50  # pictures a worker makes at a time
 _BYTES = 27_000  # of a picture with all that is said of it, as of desk data
-
-
-class Generator(Protocol):
-    """What a data set brings: its name, version, categories, the names of its items, and a way to draw a picture."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def categories(self) -> Sequence[str]: ...
-
-    @property
-    def nouns(self) -> Sequence[str]: ...
-
-    def draw(self, rng: random.Random, split: str) -> tuple[np.ndarray, list[Item]]:
-        """A picture (height, width, 3) of bytes and its items; `rng` is the only source of chance."""
-        ...
 
 
 def build(
@@ -169,23 +136,12 @@ def _chunk(job: tuple[Generator, Path, int, str, int, int]) -> list[Picture]:
 
 
 def picture(generator: Generator, root: Path, seed: int, split: str, number: int) -> Picture:
-    """Draw until the items give every expression this picture owes."""
-    rng = random.Random(f"{generator.name}/{seed}/{split}/{number}")
-    while True:
-        image, items = generator.draw(rng, split)
-        scene = Scene(items)
-        expressions = _expressions(scene, split, number, rng)
-        pretraining = split in ("train", "pretrain-val")
-        style = STYLES[number % len(STYLES)]
-        single = scene.refer(style, _kind(style, number // len(STYLES)), rng) if pretraining else None
-        if expressions is None or (pretraining and single is None):
-            continue
-        name = f"{split}/{number:06d}.png"
-        Image.fromarray(image).save(root / "images" / name, compress_level=1)
-        caption = scene.caption(rng) if pretraining else None
-        pixels = hashlib.sha256(image.tobytes()).hexdigest()
-        tasks = _tasks(generator, scene, seed, split, number)
-        return Picture(name, image.shape[:2], items, caption, single, expressions, pixels, *tasks)
+    """Draw one and write its pixels; the others are not needed for it."""
+    made = sketch(generator, seed, split, number)
+    name = f"{split}/{number:06d}.png"
+    Image.fromarray(made.image).save(root / "images" / name, compress_level=1)
+    items, tasks = list(made.scene.items), _tasks(generator, made.scene, seed, split, number)
+    return Picture(name, made.image.shape[:2], items, made.caption, made.single, made.expressions, made.pixels, *tasks)
 
 
 def _tasks(
@@ -203,28 +159,6 @@ def _tasks(
         said = (scene.caption(rng) for _ in range(taskfiles.SENTENCES))
         sentences = {sentence.caption: sentence for sentence in said}
     return tuple(questions), tuple(sentences.values())
-
-
-def _expressions(scene: Scene, split: str, number: int, rng: random.Random) -> dict[str, list[Expression]] | None:
-    made: dict[str, list[Expression]] = {}
-    for benchmark, splits in BENCHMARKS.items():
-        if split not in splits:
-            continue
-        taken: set[str] = set()
-        made[benchmark] = []
-        each = 1 if split == "train" else PER_PICTURE
-        for slot in range(number * each, (number + 1) * each):
-            found = scene.refer(benchmark, _kind(benchmark, slot), rng, taken)
-            if found is None:
-                return None
-            taken.add(found.caption)
-            made[benchmark].append(found)
-    return made
-
-
-def _kind(benchmark: str, slot: int) -> str:
-    mix = _MIX[benchmark]
-    return _KIND[mix[slot % len(mix)]]
 
 
 def _files(pictures: dict[str, list[Picture]], test: int) -> Any:

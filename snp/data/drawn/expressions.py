@@ -11,6 +11,7 @@ import numpy as np
 from snp.data.annotations import Span
 from snp.data.drawn.items import (
     ANYTHING,
+    Description,
     Expression,
     Item,
     Order,
@@ -18,6 +19,7 @@ from snp.data.drawn.items import (
     Relation,
     bits_of,
     chained,
+    ending,
     indefinite,
     pick,
 )
@@ -111,6 +113,22 @@ class Scene:
                     found.append(Phrase(noun, tuple((name, item.attributes[name]) for name in names), bits))
         return found
 
+    def fitting(self, said: Description) -> int:
+        """The items of this picture that a description fits, as bits."""
+        return self._where(
+            said.noun in (ANYTHING, item.noun) and set(said.adjectives) <= item.attributes.items()
+            for item in self.items
+        )
+
+    def usable(self, style: str) -> list[Relation]:
+        """The relations that are told in the style of a benchmark."""
+        found = [r for r in self.relations if style == "refcocog" or r.location == (style == "refcoco")]
+        return found + [r for r in self.relations if style == "refcoco" and r.short == "next to"]
+
+    def ordering(self, style: str) -> list[Order]:
+        """The orders that are told in the style of a benchmark."""
+        return [o for o in self.orders if style == "refcocog" or o.location == (style == "refcoco")]
+
     def unique(self, index: int, silent: Sequence[str]) -> list[Phrase]:
         """Descriptions that fit this item alone and say nothing of these classes."""
         return [p for p in self.phrases[index] if p.fits == 1 << index and not p.uses(silent) and not p.bare]
@@ -194,9 +212,7 @@ class Scene:
                 yield Expression(text, "attribute", ((target, (0, root or len(text))),))
 
     def _relation(self, style: str, rng: random.Random) -> Iterator[Expression]:
-        usable = [r for r in self.relations if style == "refcocog" or r.location == (style == "refcoco")]
-        if style == "refcoco":
-            usable += [r for r in self.relations if r.short == "next to"]
+        usable = self.usable(style)
         length = "long" if style == "refcocog" else "short"
         for target in self._targets(rng):
             options = [(r, a) for r in usable for a in range(len(self.items)) if r.holds[a] >> target & 1]
@@ -249,30 +265,22 @@ class Scene:
                 yield Expression(text, "relation", tuple(zip((target, first, second), spans, strict=True)))
 
     def _order(self, style: str, rng: random.Random) -> Iterator[Expression]:
-        usable = [o for o in self.orders if style == "refcocog" or o.location == (style == "refcoco")]
         for target in self._targets(rng):
-            options = [(o, second) for o in usable for second in (False, True)]
+            options = [(o, second) for o in self.ordering(style) for second in (False, True)]
             rng.shuffle(options)
             for order, second in options:
-                after = order.after[target]
-                rivals = []
-                for phrase in self.phrases[target]:
-                    others = phrase.fits & ~(1 << target)
-                    # For "second" exactly one rival comes before, itself clearly before all the rest.
-                    before = others & ~after
-                    ahead = (
-                        before.bit_count() == 1
-                        and others & ~before
-                        and (order.after[before.bit_length() - 1] & phrase.fits == phrase.fits & ~before)
-                    )
-                    if not phrase.uses(order.silent) and (ahead if second else others and not before):
-                        rivals.append(phrase)
+                rivals = [
+                    p
+                    for p in self.phrases[target]
+                    if not p.uses(order.silent)
+                    and p.fits.bit_count() >= 2 + second
+                    and order.clear(p.fits, target, second)
+                ]
                 if rivals:
                     phrase = pick(rivals, rng, "long" if style == "refcocog" else "any")
                     template = order.second if second else rng.choice(order.first)
                     text = template.format(phrase.text())
                     root = text.index(f" {phrase.text()}") + 1 + len(phrase.text())
                     if style == "refcocog":
-                        ending = "side of the picture" if text.endswith(("left", "right")) else "in the picture"
-                        text += " of the picture" if text.endswith(("top", "bottom")) else f" {ending}"
+                        text += ending(template)
                     yield Expression(text, "order", ((target, (0, root)),))

@@ -30,6 +30,7 @@ NAMES = {
     "flickr30k/Sentences": r"\d+\.txt",
     "flickr30k/Annotations": r"\d+\.xml",
     "coco/annotations": r"instances_(train|val)2017\.json",
+    "no-target": r"(train|val|testA|pairs_train|about)\.json",
     "cache": r"vocabulary-[0-9a-f]{12}(-\d+)?\.json|[\w+-]+-[0-9a-f]{12}\.(npy|safetensors)",
 }
 """Folder -> the names of all files that are made in it; nothing else is ever replaced or removed."""

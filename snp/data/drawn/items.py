@@ -33,12 +33,11 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Phrase:
-    """A description: a noun (or "thing") and adjectives (class, word); the items it fits as bits."""
+class Description:
+    """A noun (or "thing") and adjectives (class, word), in the order of speech."""
 
     noun: str
     adjectives: tuple[tuple[str, str], ...]
-    fits: int
 
     def text(self, front: str = "") -> str:
         return " ".join([*front.split(), *(word for _, word in self.adjectives), self.noun])
@@ -56,6 +55,13 @@ class Phrase:
     def uses(self, classes: Sequence[str]) -> bool:
         """Whether it says anything of one of these classes."""
         return bool(classes) and any(name in classes for name, _ in self.parts)
+
+
+@dataclass(frozen=True)
+class Phrase(Description):
+    """A description of an item of a picture, and the items it fits as bits."""
+
+    fits: int
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,22 @@ class Order:
     silent: tuple[str, ...]
     after: tuple[int, ...]
 
+    def clear(self, fits: int, target: int, second: bool) -> bool:
+        """Whether of the items `fits`, `target` among them, it is clearly the first, or the second."""
+        before = fits & ~(1 << target) & ~self.after[target]
+        if not second:
+            return not before
+        # exactly one rival comes before, itself clearly before all the rest
+        return before.bit_count() == 1 and not fits & ~before & ~self.after[before.bit_length() - 1]
+
+    def possible(self, fits: int, target: int, second: bool) -> bool:
+        """Whether of the items `fits`, `target` among them, an eye may take it for the first, or the second."""
+        rivals = [item for item in bits_of(fits) if item != target]
+        ahead = sum(self.after[item] >> target & 1 for item in rivals)  # clearly
+        if not second:
+            return not ahead
+        return ahead <= 1 and any(not self.after[target] >> item & 1 for item in rivals)
+
 
 def pick(phrases: Sequence[Phrase], rng: random.Random, length: str = "any") -> Phrase:
     """One of `phrases`, rarely a "thing"; short: as few adjectives as possible, long: rather many."""
@@ -113,6 +135,13 @@ def chained(phrase: Phrase, rng: random.Random) -> tuple[str, int]:
     root = " ".join(["the", *words[:cut], phrase.noun])
     place = " in the picture" if not behind or rng.random() < 0.5 else ""
     return root + place + (" that is " + " and ".join(words[cut:]) if behind else ""), len(root)
+
+
+def ending(template: str) -> str:
+    """How a long sentence with this template of an order ends."""
+    if template.endswith(("left", "right")):
+        return " side of the picture"
+    return " of the picture" if template.endswith(("top", "bottom")) else " in the picture"
 
 
 def indefinite(text: str) -> str:

@@ -46,6 +46,8 @@ class Scenes:
     version = 1
     categories = tuple(f"{color} {shape}" for color, shape in PAIRS)
     nouns = SHAPES
+    attributes = {"size": tuple(SIZES), "texture": TEXTURES, "color": tuple(COLORS)}
+    held_out = HELD_OUT
 
     def __init__(self, look: "Look | None" = None) -> None:
         self.look = look or Look("scenes")

@@ -73,6 +73,8 @@ class Stamps:
     """
 
     name, version = "stamps", 1
+    attributes = {"size": tuple(SIZES)}
+    held_out = frozenset[tuple[str, str]]()
 
     def __init__(self, source: str | Path = SOURCE) -> None:
         self.cutouts = find(source)
