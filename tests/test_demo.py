@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ def test_it_points_at_something_inside_the_picture(folder: Path, picture: Path) 
 def test_of_boxes_on_the_same_thing_only_the_surest_is_shown(folder: Path, picture: Path) -> None:
     boxes = torch.tensor([seen.box for seen in predict(Checkpoint.from_folder(folder), picture, "the red circle").seen])
     assert (box_iou(boxes, boxes) - torch.eye(len(boxes)) <= OVERLAP).all()
+
+
+@pytest.mark.slow
+def test_a_model_that_learned_to_says_that_nothing_fits_where_no_box_is_sure_enough(
+    folder: Path, picture: Path
+) -> None:
+    one = Checkpoint.from_folder(folder)
+    surest = predict(one, picture, "the red circle").seen[0].score
+    assert one.threshold is None  # nobody has told it
+    never = predict(replace(one, threshold=surest + 1e-6), picture, "the red circle")
+    assert never.seen == [] and never.absent.startswith("nothing here fits") and f"{surest:.2f}" in never.absent
+    always = predict(replace(one, threshold=surest), picture, "the red circle")
+    assert always.absent == "" and [seen.score for seen in always.seen] == [surest]
+
+
+@pytest.mark.parametrize(("boxes", "seen", "right"), [(0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)])
+def test_of_a_caption_without_a_target_no_box_is_right(boxes: int, seen: int, right: bool) -> None:
+    box = (0.0, 0.0, 0.5, 0.5)
+    panel = Panel("snp", Path("a.png"), "it", Prediction([Seen(box, 0.9, "it")] * seen, ""), Truth([(box, "")] * boxes))
+    assert panel.heading == f"snp: {'✓ right' if right else '✗ wrong'}"
 
 
 @pytest.mark.slow

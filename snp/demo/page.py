@@ -32,7 +32,7 @@ RIGHT = 0.5
 """A box with this IoU with a true one is right."""
 MARKS = {True: "✓", False: "✗"}
 SHOWN: tuple[Benchmark, ...] = ("refcoco", "gqa", "flickr30k", "coco")
-"""One benchmark of every task."""
+"""One benchmark of every task of Tables 1 to 4."""
 UNTUNED: tuple[Benchmark, ...] = (*EXPRESSIONS, "flickr30k")
 """Those that models can be asked before they are fine-tuned."""
 WIDE = 42
@@ -91,14 +91,15 @@ class Panel:
             return f"{self.title}: {MARKS[right]} {'right' if right else f'wrong, it is {self.truth.answer}'}"
         verdicts = self.verdicts
         if all(words == "" for _, words in self.truth.boxes):  # the first box is what counts
-            return f"{self.title}: {MARKS[bool(verdicts[0])]} {'right' if verdicts[0] else 'wrong'}"
+            right = bool(verdicts and verdicts[0]) if self.truth.boxes else not verdicts
+            return f"{self.title}: {MARKS[right]} {'right' if right else 'wrong'}"
         return f"{self.title}: {verdicts.count(True)} of {len(verdicts)} right"
 
     @property
     def below(self) -> list[str]:
         """What stands below the picture: the text, the answer, and what the numbers in the picture mean."""
         boxes = (f"{number} {seen.words} {seen.score:.2f}" for number, seen in enumerate(self.said.seen, 1))
-        answer = [f"→ {self.said.answer}"] if self.said.answer else []
+        answer = [f"→ {said}" for said in (self.said.answer, *wrap(self.said.absent, WIDE)) if said]
         return [*wrap(self.text, WIDE), *answer, *wrap(" · ".join(boxes), WIDE)]
 
 

@@ -18,6 +18,7 @@ from snp.data.views import View
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.rows import DENSE
+from snp.experiment.scores import REJECTING
 from snp.experiment.spec import Finetune, Pretrain
 from snp.launch.wanted import check_folder
 from snp.models.config import TowerConfig
@@ -26,7 +27,7 @@ from snp.models.family import GroundingModel
 from snp.models.glip import GLIP
 from snp.models.mdetr import MDETR
 from snp.runs.present import label_of
-from snp.runs.result import run_of
+from snp.runs.result import read, run_of
 from snp.tasks import detect
 from snp.tasks.outputs import check_finite
 from snp.training import saved
@@ -51,15 +52,26 @@ class Seen:
 
 @dataclass(frozen=True)
 class Prediction:
-    """All that a model says of one picture and one text; `answer` is "" where it was not taught to answer."""
+    """All that a model says of one picture and one text.
+
+    Attributes:
+        answer: "" where it was not taught to answer.
+        absent: why nothing in the picture fits, of a model that learned to say so; "" where something does.
+    """
 
     seen: list[Seen]
     answer: str
+    absent: str = ""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model of a run folder, with its words and the answers that it knows by type; `title` is what people call it."""
+    """A model of a run folder, with its words and the answers that it knows by type; `title` is what people call it.
+
+    Attributes:
+        threshold: how sure the model must be of a box; of one that learned that captions may have no target, the best
+            one for the first split of its benchmark.
+    """
 
     name: str
     title: str
@@ -67,6 +79,7 @@ class Checkpoint:
     vocabulary: Vocabulary
     answers: dict[str, list[str]]
     """By type, in the order of their numbers."""
+    threshold: float | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Checkpoint":
@@ -79,7 +92,14 @@ class Checkpoint:
         model, _, vocabulary = saved.load(folder)
         known = saved.answers(folder)
         answers = {kind: sorted(known[kind], key=known[kind].__getitem__) for kind, _ in _answers(model)}
-        return cls(folder.name, _title(folder), model.eval(), vocabulary, answers)
+        return cls(folder.name, _title(folder), model.eval(), vocabulary, answers, _threshold(folder))
+
+
+def _threshold(folder: Path) -> float | None:
+    run = run_of(folder)
+    if not isinstance(run, Finetune) or ABOUT[run.benchmark].task is not REJECTING:
+        return None
+    return float(read(folder / "result.json").scores.splits[ABOUT[run.benchmark].splits[0]]["threshold"])
 
 
 def _title(folder: Path) -> str:
@@ -125,10 +145,12 @@ def predict(checkpoint: Checkpoint, picture: Path, text: str, phrases: Sequence[
         return Prediction(_detected(out, text, spans), "")
     likely_QS = out.logits_KBQS[-1][0].softmax(-1)
     boxes_Q4 = box_convert(out.boxes_KBQ4[-1][0], "cxcywh", "xyxy").clamp(0, 1)
-    seen = (
-        _phrases(likely_QS, boxes_Q4, text, spans, phrases) if phrases else _grounded(likely_QS, boxes_Q4, text, spans)
-    )
-    return Prediction(seen, _answer(out, checkpoint.answers))
+    if phrases:
+        return Prediction(_phrases(likely_QS, boxes_Q4, text, spans, phrases), _answer(out, checkpoint.answers))
+    seen = _grounded(likely_QS, boxes_Q4, text, spans)
+    if (least := checkpoint.threshold) is not None and seen[0].score < least:
+        return Prediction([], "", f"nothing here fits (the surest box is {seen[0].score:.2f}, below {least:.2f})")
+    return Prediction([one for one in seen if least is None or one.score >= least], _answer(out, checkpoint.answers))
 
 
 def _looked_at(picture: Path, config: TowerConfig) -> tuple[Tensor, ...]:

@@ -82,6 +82,7 @@ class Measured:
             for name, splits in result.scores.baselines.items()
             for split, figures in splits.items()
             for metric in ABOUT[benchmark].shown
+            if metric in figures
         ]
         keys = ["label", "name", *KEYS[1:3], "metric"]
         self._baselines = pd.DataFrame(told, columns=[*keys, "seed", "value"]).set_index([*keys, "seed"]).value

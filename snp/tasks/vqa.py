@@ -1,28 +1,25 @@
 """Visual question answering: MDETR's losses of typed answers, GQA's accuracy, and baselines that see no image."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from snp.data import tokens
 from snp.data.annotations import Entry
 from snp.data.batch import Batch
 from snp.data.dataset import OUTSIDE, GroundingSet
 from snp.errors import InputError
 from snp.models.family import Answering
 from snp.models.mdetr import TYPE, Grounding
+from snp.tasks import words
 from snp.tasks.passes import passes
 from snp.tasks.precision import in_float32
 
 WEIGHT = {"type": 25.0, "answer": 25.0}
 """Of the sum over all heads: `qa_loss_coef` of MDETR's public code."""
-FIT_STEPS = 100
-"""Of L-BFGS, for the baseline that reads the words."""
 
 
 @in_float32
@@ -106,40 +103,7 @@ def majority(train_type: np.ndarray, train_answer: np.ndarray, type_N: np.ndarra
 
 
 def text_only(train: Sequence[Entry], test: Sequence[Entry]) -> np.ndarray:
-    """The baseline that reads the question and sees no image: its answer to every test question. [ours]
-
-    Logistic regression on words and pairs of neighbouring words, with a Gaussian prior of variance one on its weights.
-    One weight for every pair and answer is held many times: for tens of thousands of questions, not for a million.
-    """
-    kinds = np.unique([entry.answer for entry in train])
-    number: dict[Any, int] = {}
-    for entry in train:
-        for word in _words(entry.caption):
-            number.setdefault(word, len(number))
-
-    def bags(entries: Sequence[Entry]) -> tuple[Tensor, Tensor]:
-        """Numbers of all words, one question after the other, and where each begins."""
-        found = [[number[word] for word in _words(entry.caption) if word in number] for entry in entries]
-        begin = np.cumsum([0, *map(len, found)])[:-1]
-        return torch.tensor([word for words in found for word in words], dtype=torch.long), torch.from_numpy(begin)
-
-    weight = nn.EmbeddingBag(len(number), len(kinds), mode="sum")
-    nn.init.zeros_(weight.weight)
-    words, target = bags(train), torch.from_numpy(np.searchsorted(kinds, [entry.answer for entry in train]))
-    fit = torch.optim.LBFGS(weight.parameters(), max_iter=FIT_STEPS, history_size=10, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        fit.zero_grad()
-        value = cross_entropy(weight(*words), target) + weight.weight.square().sum() / (2 * len(train))
-        value.backward()
-        return value
-
-    fit.step(loss)
-    with torch.inference_mode():
-        return kinds[weight(*bags(test)).argmax(1).numpy()]
-
-
-def _words(caption: str) -> list[Any]:
-    """Words, ends included, and pairs of neighbours; every question has at least its ends."""
-    words = [None, *tokens.encode(caption)[0], None]
-    return [*words, *pairwise(words)]
+    """The baseline that reads the question and sees no image: its answer to every test question. [ours]"""
+    answers = [entry.answer for entry in train]
+    known, likely_NK = words.likely([entry.caption for entry in train], answers, [entry.caption for entry in test])
+    return known[likely_NK.argmax(1).numpy()]

@@ -16,7 +16,7 @@ from snp.experiment.benchmarks import ABOUT, Benchmark
 from snp.experiment.spec import DRAWN
 from snp.models.family import Answering, GroundingModel
 from snp.models.glip import GLIP
-from snp.tasks import detect, phrases, rec, rejecting, vqa
+from snp.tasks import detect, phrases, rec, rejecting, vqa, words
 from snp.training.made import POOL
 from snp.training.prepare import Source
 from snp.training.task import TUNINGS as TUNINGS
@@ -25,6 +25,8 @@ from snp.training.task import Tuning
 WITHOUT, SHARE = 1_000, 1 / 8
 """Captions without a target that a model learns from, by default, and their share of every batch; in gRefCOCO a ninth
 of all. [ours]"""
+READ = 8_000
+"""Captions of each sort, at most, that what words alone tell is learned from."""
 GLANCE = 1000
 """Expressions that the learning curve looks at."""
 PICTURES, PIXELS = 64, 4 * 800**2
@@ -112,6 +114,20 @@ class Rejecting(Tuning[Answering]):
 
     def _begin(self, model: Answering) -> None:
         self.train = self.learned()
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """What words alone tell of whether a caption has a target: the least that a model is to beat."""
+        first = ABOUT[self.benchmark].splits[0]
+        learned, asked = (self.samples(self.source, self.benchmark, split) for split in ("train", first))
+        few = [entry for entry in learned if entry.boxes][:READ] + [entry for entry in learned if not entry.boxes][
+            :READ
+        ]
+        _, likely_N2 = words.likely(
+            [entry.caption for entry in few], ["yes" if entry.boxes else "no" for entry in few],
+            [entry.caption for entry in asked],
+        )  # fmt: skip
+        sure_N, there_N = (likely_N2[:, 1] - likely_N2[:, 0]).numpy(), np.array([bool(entry.boxes) for entry in asked])
+        return {"text_only": {first: {"n": len(asked), "auroc": rejecting.auroc(sure_N[there_N], sure_N[~there_N])}}}
 
     def learned(self, without: int = WITHOUT) -> GroundingSet:
         """What it learns: of drawn data all expressions, and the first so many captions without a target."""
