@@ -25,7 +25,7 @@ from snp.runs.result import runs_in
 from snp.runs.store import Store
 from snp.training.setup import Setup, Towers
 
-Published = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "mixed"]
+Published = Literal["refcoco", "refcoco+", "refcocog", "grefcoco", "gqa", "flickr30k", "coco", "mixed"]
 app = App()
 Format = Literal["text", "markdown", "csv", "latex", "html", "json"]
 

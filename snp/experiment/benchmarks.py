@@ -6,7 +6,7 @@ from snp.experiment import scores
 from snp.experiment.scores import Model, Task
 
 Expressions = Literal["refcoco", "refcoco+", "refcocog"]
-Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "own"]
+Benchmark = Literal["refcoco", "refcoco+", "refcocog", "gqa", "flickr30k", "coco", "no-target", "own"]
 """By the names that the command line has for them."""
 
 
@@ -33,6 +33,7 @@ ABOUT: dict[Benchmark, About] = {
     "gqa": About("GQA", scores.ANSWERING, ("val", "testdev"), ("accuracy",)),
     "flickr30k": About("Flickr30k", scores.GROUNDING, ("val", "test"), ("recall@1", "merged_recall@1")),
     "coco": About("COCO", scores.DETECTING, ("val2017",), ("AP", "AP50")),
+    "no-target": About("gRefCOCO", scores.REJECTING, ("val", "testA"), ("auroc", "precision@f1", "precision@1")),
     "own": About("own", scores.LOCATING, ("val", "test"), ("precision@1",)),
 }
 EXPRESSIONS: tuple[Benchmark, ...] = get_args(Expressions)

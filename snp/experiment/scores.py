@@ -29,6 +29,17 @@ class Located(Score):
     mean_iou: Annotated[float, Field(ge=0, le=1)]
 
 
+class Rejected(Score):
+    """Expressions with and without a target; a part that has none of either kind has not its figures."""
+
+    auroc: Annotated[float, Field(ge=0, le=1)]
+    precision_at_f1: Annotated[float, Field(alias="precision@f1", ge=0, le=1)]
+    precision_at_1: Annotated[float | None, Field(alias="precision@1", ge=0, le=1)] = None
+    n_acc: Annotated[float | None, Field(ge=0, le=1)] = None
+    t_acc: Annotated[float | None, Field(ge=0, le=1)] = None
+    threshold: float | None = None
+
+
 class Answered(Score):
     """Visual question answering: type and answer right."""
 
@@ -79,6 +90,15 @@ LOCATING = Task(
     ("precision@1", "precision@5", "mean_iou"),
     "Precision@1 (IoU >= 0.5)",
     types=("attribute", "relation", "order"),
+)
+REJECTING = Task(
+    "expressions with or without a target",
+    "expression",
+    Rejected,
+    ("auroc", "precision@f1", "precision@1", "n_acc", "t_acc"),
+    "AUROC of the surest box (with a target against without), Pr@(F1=1) (as many boxes as targets, all with "
+    "IoU >= 0.5), Precision@1 where there is a target",
+    types=LOCATING.types,
 )
 ANSWERING = Task(
     "questions",

@@ -113,8 +113,12 @@ def inside(centres_N2: Tensor, batch: Batch) -> Tensor:
 
 
 def tokens_on_objects(centres_N2: Tensor, batch: Batch) -> Tensor:
-    """How many image tokens lie on an object that their caption names, in the batch that losses are divided by."""
-    return inside(centres_N2, batch.divisor).any(1).sum().clamp(min=1)
+    """How many image tokens lie on an object that their caption names, in the batch that losses are divided by.
+
+    As many as there are captions where no caption has a box, as in `set_loss`: a token costs what it does elsewhere.
+    """
+    count = inside(centres_N2, batch.divisor).any(1).sum()
+    return torch.where(count > 0, count, len(batch.divisor))
 
 
 @in_float32

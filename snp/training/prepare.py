@@ -15,7 +15,7 @@ from snp.data import annotations, readers, tokens
 from snp.data.annotations import Entry, Span
 from snp.data.dataset import GroundingSet
 from snp.data.decoded import Resolve, pixels_below
-from snp.data.drawn import build, folder
+from snp.data.drawn import build, folder, notarget
 from snp.data.fields import checked
 from snp.data.flat import Flat
 from snp.data.loading import Pictures
@@ -139,6 +139,11 @@ class Source:
         """Of pixels and the other tasks' files."""
         return None if self.real else folder.tasks_hash(self.root)
 
+    @property
+    def no_target_hash(self) -> str | None:
+        """Of pixels, captions, and captions without a target."""
+        return None if self.real else notarget.hash_of(self.root)
+
     def vocabulary(self, config: TowerConfig) -> Vocabulary:
         """The words that a model starts with; GLIP's prompts have some of their own."""
         if self.own:
@@ -190,6 +195,10 @@ class Source:
         if self.real:
             return _pictures(*places(self.root, benchmark), config.image_size, fit_of(config))
         return pixels_below(self.root / "images", config.image_size, self.root / "cache")
+
+    def without_target(self, split: str) -> list[Entry]:
+        """Captions that mean nothing in their pictures, of drawn data; made on first need."""
+        return notarget.read(self.root, split)
 
     def questions(self, split: str) -> list[Entry]:
         """GQA's questions of a split."""

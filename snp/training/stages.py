@@ -284,6 +284,8 @@ def _finish(
     recipe = {"model": training_of(run).model, **loop.phase.model_dump()}
     on_captions = not isinstance(run, Finetune) or of_expressions(run.benchmark)
     hash = source.hash if on_captions and run.model == "mdetr" else source.tasks_hash
+    if isinstance(run, Finetune) and run.benchmark == "no-target":
+        hash = source.no_target_hash
     about = manifest(
         run, recipe, torch.get_num_threads(), hash, started, loop.seconds, ranks.size(), store.trial, weights
     )

@@ -5,10 +5,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from snp.data import annotations
+from snp.data import annotations, readers
 from snp.data.annotations import Entry
 from snp.data.dataset import GroundingSet
+from snp.data.mixture import Mixture
 from snp.data.sources import layout
+from snp.data.sources.refer import GENERAL
 from snp.data.tokens import Vocabulary
 from snp.experiment import scores
 from snp.experiment.benchmarks import ABOUT, Benchmark
@@ -16,9 +18,12 @@ from snp.experiment.scores import Task
 from snp.models.config import TowerConfig
 from snp.models.family import Answering, GroundingModel, grow_vocabulary
 from snp.models.glip import GLIP
-from snp.tasks import detect, phrases, rec, vqa
+from snp.tasks import detect, phrases, rec, rejecting, vqa
 from snp.training.prepare import Source
 
+WITHOUT, SHARE = 1_000, 1 / 8
+"""Captions without a target that a model learns from, by default, and their share of every batch; in gRefCOCO a ninth
+of all. [ours]"""
 GLANCE = 1000
 """Expressions that the learning curve looks at."""
 PICTURES, PIXELS = 64, 4 * 800**2
@@ -114,6 +119,53 @@ class Expressions(Tuning[Answering]):
 
     def data(self, split: str) -> GroundingSet:
         return self.source.captions(layout.expressions(self.benchmark, split), self.vocabulary, self.config)
+
+
+class Rejecting(Tuning[Answering]):
+    """Expressions with and without a target, boxes or none: gRefCOCO's, or RefCOCO's beside captions made of them.
+
+    Attributes:
+        threshold: from which boxes count; the best one for the first split, when that was judged last.
+    """
+
+    task = scores.REJECTING
+    threshold: float | None = None
+
+    @staticmethod
+    def samples(source: Source, benchmark: Benchmark, split: str) -> list[Entry]:
+        if source.real:
+            return readers.expressions(source.root, GENERAL)[split]
+        return Expressions.samples(source, "refcoco", split) + source.without_target(split)
+
+    def _begin(self, model: Answering) -> None:
+        self.train = self.learned()
+
+    def learned(self, without: int = WITHOUT) -> GroundingSet:
+        """What it learns: of drawn data all expressions, and the first so many captions without a target."""
+        if self.source.real:
+            return self.data("train")
+        return Mixture(self._expressions("train", "refcoco"), self._without("train", without), SHARE)
+
+    def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
+        first = ABOUT[self.benchmark].splits[0]
+        if split == first:
+            self.threshold = None
+        elif self.threshold is None:
+            self.evaluate(model, first)
+        found = rejecting.evaluate(model, self.data(split), self.threshold)
+        self.threshold = found["threshold"]
+        return found
+
+    def data(self, split: str) -> GroundingSet:
+        if self.source.real:
+            return self._expressions(split, GENERAL)
+        return self._expressions(split, "refcoco").joined(self._without(split))
+
+    def _expressions(self, split: str, benchmark: str) -> GroundingSet:
+        return self.source.captions(layout.expressions(benchmark, split), self.vocabulary, self.config)
+
+    def _without(self, split: str, most: int | None = None) -> GroundingSet:
+        return self.source.set(self.source.without_target(split)[:most], self.vocabulary, self.config)
 
 
 class Questions(Tuning[Answering]):

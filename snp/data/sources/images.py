@@ -37,7 +37,13 @@ def naming(root: Path) -> Callable[[str], str]:
 _YEARS = re.compile(r"COCO_(?:train|val|test)201\d_(\d{12}\.jpg)", re.ASCII)
 """COCO's pictures as 2014 named them, with the name that 2017 gave them."""
 FLICKR = "flickr30k-images"
-LENT = {"mixed": ("gqa", "coco"), "refcoco": ("coco",), "refcoco+": ("coco",), "refcocog": ("coco",)}
+LENT = {
+    "mixed": ("gqa", "coco"),
+    "refcoco": ("coco",),
+    "refcoco+": ("coco",),
+    "refcocog": ("coco",),
+    "grefcoco": ("coco",),
+}
 """Whose pictures those of a benchmark are, if they are another's: GQA's are Visual Genome's."""
 
 

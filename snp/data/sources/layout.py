@@ -4,18 +4,19 @@ from pathlib import Path
 
 from snp.errors import InputError
 
-FILES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+FILES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p", "grefcoco": "grefs(unc).json"}
 """Of the references of RefCOCO and its kin."""
-PUBLISHED: dict[str, dict[str, int]] = {
+PUBLISHED: dict[str, dict[str, int | None]] = {
     "refcoco": {"train": 120_624, "val": 10_834, "testA": 5_657, "testB": 5_095},
     "refcoco+": {"train": 120_191, "val": 10_758, "testA": 5_726, "testB": 4_889},
     "refcocog": {"train": 80_512, "val": 4_896, "test": 9_602},
+    "grefcoco": dict.fromkeys(("train", "val", "testA", "testB")),
     "gqa": {"train": 943_000, "val": 132_062, "testdev": 12_578, "test": 95_336},
     "flickr30k": {"train": 29_783, "val": 1_000, "test": 1_000},
     "coco": {"train2017": 118_287, "val2017": 5_000},
 }
 """Expressions (RefCOCO: UNC's splits, RefCOCOg: UMD's), balanced questions, or pictures of every split, as their
-authors give them. The mixture of MDETR is described as 1.3 million pairs only."""
+authors give them; None where they do not. The mixture of MDETR is described as 1.3 million pairs only."""
 
 NEEDS: dict[str, str] = {
     "refcoco": "annotations/finetune_refcoco_{train,val,testA,testB}.json (MDETR's pre-processed files), or "
@@ -24,6 +25,8 @@ NEEDS: dict[str, str] = {
     "refcoco+/refs(unc).p with refcoco+/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
     "refcocog": "annotations/finetune_refcocog_{train,val,test}.json (MDETR's pre-processed files), or "
     "refcocog/refs(umd).p with refcocog/instances.json (lichengunc/refer); COCO's train2014 pictures in train2014/",
+    "grefcoco": "grefcoco/grefs(unc).json with grefcoco/instances.json (henghuiding/gRefCOCO); COCO's train2014 "
+    "pictures in train2014/",
     "gqa": "GQA's {train,val,testdev,test}_balanced_questions.json (with {train,val}_sceneGraphs.json for boxes), or "
     "annotations/finetune_gqa_{train,val,testdev}_balanced.json (MDETR's pre-processed files), and MDETR's "
     "gqa_answer2id_by_type.json; Visual Genome's pictures in images/",
@@ -89,7 +92,12 @@ def expressions(benchmark: str, split: str) -> str:
 
 
 def prepared(root: Path, benchmark: str, name: str) -> Path | None:
-    """The folder that has this one of MDETR's pre-processed files in its annotations/; None where there is none."""
+    """The folder that has this one of MDETR's pre-processed files in its annotations/; None where there is none.
+
+    None of gRefCOCO's is taken: a caption without a target has a box without area there.
+    """
+    if benchmark == "grefcoco":
+        return None
     return next((base for base in homes(root, benchmark) if (base / "annotations" / f"{name}.json").is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as published: a pickle of references beside COCO's instances."""
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO as published: a file of references beside COCO's instances."""
 
 import io
 import pickle
@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from snp.data.annotations import Entry
-from snp.data.fields import check_box, checked, need, noted, shown, words
+from snp.data.fields import check_box, checked, given, need, noted, shown, words
 from snp.data.sources import coco
 from snp.data.sources.layout import FILES, PUBLISHED
 from snp.errors import InputError
+from snp.files import read_json
+
+GENERAL = "grefcoco"
+"""The one whose sentences may name several objects, or none."""
+NONE = -1
+"""Stands there for the number of an object where there is none."""
 
 
 class _Plain(pickle.Unpickler):
@@ -40,10 +46,12 @@ def plain_pickle(path: Path) -> Any:
 def read(
     references: Path, instances: Path, benchmark: str, faults: list[InputError] | None = None
 ) -> dict[str, list[Entry]]:
-    """Split -> one entry for every sentence, with the box of the object it names; the span is the whole sentence.
+    """Split -> one entry for every sentence, with the boxes of what it names; the span is the whole sentence.
+
+    It names one object; in gRefCOCO also several, or none: its type says which.
 
     Args:
-        references: ``refs(unc).p`` or ``refs(umd).p``.
+        references: ``refs(unc).p`` or ``refs(umd).p``, a pickle; ``grefs(unc).json``.
         instances: COCO's ``instances_train2014.json``, or the ``instances.json`` that comes with the references.
         faults: all that is wrong is added to them, and left out; by default the first of it is raised.
 
@@ -53,7 +61,8 @@ def read(
     known = coco.read(instances, faults)
     found = list[Any]()
     with noted(faults):
-        found = checked(plain_pickle(references), list, references)
+        load = read_json if references.suffix == ".json" else plain_pickle
+        found = checked(load(references), list, references)
     splits: dict[str, list[Entry]] = {}
     for index, reference in enumerate(found):
         with noted(faults):
@@ -65,21 +74,25 @@ def _take(
     reference: Any, where: str, known: coco.Instances, instances: Path, benchmark: str, splits: dict[str, list[Entry]]
 ) -> None:
     """Add the sentences of one reference to those of its split."""
-    number, picture, split, sentences = (
-        need(reference, key, kind, where)
-        for key, kind in (("ann_id", int), ("image_id", int), ("split", str), ("sentences", list))
+    numbers = _named(reference, where, benchmark)
+    picture, split, sentences = (
+        need(reference, key, kind, where) for key, kind in (("image_id", int), ("split", str), ("sentences", list))
     )
     if split not in PUBLISHED[benchmark]:
         hint = f"fetch {FILES[benchmark]} again; its splits are {', '.join(PUBLISHED[benchmark])}"
         raise InputError(f"{where}.split", f"{shown(split)} is no split of {benchmark}", hint)
-    annotation, image = known.annotations.get(number), known.images.get(picture)
-    if annotation is None or image is None:
-        missing = "ann_id" if annotation is None else "image_id"
-        raise InputError(f"{where}.{missing}", f"{reference[missing]} is not in {instances}")
-    if annotation.image != picture:
-        problem = f"{number} is an object of image {annotation.image}, not of image_id {picture}"
-        raise InputError(f"{where}.ann_id", problem, f"fetch this file and {instances.name} again, of one origin")
-    check_box(annotation.box, image.width, image.height, f"{where}.ann_id: box of {number} in {instances.name}")
+    for number in numbers:
+        if number not in known.annotations:
+            raise InputError(f"{where}.ann_id", f"{number} is not in {instances}")
+    image = known.images.get(picture)
+    if image is None:
+        raise InputError(f"{where}.image_id", f"{picture} is not in {instances}")
+    found = [known.annotations[number] for number in numbers]
+    for number, annotation in zip(numbers, found, strict=True):
+        if annotation.image != picture:
+            problem = f"{number} is an object of image {annotation.image}, not of image_id {picture}"
+            raise InputError(f"{where}.ann_id", problem, f"fetch this file and {instances.name} again, of one origin")
+        check_box(annotation.box, image.width, image.height, f"{where}.ann_id: box of {number} in {instances.name}")
     said = [words(sentence, "sent", f"{where}.sentences[{place}]") for place, sentence in enumerate(sentences)]
     entries = splits.setdefault(split, [])
     for text in said:
@@ -91,9 +104,30 @@ def _take(
                 width=image.width,
                 caption=text,
                 dataset_name=benchmark,
-                boxes=(annotation.box,),
-                spans=(((0, len(text)),),),
-                original_id=number,
-                categories=(annotation.category,),
+                boxes=tuple(annotation.box for annotation in found),
+                spans=(((0, len(text)),),) * len(found),
+                type=""
+                if benchmark != GENERAL or not found
+                else "one target"
+                if len(found) == 1
+                else "several targets",
+                original_id=numbers[0] if numbers else NONE,
+                categories=tuple(annotation.category for annotation in found),
             )
         )
+
+
+def _named(reference: Any, where: str, benchmark: str) -> list[int]:
+    """The objects that a reference names, by their numbers, each once; none of gRefCOCO's that have no target."""
+    several = benchmark == GENERAL and isinstance(reference, dict) and isinstance(reference.get("ann_id"), list)
+    if not several:
+        numbers = [need(reference, "ann_id", int, where)]
+    else:
+        numbers = [checked(number, int, f"{where}.ann_id[{k}]") for k, number in enumerate(reference["ann_id"])]
+    if benchmark != GENERAL:
+        return numbers
+    without = numbers == [NONE]
+    if not numbers or given(reference, "no_target", bool, where, without) != without:
+        problem = f"{shown(reference['ann_id'])} does not go with no_target {reference.get('no_target')}"
+        raise InputError(f"{where}.ann_id", problem, f"fetch {FILES[benchmark]} again; [{NONE}] stands for no target")
+    return [] if without else list(dict.fromkeys(numbers))
