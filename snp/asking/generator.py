@@ -110,7 +110,7 @@ class Asker(nn.Module):
         packed = pack_padded_sequence(
             self.drop(self.embedding(ids_BL)), word_BL.sum(1).cpu(), batch_first=True, enforce_sorted=False
         )
-        word_BLH, _ = pad_packed_sequence(self.reader(packed)[0], batch_first=True)
+        word_BLH, _ = pad_packed_sequence(self.reader(packed)[0], batch_first=True, total_length=ids_BL.shape[1])
         if scene is None:
             return Read(ids_BL, word_BL, word_BLH, None)
         place_BNH = self.drop(self.place(scene.place_BND + self.meant(scene.target_BN.long())))
