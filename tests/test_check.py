@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sources import GRAPHS, INSTANCES, QUESTIONS, REFS, SENTENCE, XML, write
+from test_sources import DOGS, GENERAL, GRAPHS, INSTANCES, QUESTIONS, REFS, SENTENCE, XML, write
 
 from snp.cli import main
 from snp.data import annotations
@@ -63,6 +63,10 @@ def good(root: Path, benchmark: str) -> Path:
         write(root / benchmark / "instances.json", INSTANCES)
         (root / benchmark / file).write_bytes(pickle.dumps([REFS[0] | {"split": "val"}], protocol=2))
         picture(root / "train2014/COCO_train2014_000000000007.jpg")
+    elif benchmark == "grefcoco":
+        write(root / benchmark / "instances.json", DOGS)
+        write(root / benchmark / "grefs(unc).json", GENERAL)
+        picture(root / "train2014/COCO_train2014_000000000007.jpg")
     elif benchmark == "coco":
         image = INSTANCES["images"][0] | {"file_name": "000000000007.jpg"}
         write(root / "annotations/instances_val2017.json", INSTANCES | {"images": [image]})
@@ -100,7 +104,7 @@ def test_a_sound_folder_passes_and_its_counts_are_held_against_the_published_one
 ) -> None:
     code, text = check(capsys, benchmark, good(tmp_path, benchmark))
     assert code == 0 and "0 error" in text and "pictures, all of them whole" in text
-    assert ("are published" in text) == (benchmark in PUBLISHED)
+    assert ("are published" in text) == any(PUBLISHED.get(benchmark, {}).values())
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)

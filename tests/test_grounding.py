@@ -369,6 +369,48 @@ def test_the_score_loss_is_focal_and_divided_by_the_tokens_on_objects():
     assert float(score_loss(sure, GRID, both)) < 1e-6 < float(score_loss(-sure, GRID, both))
 
 
+def without_boxes(captions: int) -> Batch:
+    """Captions without a target."""
+    nothing = torch.zeros(captions, 1, L, dtype=torch.bool)
+    return Batch(
+        images_ICHW=torch.zeros(captions, 3, 2, 2, dtype=torch.uint8),
+        image_index_B=torch.arange(captions),
+        tokens_BL=torch.full((captions, L), 4),
+        text_BL=torch.ones(captions, L, dtype=torch.bool),
+        boxes_BM4=torch.zeros(captions, 1, 4),
+        valid_BM=nothing[..., 0],
+        positive_BML=nothing,
+        category_BM=torch.zeros(captions, 1, dtype=torch.int64),
+    )
+
+
+def test_captions_without_a_target_teach_every_query_that_there_is_no_object():
+    batch, out = without_boxes(B), random_output(0)
+    logits = out.logits_KBQS.clone().requires_grad_()
+    found = set_loss(replace(out, logits_KBQS=logits), batch)
+    assert {name: float(value) for name, value in found.items() if name != "slot"} == {
+        "l1": 0,
+        "giou": 0,
+        "contrast": 0,
+    }
+    nothing = -out.logits_KBQS.log_softmax(-1)[..., -1].sum()
+    found["slot"].backward()
+    assert found["slot"].item() == pytest.approx(0.1 * float(nothing) / B, rel=1e-5)
+    assert logits.grad is not None and (logits.grad[..., -1] < 0).all() and (logits.grad[..., :-1] > 0).all()
+
+
+def test_of_captions_without_a_target_a_token_costs_the_share_of_its_caption():
+    scores = [-1.0, 0.0, 2.0, 0.5]
+    chance = [1 / (1 + exp(-s)) for s in scores]
+    beside = sum(0.75 * p**2 * -log(1 - p) for p in chance)
+    for captions in (1, 4):
+        found = score_loss(torch.tensor([scores] * captions), GRID, without_boxes(captions))
+        assert float(found) == pytest.approx(beside, rel=1e-5)
+    places = torch.zeros(2, 4, 1), torch.rand(2, 4, 4), GRID, torch.zeros(2, 4, 3), torch.zeros(2, L, 3)
+    patches = Patches(*places)
+    assert [float(value) for value in patch_loss(patches, without_boxes(2)).values()] == [0, 0]
+
+
 def test_the_warm_up_asks_every_token_on_an_object_for_its_category():
     torch.manual_seed(0)
     warm = WarmUp(MDETR(SMOKE), categories=4)

@@ -41,6 +41,17 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
+GENERAL = [
+    {"ann_id": [70, 71], "image_id": 7, "split": "val", "no_target": False, "sentences": [{"sent": "both dogs"}]},
+    {"ann_id": [70], "image_id": 7, "split": "val", "no_target": False, "sentences": [{"sent": "left dog"}]},
+    {"ann_id": [-1], "image_id": 7, "split": "val", "no_target": True, "sentences": [{"sent": "the cat"}]},
+]
+"""References of gRefCOCO; their dogs are those of `INSTANCES` and another one."""
+DOGS = INSTANCES | {
+    "annotations": [*INSTANCES["annotations"], INSTANCES["annotations"][0] | {"id": 71, "bbox": [20, 6, 9, 9]}]
+}
+
+
 class TestRefer:
     @pytest.fixture
     def files(self, tmp_path: Path) -> tuple[Path, Path]:
@@ -129,6 +140,50 @@ class TestRefer:
         faults: list[InputError] = []
         assert len(refer.read(*files, "refcoco", faults)["testA"]) == 2
         assert [str(fault).split(": ")[1] for fault in faults] == ["[0].ann_id", "[2]", "[3].split"]
+
+
+class TestGeneral:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> tuple[Path, Path]:
+        return write(tmp_path / "grefs(unc).json", GENERAL), write(tmp_path / "instances.json", DOGS)
+
+    def test_a_sentence_has_a_box_for_every_object_that_it_names_or_none(self, files: tuple[Path, Path]) -> None:
+        both, one, none = refer.read(*files, "grefcoco")["val"]
+        assert both.boxes == ((4, 6, 10.5, 20), (20, 6, 9, 9)) and both.spans == (((0, 9),), ((0, 9),))
+        assert one.boxes == both.boxes[:1] and none.boxes == none.spans == none.categories == ()
+        assert [entry.type for entry in (both, one, none)] == ["several targets", "one target", ""]
+        assert [entry.caption for entry in (both, one, none)] == ["both dogs", "left dog", "the cat"]
+
+    def test_an_object_that_is_named_twice_has_one_box_and_a_number_alone_is_one_object(
+        self, files: tuple[Path, Path]
+    ) -> None:
+        write(files[0], [GENERAL[0] | {"ann_id": numbers} for numbers in ([70, 70], 70)])
+        assert [len(entry.boxes) for entry in refer.read(*files, "grefcoco")["val"]] == [1, 1]
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"ann_id": []}, r"\[0\].ann_id: \[\] does not go with no_target False"),
+            ({"ann_id": [-1]}, r"\[0\].ann_id: \[-1\] does not go with no_target False"),
+            ({"no_target": True}, r"\[0\].ann_id: \[70, 71\] does not go with no_target True"),
+            ({"no_target": 1}, r"\[0\].no_target: 1 is not bool"),
+            ({"ann_id": [70, "71"]}, r"\[0\].ann_id\[1\]: '71' is not int"),
+            ({"ann_id": [70, 72]}, r"\[0\].ann_id: 72 is not in"),
+            ({"ann_id": None}, r"\[0\].ann_id: missing"),
+            ({"image_id": 8}, r"\[0\].image_id: 8 is not in"),
+            ({"split": "test"}, r"\[0\].split: 'test' is no split of grefcoco"),
+        ],
+    )
+    def test_a_reference_that_is_broken_is_named(self, files: tuple[Path, Path], change: dict, field: str) -> None:
+        write(files[0], [GENERAL[0] | change])
+        with pytest.raises(InputError, match=field):
+            refer.read(*files, "grefcoco")
+
+    def test_others_have_no_lists_of_objects(self, tmp_path: Path, files: tuple[Path, Path]) -> None:
+        path = tmp_path / "refs(unc).p"
+        path.write_bytes(pickle.dumps(GENERAL))
+        with pytest.raises(InputError, match=r"ann_id: \[70, 71\] is not int"):
+            refer.read(path, files[1], "refcoco")
 
 
 class TestCOCO:

@@ -8,7 +8,7 @@ from snp.compression.surgery import verify
 from snp.experiment.benchmarks import ABOUT
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
-from snp.experiment.scores import ANSWERING
+from snp.experiment.scores import ANSWERING, REJECTING
 from snp.experiment.spec import dense
 from snp.experiment.tables import rows
 from snp.models.dual import Dual
@@ -125,3 +125,16 @@ def test_tables_show_main_figures_and_name_what_is_missing(
     about = ABOUT[rows(name, "smoke")[0].benchmarks[0]]
     assert f"{about.title} {about.splits[0]}" in text
     assert "| snp " in text and "| upop (missing) " in text
+
+
+def test_a_model_learns_to_say_that_nothing_is_meant_and_its_threshold_is_that_of_val(store: Store) -> None:
+    row = find("scenes/snp@60:gqa", "smoke").model_copy(update={"benchmarks": ("no-target",)})
+    result = done(row, store)
+    splits = result.metrics["splits"]
+    assert splits.keys() == {"val", "testA"} and splits["val"]["threshold"] == splits["testA"]["threshold"]
+    for split in splits.values():
+        assert split["n"] == 8 + 2 and all(0 <= split[name] <= 1 for name in REJECTING.figures)
+        assert sum(part["n"] for kind, part in split["by_type"].items() if kind in REJECTING.types) == 8
+        assert sum(part["n"] for kind, part in split["by_type"].items() if kind[11:] in ("hard", "easy")) == 2
+    plain = store.result(row.compress(0)).manifest["data_hash"]
+    assert result.manifest["data_hash"] not in (plain, None), "captions without a target are data of their own"

@@ -38,16 +38,17 @@ def edit(
     language: Language,
     rng: random.Random,
 ) -> Edit | None:
-    """A caption of the first of these kinds that one of the expressions can be changed by; None where none can.
+    """An expression changed by the first of these kinds that it can be changed by; None where none can.
 
-    No item may fit it, even to an eye; hard and easy ones are as likely where there are both.
+    No item may fit it, even to an eye; hard and easy ones are as likely where there are both. The expression is drawn
+    first, so that captions without a target have the forms of those with one.
 
     Args:
         style: benchmark whose relations and orders are used.
     """
     read = [(source, sentence) for source in sources if (sentence := language.parse(source.caption))]
-    for kind in kinds:
-        for source, sentence in rng.sample(read, len(read)):
+    for source, sentence in rng.sample(read, len(read)):
+        for kind in kinds:
             found: dict[bool, list[str]] = {}
             for changed in changes(sentence, kind, style, scene, language):
                 if judge(changed, scene) == "none":

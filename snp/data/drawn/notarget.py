@@ -32,6 +32,10 @@ STYLE = "refcoco"
 """Whose expressions are changed: of another style than the answerable ones, captions would be told by their style."""
 HELD_OUT = "landmark"
 """The kind of edits that training has none of."""
+ADDED = "order"
+"""The kind of edits that makes captions longer."""
+SELDOM = 10
+"""One picture in so many may have it: words that few expressions have would tell that nothing is meant."""
 MOST = 8_000
 """Captions for training, of the first pictures; of evaluation every picture gives one."""
 SPLITS = ("train", "val", "testA")
@@ -88,9 +92,9 @@ def _make(root: Path) -> None:
 
 
 def _edits(root: Path, generator: Generator, split: str, count: int) -> Iterator[tuple[int, Sketch, Edit]]:
-    """Number, picture and edit of the pictures of a split; kinds are wanted in turn, and chance is their own."""
+    """Number, picture and edit of the pictures of a split; chance is their own."""
     seed, language = folder.said(root, "seed"), Language.of(generator)
-    usable = [kind for kind in KINDS if split != "train" or kind != HELD_OUT]
+    usable = [kind for kind in KINDS if kind != ADDED and (split != "train" or kind != HELD_OUT)]
     found, drawn = 0, list[str]()
     for number in progress(range(count), desc=f"captions without a target, {split}", unit="picture", leave=False):
         if split == "train" and found == MOST:
@@ -98,8 +102,8 @@ def _edits(root: Path, generator: Generator, split: str, count: int) -> Iterator
         made = sketch(generator, seed, split, number)
         drawn.append(made.pixels)
         rng = random.Random(f"{generator.name}/{seed}/{split}/{number}/no-target")
-        wanted = usable[number % len(usable)]
-        kinds = sorted(rng.sample(usable, len(usable)), key=lambda kind: kind != wanted)
+        kinds = rng.sample(usable, len(usable))
+        kinds = kinds if rng.randrange(SELDOM) else [ADDED, *kinds]
         if one := edit(made.scene, made.expressions[STYLE], kinds, STYLE, language, rng):
             found += 1
             yield number, made, one
@@ -110,16 +114,18 @@ def _edits(root: Path, generator: Generator, split: str, count: int) -> Iterator
 
 
 def _entry(place: int, split: str, number: int, made: Sketch, one: Edit) -> Entry:
+    height, width = made.image.shape[:2]
     return Entry(
-        place,
-        f"{split}/{number:06d}.png",
-        *made.image.shape[:2],
-        one.caption,
-        FOLDER,
-        (),
-        (),
-        one.kind,
-        number,
+        id=place,
+        file_name=f"{split}/{number:06d}.png",
+        height=height,
+        width=width,
+        caption=one.caption,
+        dataset_name=FOLDER,
+        boxes=(),
+        spans=(),
+        type=one.kind,
+        original_id=number,
         difficulty="hard" if one.hard else "easy",
     )
 

@@ -114,7 +114,7 @@ class Language:
             return None
         behind = found[3].split(" and ") if found[3] else []
         root = self.description(Description(front.noun, (*front.adjectives, *(("", word) for word in behind))).text())
-        return root and Sentence(root, behind=len(behind), place=found[2] is not None)
+        return Sentence(root, behind=len(behind), place=found[2] is not None) if root else None
 
     @cached_property
     def _scene(self) -> Scene:
