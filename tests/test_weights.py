@@ -12,9 +12,9 @@ from snp.data.tokens import Vocabulary
 from snp.errors import InputError
 from snp.experiment.labels import find
 from snp.experiment.rows import Row
-from snp.experiment.spec import Weights, dense, parse
+from snp.experiment.spec import dense, parse
 from snp.models.family import build
-from snp.models.named import identity
+from snp.models.named import Weights, identity
 from snp.models.pretrained import load_vision
 from snp.models.towers import vision_tower
 from snp.runs.begun import meant

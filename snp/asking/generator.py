@@ -68,6 +68,12 @@ class Read(NamedTuple):
     word_BLH: Tensor
     place_BNH: Tensor | None
 
+    def each(self, times: int) -> "Read":
+        """Every expression so many times, one after the other."""
+        ids_RL, word_RL, word_RLH = (part.repeat_interleave(times, 0) for part in self[:3])
+        places = None if self.place_BNH is None else self.place_BNH.repeat_interleave(times, 0)
+        return Read(ids_RL, word_RL, word_RLH, places)
+
 
 class Asker(nn.Module):
     """Pair2Seq (Zhu et al. 2019): reads an expression beside what is seen, and writes another.  [paper: the kind]
@@ -143,7 +149,7 @@ class Asker(nn.Module):
     def write(self, ids_BL: Tensor, scene: Scene | None, most: int, width: int = BEAM) -> list[list[int]]:
         """The likeliest captions of at most so many words, END among them, by beam search."""
         read = self.read(ids_BL, scene)
-        each = Read(*(None if part is None else part.repeat_interleave(width, 0) for part in read))
+        each = read.each(width)
 
         def step(last_R: Tensor, state: State) -> tuple[Tensor, State]:
             hidden, cell = (tensor[None] for tensor in state)

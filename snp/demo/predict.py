@@ -89,6 +89,7 @@ def _title(folder: Path) -> str:
             return folder.name
         case Finetune() as run:
             special = ", dual encoder" if run.dual else ", inputs trimmed" if run.trim and not run.trim.whole else ""
+            special += ", with captions made" if run.augment else ""
             tuned, run = f", tuned on {ABOUT[run.benchmark].title}{special}", run.parent
         case run:
             tuned = ""

@@ -7,13 +7,14 @@ from difflib import get_close_matches
 
 from pydantic import ValidationError
 
+from snp.asking.augment import Augment
 from snp.compression.aliases import ALIASES, Given, named
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark
 from snp.experiment.recipes import RECIPES
 from snp.experiment.rows import Row, make
-from snp.experiment.scores import GROUNDING
+from snp.experiment.scores import GROUNDING, REJECTING
 from snp.experiment.spec import DRAWN, REAL, Data, Scale, explain, home_of, is_own, unfit
 from snp.experiment.tables import EXTRA, TABLES
 from snp.models import config as configs
@@ -22,7 +23,7 @@ from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual(?:,[^+@:]*)?))?(?::(?P<task>\w+))?"
+    r"(?:\+(?P<trim>trim[^+@:]+))?(?:\+(?P<dual>dual(?:,[^+@:]*)?))?(?:\+(?P<ask>ask(?:,[^+@:]*)?))?(?::(?P<task>[\w-]+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -110,7 +111,7 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     recovery, times = size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
         raise InputError(label, "what is zeroed at once has no phase to be longer", "leave its x out")
-    trim, dual = _special(label, parts, scale, benchmark, size)
+    trim, dual, augment = _special(label, parts, scale, benchmark, size)
     row = make(
         scale,
         parts["data"],
@@ -121,14 +122,15 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
         times=times,
         trim=trim,
         dual=dual,
+        augment=augment,
     )
     return row.model_copy(update={"name": called, "options": preset | other})
 
 
 def _special(
     label: str, parts: re.Match[str], scale: Scale, benchmark: Benchmark, size: Size
-) -> tuple[Trim | None, Distill | None]:
-    """What a label says of inputs: `+trim50`, `+dual`.
+) -> tuple[Trim | None, Distill | None, Augment | None]:
+    """What a label says of inputs and of what is learned: `+trim50`, `+dual`, `+ask`.
 
     Raises:
         InputError: what it says cannot be, or cannot be of this row.
@@ -136,8 +138,11 @@ def _special(
     task = ABOUT[benchmark].task
     if (parts["trim"] or parts["dual"]) and task.model != "mdetr":
         raise InputError(label, "is of the model that looks for what captions say", "leave +trim and +dual out")
-    if parts["trim"] and parts["dual"]:
-        raise InputError(label, "trim and dual do not go together", "leave one out")
+    given = [text for text in (parts["trim"], parts["dual"], parts["ask"]) if text]
+    if len(given) > 1:
+        raise InputError(label, f"{' and '.join(given)} do not go together", "leave one out")
+    if parts["ask"] and task is not REJECTING:
+        raise InputError(label, "captions without a target are made for no-target", f"write +{parts['ask']}:no-target")
     if parts["dual"] and task is GROUNDING:
         raise InputError(label, "a dual encoder says one thing of a whole sentence, not of its phrases", "leave it out")
     if parts["dual"] and size.sparsity is not None:
@@ -145,16 +150,17 @@ def _special(
     try:
         trim = Trim.from_text(parts["trim"]) if parts["trim"] else None
         dual = Distill.from_text(parts["dual"]) if parts["dual"] else None
+        augment = Augment.from_text(parts["ask"]) if parts["ask"] else None
     except ValidationError as error:
-        raise explain(error, f"{label}: {parts['trim'] or parts['dual']}") from None
+        raise explain(error, f"{label}: {given[0]}") from None
     except ValueError as error:
         raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
     depth = getattr(configs, RECIPES[scale].mdetr.model).depth
     if trim is not None and trim.sites and trim.sites[-1] >= depth:
         raise InputError(label, f"sites={trim.sites[-1]} is no layer of a tower of {depth}", "they are counted from 0")
-    if (odd := unfit(scale, trim, dual)) is not None:
+    if (odd := unfit(scale, trim, dual, augment)) is not None:
         raise InputError(label, odd, "name another row")
-    return trim, dual
+    return trim, dual, augment
 
 
 def _size(text: str, label: str) -> Size:

@@ -2,14 +2,16 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from snp.asking.augment import Augment
 from snp.compression.aliases import ALIASES, Given
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expressions, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
 from snp.experiment.scores import Model
-from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, Weights, dense
+from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, dense
 from snp.models.distill import Distill
+from snp.models.named import Weights
 from snp.trimming.trim import Trim
 
 WHOLE = Size(keep=1.0)
@@ -31,6 +33,7 @@ class Row(BaseModel):
         weights: published ones that the towers of its dense model start from.
         trim: what is trimmed of each input, from fine-tuning on.
         dual: it is fine-tuned as a dual encoder, and how that is taught.
+        augment: which captions without a target are made for fine-tuning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,16 +56,18 @@ class Row(BaseModel):
     weights: Weights = Weights()
     trim: Trim | None = None
     dual: Distill | None = None
+    augment: Augment | None = None
 
     @property
     def label(self) -> str:
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
         `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `+trim50`: half of the
-        image tokens are kept; `+dual`: as a dual encoder; `:gqa`: it is judged on something other than expressions.
+        image tokens are kept; `+dual`: as a dual encoder; `+ask`: captions without a target are made; `:gqa`:
+        it is judged on something other than expressions.
         """
         size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
-        size += "".join(f"+{one}" for one in (self.trim, self.dual) if one)
+        size += "".join(f"+{one}" for one in (self.trim, self.dual, self.augment) if one)
         others = [name for name in self.benchmarks if not of_expressions(name)]
         return f"{self.data}/{self.name}@{size}" + (f":{'+'.join(others)}" if others else "")
 
@@ -96,7 +101,7 @@ class Row(BaseModel):
             return self.name
         size = "" if self.size == WHOLE else f"@{self.size}"
         plain = "teacher" if self.trim is None else "whole"
-        special = self.dual or (self.trim if self.trim and not self.trim.whole else None)
+        special = self.dual or self.augment or (self.trim if self.trim and not self.trim.whole else None)
         return f"{self.name}{size}, {special or plain}"
 
     @property
@@ -126,7 +131,8 @@ class Row(BaseModel):
 
     def finetune(self, seed: int, benchmark: Benchmark) -> Finetune:
         """The fine-tuning run of a seed on one benchmark."""
-        return Finetune(benchmark=benchmark, parent=self.compress(seed), trim=self.trim, dual=self.dual)
+        how = {"trim": self.trim, "dual": self.dual, "augment": self.augment}
+        return Finetune(benchmark=benchmark, parent=self.compress(seed), **how)
 
     def runs(self, seed: int) -> list[Run]:
         """All runs of a seed, parents first."""
@@ -154,6 +160,7 @@ def make(
     times: int = 1,
     trim: Trim | None = None,
     dual: Distill | None = None,
+    augment: Augment | None = None,
 ) -> Row:
     """A row by its name, which is that of a method or of one with options, in the group of its size.
 
@@ -164,7 +171,7 @@ def make(
     model = model or ABOUT[benchmarks[0]].task.model
     whole, removed = name == DENSE and recovery, size
     size = WHOLE if whole else size
-    special = "dual encoders" if dual else "inputs trimmed" if trim else ""
+    special = "dual encoders" if dual else "inputs trimmed" if trim else "captions made" if augment else ""
     return Row(
         scale=scale,
         data=data,
@@ -184,6 +191,7 @@ def make(
         asks=EIGHT_GPUS if (scale, model) == ("paper", "glip") else Resources(),
         trim=trim,
         dual=dual,
+        augment=augment,
     )
 
 

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from snp.asking.augment import Augment
 from snp.compression.size import Size, percent
 from snp.errors import InputError
 from snp.experiment.benchmarks import Benchmark, Expressions
 from snp.experiment.scores import Model
 from snp.models.distill import Distill
+from snp.models.named import Weights
 from snp.trimming.trim import SQUARE, Trim
 
 Scale = Literal["smoke", "desk", "paper"]
@@ -79,27 +81,6 @@ class Spec(BaseModel):
 
     def __hash__(self) -> int:
         return int(self.hash, 16)
-
-
-class Weights(BaseModel):
-    """Published weights that the two towers of a dense model start from; None: random ones.
-
-    Each is `sha256:` and the hash of a file, so that one that is moved or renamed is the same, or the name that timm or
-    open_clip has for a model. What files were called is in manifests.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    vision: str | None = Field(None, min_length=1)
-    text: str | None = Field(None, min_length=1)
-
-    def __str__(self) -> str:
-        """As `sha256:0a1b2c3d4e and ViT-L-14/openai`, or `random towers`."""
-        if self == Weights():
-            return "random towers"
-        return " and ".join(
-            f"{one[:17]}" if one and one.startswith("sha256:") else one or "a random tower"
-            for one in (self.vision, self.text)
-        )
 
 
 class Pretrain(Spec):
@@ -191,12 +172,14 @@ class Compress(Spec):
         return f"{self.data}{_of_model(self.model)}-{self.variant}{found}-{size}{phase}-seed{self.seed}"
 
 
-def unfit(scale: Scale, trim: Trim | None, dual: Distill | None) -> str | None:
+def unfit(scale: Scale, trim: Trim | None, dual: Distill | None, augment: Augment | None = None) -> str | None:
     """Why models of a scale cannot be fine-tuned so; None where they can."""
     if scale == "paper" and dual:
         return "a dual encoder keeps a box of every image token, and models of paper scale have none"
     if scale == "paper" and trim is not None and trim.policy in SQUARE:
         return f"policy={trim.policy} is of pictures that are all of one size, and those of paper scale are not"
+    if scale == "paper" and augment:
+        return "captions without a target are made for drawn pictures, and those of paper scale are not"
     return None
 
 
@@ -206,6 +189,7 @@ class Finetune(Spec):
     Attributes:
         trim: each input's tokens and heads are trimmed, which is learned here, for longer.
         dual: it becomes a dual encoder, which learns from the dense model that was fine-tuned on the benchmark.
+        augment: captions without a target are made for it to learn from, by a model that sees as the dense one does.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -213,14 +197,17 @@ class Finetune(Spec):
     parent: Compress
     trim: Trim | None = None
     dual: Distill | None = None
+    augment: Augment | None = None
 
     @model_validator(mode="after")
     def _one_picture_a_caption(self) -> Self:
         if (self.trim or self.dual) and self.model != "mdetr":
             raise ValueError(f"trim and dual are of the model that looks for what captions say; this is {self.model}")
-        if self.trim is not None and self.dual is not None:
-            raise ValueError("trim and dual do not go together")
-        if (odd := unfit(self.scale, self.trim, self.dual)) is not None:
+        if sum(one is not None for one in (self.trim, self.dual, self.augment)) > 1:
+            raise ValueError("trim, dual and augment do not go together")
+        if self.augment is not None and self.benchmark != "no-target":
+            raise ValueError(f"augment is of the benchmark no-target, and {self.benchmark} has targets alone")
+        if (odd := unfit(self.scale, self.trim, self.dual, self.augment)) is not None:
             raise ValueError(odd)
         return self
 
@@ -256,7 +243,7 @@ class Finetune(Spec):
 
     @property
     def name(self) -> str:
-        more = "".join(f"-{one}" for one in (self.trim, self.dual) if one is not None)
+        more = "".join(f"-{one}" for one in (self.trim, self.dual, self.augment) if one is not None)
         return f"{self.parent.name}-{self.benchmark}{more.replace(',', '-').replace('=', '-')}"
 
 

@@ -35,7 +35,7 @@ def board(tables: dict[str, Measured]) -> list[Line]:
     dense = {
         (row.data, row.model, phase(row), benchmark): (row, measured)
         for row, measured in seen.values()
-        if row.method == DENSE and row.dual is None and (row.trim is None or row.trim.whole)
+        if row.method == DENSE and row.dual is None and row.augment is None and (row.trim is None or row.trim.whole)
         for benchmark in row.benchmarks
     }
     of_weights = {row.method: one for row, measured in seen.values() for one in measured.cost(row).kind[:1]}

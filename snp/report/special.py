@@ -11,7 +11,8 @@ def dense_beside(members: list[Row], rows: list[Row]) -> Row | None:
     That is, of trimmed inputs, the one that is trained as long and keeps all; of dual encoders, the teacher.
     """
     first = members[0]
-    dense = [row for row in rows if row.method == DENSE and row.data == first.data and row.dual is None]
+    same = [row for row in rows if row.data == first.data and row.dual is None and row.augment is None]
+    dense = [row for row in same if row.method == DENSE]
     if first.trim is not None:
         return next((row for row in members if row in dense and row.trim is not None and row.trim.whole), None)
     plain = [row for row in dense if row.trim is None]

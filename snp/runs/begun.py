@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from snp.errors import InputError
 from snp.experiment.rows import Row
-from snp.experiment.spec import Weights, dense_of, parse
+from snp.experiment.spec import dense_of, parse
 from snp.files import read_json
+from snp.models.named import Weights
 from snp.runs.store import Store
 from snp.runs.submitted import records
 

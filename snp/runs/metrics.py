@@ -84,11 +84,28 @@ class Kept(Measures):
     bytes: Annotated[int, Field(gt=0)]
 
 
+class Asked(Measures):
+    """The captions without a target that were made for a run: see `snp.asking.judged.report`.
+
+    `pairs`: true ones that were learned from; `seconds`: that it took to make them.
+    """
+
+    noise: Share
+    doubt: Share
+    readable: Share
+    related: Share
+    copied: Share
+    count: Annotated[int, Field(gt=0)]
+    pairs: Annotated[int, Field(gt=0)]
+    seconds: Share
+
+
 class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
 
     `baselines`: name -> split -> figures of what needs no model. `trimmed`: of a model that trims its inputs;
-    `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder.
+    `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder. `asked`: of captions
+    that were made for it.
     """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -97,6 +114,7 @@ class FinetuneMetrics(Measures):
     trimmed: Trimmed | None = None
     untrimmed: dict[str, dict[str, Any]] = {}
     dual: Kept | None = None
+    asked: Asked | None = None
 
 
 SCHEMAS: dict[str, type[Measures]] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from snp.asking.augment import Augment
 from snp.compression.aliases import ALIASES, Given, named
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, Benchmark
@@ -11,9 +12,9 @@ from snp.models.distill import Distill
 from snp.runs.store import Store
 from snp.trimming.trim import Trim
 
-How = tuple[Trim | None, Distill | None]
+How = tuple[Trim | None, Distill | None, Augment | None]
 """What is special in a fine-tuning."""
-PLAIN: How = (None, None)
+PLAIN: How = (None, None, None)
 
 
 def present(store: Store) -> list[Row]:
@@ -27,7 +28,7 @@ def present(store: Store) -> list[Row]:
     judged: dict[How, dict[Compress, set[Benchmark]]] = {PLAIN: {}}
     for run in runs:
         if isinstance(run, Finetune):
-            judged.setdefault((run.trim, run.dual), {}).setdefault(run.parent, set()).add(run.benchmark)
+            judged.setdefault(_how(run), {}).setdefault(run.parent, set()).add(run.benchmark)
     compressions += [run for tuned in judged.values() for run in tuned]
     scales = {run.scale for run in compressions}
     if len(scales) > 1:
@@ -39,7 +40,11 @@ def present(store: Store) -> list[Row]:
         for how, tuned in judged.items()
         for members in _alike(plain if how == PLAIN else tuned)
     ]
-    return [_among(row, rows) if row.method == DENSE and (row.trim, row.dual) == PLAIN else row for row in rows]
+    return [_among(row, rows) if row.method == DENSE and _how(row) == PLAIN else row for row in rows]
+
+
+def _how(of: Row | Finetune) -> How:
+    return of.trim, of.dual, of.augment
 
 
 def _among(dense: Row, rows: Sequence[Row]) -> Row:
@@ -59,7 +64,7 @@ def label_of(run: Run) -> str:
         return f"{run.data}/{run.model}"
     compression = run.parent if isinstance(run, Finetune) else run
     if isinstance(run, Finetune):
-        return _row_of([compression], {compression: {run.benchmark}}, (run.trim, run.dual)).label
+        return _row_of([compression], {compression: {run.benchmark}}, _how(run)).label
     return _row_of([compression], {}).label
 
 
@@ -89,6 +94,7 @@ def _row_of(members: list[Compress], judged: Mapping[Compress, set[Benchmark]], 
         size=first.size,
         trim=how[0],
         dual=how[1],
+        augment=how[2],
     )
     own = {"name": name, "method": first.method, "options": first.options, "size": first.size}
     return row.model_copy(update=own).starting(first.parent.weights)

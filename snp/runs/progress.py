@@ -41,10 +41,10 @@ def own_runs(row: Row, seed: int) -> list[Run]:
 def sort_of(run: Run) -> str:
     """Runs that take about the same time: the kind, compression without training, or with more of it, apart.
 
-    So are fine-tunings that learn to trim, or are taught.
+    So are fine-tunings that learn to trim, are taught, or have captions made for them.
     """
-    if isinstance(run, Finetune) and (run.trim or run.dual):
-        return f"{run.kind} {'trimmed' if run.trim else 'dual'} {run.benchmark}"
+    if isinstance(run, Finetune) and (run.trim or run.dual or run.augment):
+        return f"{run.kind} {'trimmed' if run.trim else 'dual' if run.dual else 'augmented'} {run.benchmark}"
     if not getattr(run, "recovery", True):
         return "compress at once"
     return run.kind if (times := getattr(run, "times", 1)) == 1 else f"{run.kind} x{times}"

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from snp.checkout import home
 from snp.errors import InputError
 from snp.experiment.places import Trial
-from snp.experiment.spec import Run, Scale, Weights
+from snp.experiment.spec import Run, Scale
 from snp.files import PART, alone, json_object, read_json, write_json
+from snp.models.named import Weights
 from snp.runs.metrics import check
 from snp.runs.owner import Owner
 from snp.runs.result import CURVE_POINTS, HINT, Result, is_measured, read, thinned

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from snp.experiment.spec import Run, Weights, explain
+from snp.experiment.spec import Run, explain
 from snp.files import alone, read_json, write_json
+from snp.models.named import Weights
 from snp.processes import mark
 from snp.runs.owner import Owner
 from snp.runs.store import Busy, Store

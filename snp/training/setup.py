@@ -19,10 +19,10 @@ from snp.compression import plugins
 from snp.errors import InputError
 from snp.experiment.places import Trial
 from snp.experiment.recipes import Phase, phase_of
-from snp.experiment.spec import DRAWN, Data, Run, Scale, Weights
+from snp.experiment.spec import DRAWN, Data, Run, Scale
 from snp.flags import Named
 from snp.models.config import TowerConfig
-from snp.models.named import TEXT, VISION, identity
+from snp.models.named import TEXT, VISION, Weights, identity
 
 
 class Towers(BaseModel):

@@ -7,9 +7,8 @@ from typing import Any
 from snp import ranks
 from snp.data.tokens import Vocabulary
 from snp.errors import InputError
-from snp.experiment.spec import Weights
 from snp.models.family import GroundingModel
-from snp.models.named import identity
+from snp.models.named import Weights, identity
 from snp.models.pretrained import load_text, load_vision
 from snp.training.setup import Setup
 

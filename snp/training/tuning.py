@@ -138,13 +138,14 @@ class Rejecting(Tuning[Answering]):
         return Expressions.samples(source, "refcoco", split) + source.without_target(split)
 
     def _begin(self, model: Answering) -> None:
-        self.train = self.learned()
-
-    def learned(self, without: int = WITHOUT) -> GroundingSet:
-        """What it learns: of drawn data all expressions, and the first so many captions without a target."""
         if self.source.real:
-            return self.data("train")
-        return Mixture(self._expressions("train", "refcoco"), self._without("train", without), SHARE)
+            self.train = self.data("train")
+        else:
+            self.train = self.learned(self.source.without_target("train")[:WITHOUT])
+
+    def learned(self, without: list[Entry]) -> GroundingSet:
+        """What it learns of drawn data: all expressions, and these captions without a target beside them."""
+        return Mixture(self._expressions("train", "refcoco"), self._without(without), SHARE)
 
     def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
         first = ABOUT[self.benchmark].splits[0]
@@ -159,13 +160,13 @@ class Rejecting(Tuning[Answering]):
     def data(self, split: str) -> GroundingSet:
         if self.source.real:
             return self._expressions(split, GENERAL)
-        return self._expressions(split, "refcoco").joined(self._without(split))
+        return self._expressions(split, "refcoco").joined(self._without(self.source.without_target(split)))
 
     def _expressions(self, split: str, benchmark: str) -> GroundingSet:
         return self.source.captions(layout.expressions(benchmark, split), self.vocabulary, self.config)
 
-    def _without(self, split: str, most: int | None = None) -> GroundingSet:
-        return self.source.set(self.source.without_target(split)[:most], self.vocabulary, self.config)
+    def _without(self, entries: list[Entry]) -> GroundingSet:
+        return self.source.set(entries, self.vocabulary, self.config)
 
 
 class Questions(Tuning[Answering]):
