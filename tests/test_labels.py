@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from synthetic import MANIFEST, cost, fill
 
 from snp.cli import main
 from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.labels import find
+from snp.experiment.spec import Finetune, parse
 from snp.experiment.tables import TABLES, rows
+from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.runs.present import present
 from snp.runs.store import Store
@@ -118,9 +121,27 @@ def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -
     assert alone.finetune(0, "refcoco").teacher is None and teacher not in alone.runs(0)
 
 
+def test_captions_that_are_made_are_part_of_a_row_and_of_no_run_without() -> None:
+    row = find("scenes/dense@100+ask,kind=pair:no-target", "desk")
+    assert row.special == Augment() and row.benchmarks == ("no-target",)
+    assert row.label == "scenes/dense@100+ask:no-target" and find(row.label, "desk") == row
+    other = find("scenes/snp@60+ask,count=20000,kind=swap:no-target", "desk")
+    assert find(other.label, "desk") == other and other.special == Augment(kind="swap", count=20_000)
+    run, plain = row.finetune(0, "no-target"), find("scenes/dense@100:no-target", "desk").finetune(0, "no-target")
+    assert run.name.endswith("-no-target-ask") and run.parent == plain.parent
+    assert run.hash != plain.hash != other.finetune(0, "no-target").hash and "ask" not in plain.canonical()
+    assert parse(run.canonical(), "spec") == run
+
+
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
+        ("scenes/snp@60+ask", "made for no-target"),
+        ("scenes/snp@60+ask:gqa", "made for no-target"),
+        ("scenes/snp@60+trim50+ask:no-target", r"trim50 and ask do not go together"),
+        ("scenes/snp@60+ask,noise=0.2:no-target", "noise is of kind=rule"),
+        ("scenes/snp@60+ask,kind=crowd:no-target", "kind: .*'crowd'"),
+        ("scenes/snp@60+asking:no-target", "no such row"),
         ("scenes/snp@60+dual,hard=true", "hard: .*not permitted"),
         ("scenes/snp@60+dual,labels=true,labels=false", "labels is given twice"),
         ("scenes/snp@60+trim50,tokens=0.3", "tokens is given twice"),
@@ -145,7 +166,9 @@ def test_odd_trims_are_refused(label: str, problem: str) -> None:
         find(label, "desk")
 
 
-@pytest.mark.parametrize("label", ["real/dense@100+dual", "real/snp@60+trim50,policy=fixed"])
+@pytest.mark.parametrize(
+    "label", ["real/dense@100+dual", "real/snp@60+trim50,policy=fixed", "real/dense@100+ask:no-target"]
+)
 def test_what_models_of_paper_scale_cannot_do_is_refused_before_anything_is_trained(label: str) -> None:
     with pytest.raises(InputError, match="paper scale"):
         find(label, "paper")
@@ -167,3 +190,19 @@ def test_trimmed_rows_stand_in_a_folder_beside_those_that_are_not(tmp_path: Path
     for label in labels:
         fill(store, find(label, "smoke"), [0.5])
     assert {row.label for row in present(store)} == {*labels}
+
+
+def test_rows_for_which_captions_are_made_stand_beside_those_for_which_none_are(tmp_path: Path) -> None:
+    store, score = Store(tmp_path), {"n": 10, "auroc": 0.5, "precision@f1": 0.5}
+    labels = {f"scenes/dense@100{how}:no-target" for how in ("", "+ask", "+ask,kind=rule,noise=0.5")}
+    for label in labels:
+        row = find(label, "smoke")
+        store.save(row.compress(0), MANIFEST, cost(row))
+        store.save(row.finetune(0, "no-target"), MANIFEST, {"splits": {"val": score, "testA": score}})
+    assert {row.label for row in present(store)} == labels
+
+
+def test_what_learns_no_expressions_without_a_target_needs_none_made() -> None:
+    plain = find("scenes/dense@100", "smoke").finetune(0, "refcoco")
+    with pytest.raises(ValidationError, match="refcoco has targets alone"):
+        Finetune(benchmark="refcoco", parent=plain.parent, ask=Augment())

@@ -110,6 +110,7 @@ def _title(folder: Path) -> str:
         case Finetune() as run:
             trimmed = run.trim is not None and not run.trim.whole
             special = ", dual encoder" if run.dual else ", inputs trimmed" if trimmed else ""
+            special += ", with captions made" if run.ask else ""
             tuned, run = f", tuned on {ABOUT[run.benchmark].title}{special}", run.parent
         case run:
             tuned = ""

@@ -14,18 +14,19 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark, of_looks
 from snp.experiment.explained import explain
 from snp.experiment.recipes import RECIPES
 from snp.experiment.rows import Row, make
-from snp.experiment.scores import GROUNDING
+from snp.experiment.scores import GROUNDING, REJECTING
 from snp.experiment.spec import DRAWN, REAL, Data, Scale, home_of, is_own
 from snp.experiment.tables import EXTRA, TABLES
 from snp.models import config as configs
 from snp.models.adapt import Adapt
+from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.models.special import Special, from_text, unfit
 from snp.trimming.trim import Trim
 
 LABEL = re.compile(
     r"(?P<data>[\w-]+)/(?P<name>[\w+.-]+)(?P<options>(?:,\w+=[^,@:]+)*)(?:@(?P<size>s?\d+(?:\.\d+)?)(?:x(?P<times>[1-9]\d*))?)?"
-    r"(?:\+(?P<special>(?:trim|adapt)[^@:]*|dual(?:[,+][^@:]*)?))?(?::(?P<task>[\w-]+))?"
+    r"(?:\+(?P<special>(?:trim|adapt)[^@:]*|dual(?:[,+][^@:]*)?|ask(?:[,+][^@:]*)?))?(?::(?P<task>[\w-]+))?"
 )
 _FORM = "write DATA/METHOD@KEEP, as scenes/snp@60, or @s75 for 75% of the prunable weights zero, and :gqa for questions"
 
@@ -151,6 +152,8 @@ def _special(label: str, text: str | None, scale: Scale, benchmark: Benchmark, s
         raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
     if isinstance(special, Adapt) and not of_looks(benchmark):
         raise InputError(label, "is adapted to other looks", f"write :looks in place of :{benchmark}")
+    if isinstance(special, Augment) and task is not REJECTING:
+        raise InputError(label, "captions without a target are made for no-target", f"write +{text}:no-target")
     if isinstance(special, Distill) and task is GROUNDING:
         raise InputError(label, "a dual encoder says one thing of a whole sentence, not of its phrases", "leave it out")
     if isinstance(special, Distill) and size.sparsity is not None:

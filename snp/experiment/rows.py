@@ -13,6 +13,7 @@ from snp.experiment.scores import Model
 from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, dense
 from snp.experiment.weights import Weights
 from snp.models.adapt import Adapt
+from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.models.special import Special, word_of
 from snp.trimming.trim import Trim
@@ -62,8 +63,8 @@ class Row(BaseModel):
         """The name of the row on the command line, as `scenes/snp@60`: data, name and per cent kept.
 
         `@s63`: 63 per cent of the prunable weights are zero; `@60x4`: four times the steps; `+trim50`: half of the
-        image tokens are kept; `+dual`: as a dual encoder; `+adapt128`: from so many expressions; `:gqa`: it is judged
-        on something other than expressions.
+        image tokens are kept; `+dual`: as a dual encoder; `+adapt128`: from so many expressions; `+ask`: captions
+        without a target are made; `:gqa`: it is judged on something other than expressions.
         """
         size = f"{self.size}x{self.times}" if self.times > 1 else str(self.size)
         size += f"+{self.special}" if self.special else ""
@@ -202,6 +203,8 @@ def _about(special: Special | None) -> str:
             return "dual encoders"
         case Adapt():
             return f"{special.shots} expressions"
+        case Augment():
+            return "captions made"
     return ""
 
 

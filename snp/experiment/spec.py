@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from snp.compression.size import Size, percent
 from snp.experiment.benchmarks import ABOUT, Benchmark, Expressions, of_looks
 from snp.experiment.explained import explain
-from snp.experiment.scores import Model
+from snp.experiment.scores import REJECTING, Model
 from snp.experiment.weights import Weights
 from snp.models.adapt import Adapt
+from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.models.special import SPECIAL, Special, unfit
 from snp.trimming.trim import Trim
@@ -185,6 +186,7 @@ class Finetune(Spec):
         trim: each input's tokens and heads are trimmed, which is learned here, for longer.
         dual: it becomes a dual encoder, which learns from the dense model that was fine-tuned on the benchmark.
         adapt: it learns from a few expressions of each of the benchmark's data sets, several times anew.
+        ask: captions without a target are made for it to learn from, by a model that sees as the dense one does.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -193,6 +195,7 @@ class Finetune(Spec):
     trim: Trim | None = None
     dual: Distill | None = None
     adapt: Adapt | None = None
+    ask: Augment | None = None
 
     @model_validator(mode="after")
     def _one_picture_a_caption(self) -> Self:
@@ -200,6 +203,8 @@ class Finetune(Spec):
             raise ValueError(f"{self.special} is of the model that looks for what captions say; this is {self.model}")
         if sum(getattr(self, name) is not None for name in SPECIAL) > 1:
             raise ValueError(f"{', '.join(SPECIAL)} do not go together")
+        if self.ask is not None and ABOUT[self.benchmark].task is not REJECTING:
+            raise ValueError(f"ask makes captions without a target, and {self.benchmark} has targets alone")
         if of_looks(self.benchmark) != (self.adapt is not None):
             raise ValueError(f"adapt goes with benchmarks of other looks, and they with it; {self.benchmark} is given")
         if (odd := unfit(self.scale, self.special)) is not None:

@@ -1,11 +1,12 @@
 """What can be special about a fine-tuning beside the model that it starts from: at most one of these values."""
 
 from snp.models.adapt import Adapt
+from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.trimming.trim import SQUARE, Trim
 
-Special = Trim | Distill | Adapt
-SPECIAL: dict[str, type[Special]] = {"trim": Trim, "dual": Distill, "adapt": Adapt}
+Special = Trim | Distill | Adapt | Augment
+SPECIAL: dict[str, type[Special]] = {"trim": Trim, "dual": Distill, "adapt": Adapt, "ask": Augment}
 """By the word that they begin with in labels, which is also the name of the field that a run has for it."""
 
 
@@ -30,6 +31,8 @@ def unfit(scale: str, special: Special | None) -> str | None:
             return None
         case Adapt():
             return "other looks are drawn here, and models of paper scale see photographs"
+        case Augment():
+            return "captions without a target are made for drawn pictures, and those of paper scale are not"
         case Distill():
             return "a dual encoder keeps a box of every image token, and models of paper scale have none"
         case Trim() if special.policy in SQUARE:

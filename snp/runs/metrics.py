@@ -85,12 +85,28 @@ class Kept(Measures):
     bytes: Annotated[int, Field(gt=0)]
 
 
+class Asked(Measures):
+    """The captions without a target that were made for a run: see `snp.asking.judged.report`.
+
+    `pairs`: true ones that were learned from; `seconds`: that it took to make them.
+    """
+
+    noise: Share
+    doubt: Share
+    readable: Share
+    related: Share
+    copied: Share
+    count: Annotated[int, Field(gt=0)]
+    pairs: Annotated[int, Field(gt=0)]
+    seconds: Share
+
+
 class FinetuneMetrics(Measures):
     """Every split after fine-tuning, and before it (`zero_shot`) where that was measured; each with parts by type.
 
     `baselines`: name -> split -> figures of what needs no model. `trimmed`: of a model that trims its inputs;
     `untrimmed`: split -> its figures where it keeps all of them. `dual`: of a dual encoder. `learns`: share of the
-    parameters that are there which learn, where a model is adapted.
+    parameters that are there which learn, where a model is adapted. `asked`: of captions that were made for it.
     """
 
     splits: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -100,6 +116,7 @@ class FinetuneMetrics(Measures):
     untrimmed: dict[str, dict[str, Any]] = {}
     dual: Kept | None = None
     learns: Annotated[float | None, Field(gt=0, le=1)] = None
+    asked: Asked | None = None
 
 
 SCHEMAS: dict[str, type[Measures]] = {

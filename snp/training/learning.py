@@ -1,10 +1,12 @@
 """What a run learns from: captions for the weights and for the structure, in which order, and for what."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 from torch import Tensor, nn
 
+from snp import ranks
 from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
 from snp.data.sources.layout import MIXTURE
@@ -20,6 +22,8 @@ from snp.tasks import grounding
 from snp.tasks.objective import losses, weigh
 from snp.training.prepare import HELD_OUT, Source
 
+Planned = list[tuple[GroundingSet, int]]
+"""Data sets in the order in which they are learned from, each for so many steps."""
 Objective = Callable[[nn.Module, Batch, dict[str, Tensor] | None, int], dict[str, Tensor]]
 
 
@@ -55,9 +59,21 @@ def draws(phase: Phase, seed: int) -> Draws | None:
     return None if phase.sides is None else Draws(phase.sides, phase.crop, seed)
 
 
+def in_order(planned: Planned, phase: Phase, seed: int, per_image: int = 1) -> Callable[[int], Iterator[Batch]]:
+    """Batches from a given step on, of one data set after the other; of each process its own part."""
+
+    def stream(start: int) -> Iterator[Batch]:
+        for data, steps in planned:
+            batches = data.stream(phase.batch, seed, start, per_image, ranks.share(), draws(phase, seed))
+            yield from islice(batches, max(steps - start, 0))
+            start = max(start - steps, 0)
+
+    return stream
+
+
 def courses(
     model: GroundingModel, train: GroundingSet, source: Source, vocabulary: Vocabulary, phase: Phase
-) -> tuple[nn.Module, Objective, list[tuple[GroundingSet, int]]]:
+) -> tuple[nn.Module, Objective, Planned]:
     """What is trained, for what, and on which data for how many steps."""
     if not isinstance(model, MDETR) or not phase.towers_only:
         return model, objective, [(train, phase.steps)]

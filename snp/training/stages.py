@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from snp.compression.problem import Problem, linear_weights
 from snp.compression.registry import get
 from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
-from snp.data.batch import Batch
 from snp.data.drawn.folder import reading
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, FIRST, LOOKS
@@ -32,11 +30,11 @@ from snp.models.mdetr import MDETR, TOWERS
 from snp.runs.manifest import code_state
 from snp.runs.result import Result
 from snp.runs.store import Store
-from snp.training import adapted, saved, stopping, taught, trimmed
+from snp.training import adapted, asked, saved, stopping, taught, trimmed
 from snp.training.cursor import Cursor
 from snp.training.finish import finish, source_of
 from snp.training.held_out import mean_loss, own_passes
-from snp.training.learning import courses, draws, learning, objective
+from snp.training.learning import courses, draws, in_order, learning, objective
 from snp.training.loop import Loop
 from snp.training.prepare import Source
 from snp.training.remaining import ratios, sparsity
@@ -105,19 +103,13 @@ def pretrain(run: Pretrain, store: Store, progress: Callable[[int], None], setup
         first = tuning("own" if source.own else FIRST[run.model], source, model, vocabulary)
     learner, aim, planned = courses(model, train, source, vocabulary, phase)
 
-    def stream(start: int) -> Iterator[Batch]:
-        for data, steps in planned:
-            batches = data.stream(phase.batch, run.seed, start, share=ranks.share(), draws=draws(phase, run.seed))
-            yield from islice(batches, max(steps - start, 0))
-            start = max(start - steps, 0)
-
     def judge(learner: nn.Module) -> dict[str, Any]:
         return {f"val/{name}": value for name, value in first.glance(model).items()}
 
     loop = Loop(
         learner,
         phase,
-        stream,
+        in_order(planned, phase, run.seed),
         aim,
         store.folder(run),
         run.seed,
@@ -232,12 +224,13 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     aim = trimmed.objective(phase.steps) if trims else objective
     if run.dual is not None:
         aim = taught.objective(run, store, on.vocabulary, setup.on(run))
+    planned, made = [(on.train, phase.steps)], None
+    if run.ask is not None:
+        planned, made = asked.asked(run, store, on, phase.steps, setup.on(run))
     loop = Loop(
         model,
         phase,
-        lambda start: on.train.stream(
-            phase.batch, run.seed, start, phase.per_image, ranks.share(), draws(phase, run.seed)
-        ),
+        in_order(planned, phase, run.seed, phase.per_image),
         aim,
         store.folder(run),
         run.seed,
@@ -249,6 +242,8 @@ def finetune(run: Finetune, store: Store, progress: Callable[[int], None], setup
     ranks.once(lambda: saved.save(store.folder(run), model, plan, on.vocabulary, on.answers))
     judged = {split: on.evaluate(model, split) for split in (first, *others)}
     metrics: dict[str, Any] = {"splits": judged, "zero_shot": zero_shot}
+    if made is not None:
+        metrics["asked"] = made
     if trims:
         assert isinstance(model, MDETR)
         metrics["trimmed"] = trimmed.kept(model, on.data(first))

@@ -113,27 +113,26 @@ class Rejecting(Tuning[Answering]):
         return Expressions.samples(source, "refcoco", split) + source.without_target(split)
 
     def _begin(self, model: Answering) -> None:
-        self.train = self.learned()
+        if self.source.real:
+            self.train = self.data("train")
+        else:
+            self.train = self.learned(self.source.without_target("train")[:WITHOUT])
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """What words alone tell of whether a caption has a target: the least that a model is to beat."""
         first = ABOUT[self.benchmark].splits[0]
         learned, asked = (self.samples(self.source, self.benchmark, split) for split in ("train", first))
-        few = [entry for entry in learned if entry.boxes][:READ] + [entry for entry in learned if not entry.boxes][
-            :READ
-        ]
+        some, none = ([one for one in learned if bool(one.boxes) == there][:READ] for there in (True, False))
         _, likely_N2 = words.likely(
-            [entry.caption for entry in few], ["yes" if entry.boxes else "no" for entry in few],
+            [entry.caption for entry in some + none], ["yes"] * len(some) + ["no"] * len(none),
             [entry.caption for entry in asked],
         )  # fmt: skip
         sure_N, there_N = (likely_N2[:, 1] - likely_N2[:, 0]).numpy(), np.array([bool(entry.boxes) for entry in asked])
         return {"text_only": {first: {"n": len(asked), "auroc": rejecting.auroc(sure_N[there_N], sure_N[~there_N])}}}
 
-    def learned(self, without: int = WITHOUT) -> GroundingSet:
-        """What it learns: of drawn data all expressions, and the first so many captions without a target."""
-        if self.source.real:
-            return self.data("train")
-        return Mixture(self._expressions("train", "refcoco"), self._without("train", without), SHARE)
+    def learned(self, without: list[Entry]) -> GroundingSet:
+        """What it learns of drawn data: all expressions, and these captions without a target beside them."""
+        return Mixture(self._expressions("train", "refcoco"), self._without(without), SHARE)
 
     def evaluate(self, model: Answering, split: str) -> dict[str, Any]:
         first = ABOUT[self.benchmark].splits[0]
@@ -148,13 +147,13 @@ class Rejecting(Tuning[Answering]):
     def data(self, split: str) -> GroundingSet:
         if self.source.real:
             return self._expressions(split, GENERAL)
-        return self._expressions(split, "refcoco").joined(self._without(split))
+        return self._expressions(split, "refcoco").joined(self._without(self.source.without_target(split)))
 
     def _expressions(self, split: str, benchmark: str) -> GroundingSet:
         return self.source.captions(layout.expressions(benchmark, split), self.vocabulary, self.config)
 
-    def _without(self, split: str, most: int | None = None) -> GroundingSet:
-        return self.source.set(self.source.without_target(split)[:most], self.vocabulary, self.config)
+    def _without(self, entries: list[Entry]) -> GroundingSet:
+        return self.source.set(entries, self.vocabulary, self.config)
 
 
 class Questions(Tuning[Answering]):

@@ -1,0 +1,1 @@
+"""Expressions that mean nothing in their picture, made of those that mean something, to train with."""
