@@ -115,6 +115,7 @@ REPRODUCED = {
     "table4": "Table 4, object detection with the GLIP-style model",
     "table5": "Table 5, trimming of each input",
     "table6": "Table 6, a few expressions of another look",
+    "table7": "Table 7, expressions without a target",
     "ablations": "What each part of SNP gives",
     "longer": "Four times the steps",
 }

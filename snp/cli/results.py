@@ -29,7 +29,7 @@ from snp.runs.progress import own_runs
 from snp.runs.result import run_of
 from snp.runs.store import Store
 
-OF_TABLES = ("frontier", "shots", "heads")
+OF_TABLES = ("frontier", "shots", "heads", "noise")
 """Figures of tables whose rows have no sizes, by the module that draws each."""
 
 

@@ -145,7 +145,7 @@ _DESK = Phase(steps=500, batch=32, lr=7e-4, warm_up=50, decay=0.5, per_image=2, 
 _DESK_DUAL = Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, ema=0.99)
 _DESK_TUNE = Phase(steps=100, batch=32, lr=3e-4, warm_up=20, decay=0.7, ema=0.98)
 _DESK_ADAPT = _DESK_TUNE.model_copy(update={"warm_up": 10, "ema": 0.9, "weight_decay": 0.0})
-_DESK_TRIM = _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})
+_DESK_LONG = _DESK_TUNE.model_copy(update={"steps": 1500, "warm_up": 50, "ema": 0.99})
 
 MIXED, REFCOCO, REFCOCOG, GQA_BALANCED, FLICKR, COCO = 1_300_000, 120_624, 80_512, 943_000, 148_915, 118_287
 """Training samples of the published benchmarks: captions (Flickr30k's among them), expressions, questions, sentences,
@@ -212,10 +212,11 @@ RECIPES: dict[Scale, Recipe] = {
             tune={
                 "gqa": Phase(steps=3000, batch=32, lr=1e-3, warm_up=50, decay=0.6, per_image=4, ema=0.99),
                 "flickr30k": Phase(steps=1500, batch=32, lr=1e-3, warm_up=50, decay=0.5, per_image=2, ema=0.99),
+                "no-target": _DESK_LONG,
             },
             dual=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_DUAL)
             | {"gqa": _DESK_DUAL.model_copy(update={"steps": 4000, "per_image": 4})},
-            trim=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_TRIM),
+            trim=dict.fromkeys((*EXPRESSIONS, *OWN), _DESK_LONG),
             adapt=_DESK_ADAPT,
         ),
         glip=Training(

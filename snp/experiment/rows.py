@@ -9,7 +9,7 @@ from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark, Expressions, of_expressions
 from snp.experiment.resources import EIGHT_GPUS, RESOURCES, Resources
-from snp.experiment.scores import Model
+from snp.experiment.scores import REJECTING, Model
 from snp.experiment.spec import DENSE, Compress, Data, Finetune, Pretrain, Run, Scale, dense
 from snp.experiment.weights import Weights
 from snp.models.adapt import Adapt
@@ -100,7 +100,8 @@ class Row(BaseModel):
         if self.of:
             return self.name
         size = "" if self.size == WHOLE else f"@{self.size}"
-        return f"{self.name}{size}, {'whole' if self.whole else self.special or 'teacher'}"
+        plain = "true ones alone" if ABOUT[self.benchmarks[0]].task is REJECTING else "teacher"
+        return f"{self.name}{size}, {'whole' if self.whole else self.special or plain}"
 
     @property
     def whole(self) -> bool:

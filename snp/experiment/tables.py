@@ -5,6 +5,7 @@ from collections.abc import Callable
 from snp.compression.aliases import named
 from snp.compression.size import Size, percent
 from snp.errors import InputError
+from snp.experiment.absent import table7
 from snp.experiment.benchmarks import EXPRESSIONS, Benchmark
 from snp.experiment.rows import DENSE, Row, make, seeds_of
 from snp.experiment.shots import rates, table6
@@ -220,6 +221,7 @@ TABLES: dict[str, Callable[[Scale], list[Row]]] = {
     "tickets": tickets,
     "table6": table6,
     "rates": rates,
+    "table7": table7,
 }
 
 

@@ -160,6 +160,13 @@ class Measured:
         known = {seed: result.scores.learns for seed, result in self._tuned(row) if result.scores.learns is not None}
         return pd.Series(known, dtype=float)
 
+    def asked(self, row: Row) -> pd.DataFrame:
+        """What is told of the captions that were made for a row: a line a seed; empty where none were."""
+        known = {
+            seed: dict(result.scores.asked) for seed, result in self._tuned(row) if result.scores.asked is not None
+        }
+        return pd.DataFrame.from_dict(known, orient="index")
+
     def draws(self, row: Row) -> pd.DataFrame:
         """Precision of every draw, per cent: a line for each look, a column (seed, draw); empty where none is."""
         found = {

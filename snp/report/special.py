@@ -1,5 +1,6 @@
 """Rows of which more than weights is special: inputs that are trimmed, and dual encoders. Their kinds and columns."""
 
+from snp.experiment.absent import ABSENT
 from snp.experiment.rows import DENSE, Row
 from snp.models.adapt import Adapt
 from snp.models.special import word_of
@@ -38,6 +39,8 @@ def columns(row: Row, measured: Measured) -> dict[str, str]:
     cost = measured.cost(row)
     if isinstance(row.special, Adapt):
         return _adapted(row, measured)
+    if row.benchmarks == (ABSENT,):
+        return _made(row, measured)
     if isinstance(row.special, Trim):
         return {"stored": share(cost.stored_ratio.mean())} | _trimmed(row, measured)
     found = measured.dual(row)
@@ -64,6 +67,13 @@ def _trimmed(row: Row, measured: Measured) -> dict[str, str]:
         "p10 to p90": f"{mean['flops', 'p10']:.0f} to {mean['flops', 'p90']:.0f}%",
         "FLOPs, 4 captions": share(mean["cached", "mean"] / 100),
     }
+
+
+def _made(row: Row, measured: Measured) -> dict[str, str]:
+    """How many captions were made, and the shares that something fits, that can be read, that name what is there."""
+    found = measured.asked(row)
+    shares = {name: "" if found.empty else share(found[name].mean()) for name in ("noise", "readable", "related")}
+    return {"made": "" if found.empty else f"{found['count'].mean():.0f}", **shares}
 
 
 def _adapted(row: Row, measured: Measured) -> dict[str, str]:
