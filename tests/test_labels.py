@@ -124,7 +124,7 @@ def test_a_dual_encoder_is_part_of_a_row_and_starts_when_its_teacher_is_done() -
 def test_captions_that_are_made_are_part_of_a_row_and_of_no_run_without() -> None:
     row = find("scenes/dense@100+ask,kind=pair:no-target", "desk")
     assert row.special == Augment() and row.benchmarks == ("no-target",)
-    assert row.label == "scenes/dense@100+ask:no-target" and find(row.label, "desk") == row
+    assert row.label == find(row.label, "desk").label == "scenes/dense@100+ask:no-target"
     other = find("scenes/snp@60+ask,count=20000,kind=swap:no-target", "desk")
     assert find(other.label, "desk") == other and other.special == Augment(kind="swap", count=20_000)
     run, plain = row.finetune(0, "no-target"), find("scenes/dense@100:no-target", "desk").finetune(0, "no-target")

@@ -13,12 +13,12 @@ from synthetic import MANIFEST, cost, finetuned
 
 from snp.errors import InputError
 from snp.experiment.labels import find
+from snp.experiment.places import data_folder
 from snp.experiment.spec import Run
 from snp.launch import runner, work
 from snp.launch.work import Drawing, Place, Runs
 from snp.runs.store import Store
 from snp.training import stages, stopping
-from snp.training.prepare import data_folder
 from snp.training.setup import Setup
 
 ROW = find("scenes/magnitude@60", "smoke")

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from snp.cli.options import AtScale, Published, Workers, app, new_file
 from snp.errors import InputError
 from snp.experiment.benchmarks import LOOKS
-from snp.experiment.places import own_name
+from snp.experiment.places import data_folder, own_name
 from snp.experiment.spec import DRAWN, Scale
 from snp.flags import Named
 
@@ -51,7 +51,7 @@ def data(
     from snp.training import made
 
     options = {} if source is None else {"source": source}
-    root = made.ready(root or made.data_folder(scale, name), scale, name, workers, **options)
+    root = made.ready(root or data_folder(scale, name), scale, name, workers, **options)
     if page is None:
         print(root)
         return
