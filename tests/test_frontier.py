@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
-from synthetic import fill
+from synthetic import MANIFEST, cost, fill, finetuned, score
+from test_trimmed_report import kept
 from test_trimmed_report import store as table5  # noqa: F401 - a fixture
 
 from snp.errors import InputError
 from snp.experiment.labels import find
+from snp.report.frame import Measured
 from snp.report.frontier import Point, figure, points, undominated
 from snp.runs.store import Store
 
@@ -35,3 +37,14 @@ def test_rows_that_another_beats_in_both_are_off_the_frontier() -> None:
 def test_without_results_there_is_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no results"):
         points(Store(tmp_path), "desk")
+
+
+def test_a_row_whose_seeds_are_not_all_tuned_costs_what_those_cost_that_are(tmp_path: Path) -> None:
+    row, store = find("scenes/dense@100+trim50", "desk"), Store(tmp_path)
+    for seed in row.seeds:
+        store.save(row.compress(seed), MANIFEST, cost(row))
+    assert Measured([row], store).cost(row).empty  # what it trims is learned in fine-tuning
+    half = {"trimmed": kept(0.5), "untrimmed": {"val": score(0.8)}}
+    store.save(row.finetune(0, "refcoco"), MANIFEST, finetuned("refcoco", 0.8) | half)
+    [ratio] = Measured([row], store).cost(row).flops_ratio
+    assert ratio == half["trimmed"]["flops"]["mean"]

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from snp.compression import count
 from snp.data.batch import Batch
 from snp.errors import InputError
+from snp.experiment.recipes import RECIPES
 from snp.models import cost, family
 from snp.models.config import SMOKE
 from snp.models.mdetr import MDETR
 from snp.tasks import trimming
 from snp.trimming import trimmer as trimmers
-from snp.trimming.gates import Gate, best, hard
+from snp.trimming.gates import FixedGate, Gate, best, hard
 from snp.trimming.trim import Trim
 from snp.trimming.trimmer import from_centre, gathered, untrimmed
 
@@ -319,3 +320,18 @@ def test_a_copy_trims_by_itself() -> None:
     trimmed = model(Trim())
     with untrimmed(deepcopy(trimmed)):
         assert trimmed(*batch().inputs).kept is not None
+
+
+def test_a_fixed_set_is_learned_within_the_steps_that_a_row_has() -> None:
+    """Half of 16 tokens are useful: the others fall, though all gates begin open and learn at the rate of a tower."""
+    torch.manual_seed(0)
+    phase, gate, useful = RECIPES["desk"].mdetr.trim["refcoco"], FixedGate(16), torch.arange(16) < 8
+    optimizer = torch.optim.AdamW(gate.parameters(), weight_decay=phase.weight_decay)
+    for step in range(phase.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = phase.rate(step)
+        keep_BN = hard(gate(phase.batch), draw=True)
+        (trimming.COST * (keep_BN.mean() - 0.5).square() + (1 - keep_BN[:, useful]).mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(hard(gate(1), draw=False)[0] > 0, useful)

@@ -21,7 +21,7 @@ TRAINS: dict[Train, str] = {
 """What learns. `ticket` is the paper's; `shared` and `own` are of models whose layers share units."""
 RATES: dict[Train, float] = dict.fromkeys(TRAINS, 3e-4)
 """Learning rates: the best of `TRIED` for each on the look that nothing is judged on (`snp table rates`)."""
-TRIED = (1e-4, 3e-4, 1e-3)
+TRIED = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 class Adapt(BaseModel):

@@ -15,7 +15,7 @@ from snp.experiment.places import NEEDED
 from snp.experiment.rows import DENSE, WHOLE, Row
 from snp.experiment.spec import Scale, is_own
 from snp.models.adapt import Adapt
-from snp.models.special import Special
+from snp.models.special import Special, word_of
 from snp.runs.begun import meant
 from snp.runs.result import Result
 from snp.runs.store import Store
@@ -98,6 +98,7 @@ class Measured:
             for row in rows
             for seed in row.seeds
             if (result := find(row.compress(seed)))
+            and (not _of_tuning(row) or find(row.finetune(seed, row.benchmarks[0])))
         ]
         self.costs = pd.DataFrame(plans, columns=COSTS).astype({"sparsity": float})
         keys = self.scores.index.to_frame()
@@ -193,6 +194,11 @@ class Measured:
     def difference(self, row: Row, reference: Row) -> pd.DataFrame:
         """Main figure of `row - reference` over the (benchmark, split) pairs and the seeds that both have."""
         return subtract(self.main(row), self.main(reference))
+
+
+def _of_tuning(row: Row) -> bool:
+    """What a row costs is known when it is fine-tuned, and not before."""
+    return word_of(row.special) in ("trim", "dual") and not row.whole
 
 
 def _of_inputs(tuned: Result | None) -> dict[str, Any]:
