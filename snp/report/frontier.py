@@ -85,8 +85,8 @@ def figure(store: Store, scale: Scale, path: str | Path) -> Path:
             axes.plot([getattr(point, name) for point in best], [point.loss for point in best], color=drawing.GREY,
                       linewidth=1, zorder=1)  # fmt: skip
             for place, point in enumerate(best):  # in turn below and above, so that neighbours do not meet
-                axes.annotate(point.title, (getattr(point, name), point.loss), xytext=(5, 5 if place % 2 else -9), size=7,
-                              textcoords="offset points")  # fmt: skip
+                where = getattr(point, name), point.loss
+                axes.annotate(point.title, where, (5, 5 if place % 2 else -9), textcoords="offset points", size=7)
             axes.axhline(0, color=drawing.GREY, linestyle=":", linewidth=1.2)
             axes.set_xlabel(f"{said}, % of dense")
         axes.invert_yaxis()
