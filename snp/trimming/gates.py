@@ -44,8 +44,8 @@ class Gate(nn.Module):
 
 
 STEP = 50.0
-"""How far a logit that stands alone moves, in learning rates: Adam moves a parameter by about one, and within 1,500 steps
-of 3e-4 none would get from `OPEN` to being dropped, where those of a net do. [ours]"""
+"""How far a logit that stands alone moves, in learning rates: Adam moves a parameter by about one, and within 1,500
+steps of 3e-4 none would get from `OPEN` to being dropped, where those of a net do. [ours]"""
 
 
 class FixedGate(nn.Module):
