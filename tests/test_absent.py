@@ -84,8 +84,11 @@ def test_the_figure_has_true_edits_as_a_curve_and_is_equal_for_equal_results(sto
     found = noise.points(store, "desk")
     assert [point.noise for point in found if point.kind == "rule"] == [0, 10, 25, 50]
     assert {point.kind for point in found} == {"rule", "pair", "seq", "swap", "nearest", "random"}
-    with pytest.raises(InputError, match="holds no results"):
-        noise.figure(Store(tmp_path), "desk", tmp_path / "c.png")
+    alone, row = Store(tmp_path), next(row for row in table7("desk") if row.special == SWAP)
+    made = {"asked": MADE | {"noise": 0.2}, "splits": dict.fromkeys(("val", "testA"), reached(row, 0))}
+    alone.save(row.finetune(0, "no-target"), MANIFEST, made)
+    with pytest.raises(InputError, match="holds no results"):  # there is nothing that it is beside
+        noise.figure(alone, "desk", tmp_path / "c.png")
 
 
 def test_at_paper_scale_compressed_models_alone_are_asked(store: Store) -> None:

@@ -107,3 +107,14 @@ def test_only_the_first_pictures_of_training_give_captions(bare: Path, tmp_path:
     other = Path(shutil.copytree(bare, tmp_path / "other"))
     notarget.ready(other)
     assert len(pairs(other)) == 5 and max(pair["file_name"] for pair in pairs(other)) < "train/000010.png"
+
+
+@pytest.mark.parametrize("name", ["val.json", "pairs_train.json"])
+def test_a_file_that_is_gone_or_was_changed_is_made_anew(name: str, root: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(root, tmp_path / "scenes"))
+    path = other / "no-target" / name
+    whole = path.read_bytes()
+    for damage in (path.unlink, lambda: path.write_bytes(whole.replace(b"the", b"tha", 1))):
+        damage()
+        notarget.ready(other)
+        assert path.read_bytes() == whole

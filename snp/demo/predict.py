@@ -99,7 +99,8 @@ def _threshold(folder: Path) -> float | None:
     run = run_of(folder)
     if not isinstance(run, Finetune) or ABOUT[run.benchmark].task is not REJECTING:
         return None
-    return float(read(folder / "result.json").scores.splits[ABOUT[run.benchmark].splits[0]]["threshold"])
+    found = read(folder / "result.json").scores.splits[ABOUT[run.benchmark].splits[0]].get("threshold")
+    return None if found is None else float(found)
 
 
 def _title(folder: Path) -> str:

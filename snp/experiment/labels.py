@@ -12,13 +12,13 @@ from snp.compression.size import Size
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, Benchmark, of_looks
 from snp.experiment.explained import explain
-from snp.experiment.recipes import RECIPES
+from snp.experiment.recipes import POOL, RECIPES
 from snp.experiment.rows import Row, make
 from snp.experiment.scores import GROUNDING, REJECTING
 from snp.experiment.spec import DRAWN, REAL, Data, Scale, home_of, is_own
 from snp.experiment.tables import EXTRA, TABLES
 from snp.models import config as configs
-from snp.models.adapt import Adapt
+from snp.models.adapt import LEARNERS, Adapt
 from snp.models.augment import Augment
 from snp.models.distill import Distill
 from snp.models.special import Special, from_text, unfit
@@ -112,6 +112,9 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     benchmark: Benchmark = parts["task"] or "refcoco"
     called = named(name, other)
     special = _special(label, parts["special"], scale, benchmark, size)
+    kind = methods()[method].kind
+    if isinstance(special, Adapt) and kind not in LEARNERS.get(special.train, (kind,)):
+        raise InputError(label, f"{method} leaves no weights of train={special.train}", "name another method")
     trained = methods()[method].stage == "training" or isinstance(special, Adapt)
     recovery, times = trained or size.keep is not None, int(parts["times"] or 1)
     if not recovery and times > 1:
@@ -150,6 +153,8 @@ def _special(label: str, text: str | None, scale: Scale, benchmark: Benchmark, s
         raise explain(error, f"{label}: {text}") from None
     except ValueError as error:
         raise InputError(label, str(error), "write +trim50, and options behind it, as ,guide=image") from None
+    if isinstance(special, Adapt) and special.shots > (most := min(RECIPES[scale].train_scenes, POOL)):
+        raise InputError(label, f"there are {most} expressions of a look to learn from", "name a smaller number")
     if isinstance(special, Adapt) and not of_looks(benchmark):
         raise InputError(label, "is adapted to other looks", f"write :looks in place of :{benchmark}")
     if isinstance(special, Augment) and task is not REJECTING:

@@ -8,6 +8,9 @@ from snp.experiment.benchmarks import ABOUT, EXPRESSIONS, OWN, Benchmark
 from snp.experiment.spec import Compress, Finetune, Run, Scale
 from snp.models.special import word_of
 
+POOL = 2_000
+"""Expressions of another look that a few are drawn of, and of each split that it is judged on, at most."""
+
 
 class Phase(BaseModel):
     """One phase of training: AdamW, learning rate warmed up, held, then brought to zero in a straight line.

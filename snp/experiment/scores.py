@@ -109,7 +109,8 @@ ADAPTING = Task(
     "expression",
     Adapted,
     ("precision@1", "source"),
-    "Precision@1 (IoU >= 0.5), mean over draws of the expressions that are learned from",
+    "Precision@1 (IoU >= 0.5), mean over draws of the expressions that are learned from (there, learns: shares of the "
+    "dense model's parameters; before: on these looks before any; at home: on the scenes that the model comes from)",
     types=LOCATING.types,
 )
 REJECTING = Task(

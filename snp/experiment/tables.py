@@ -249,9 +249,11 @@ def select(name: str, scale: Scale, data: Data | None = None) -> list[Row]:
         InputError: no such table, none of its rows is on this data set, or they cannot be on a user's own.
     """
     known = rows(name, scale)
-    if data is not None and is_own(data):
+    if known and data is not None and is_own(data):
         known = [row.on(data) for row in known if row.data == known[0].data]
     if not (chosen := [row for row in known if data in (None, row.data)]):
+        if not known:
+            raise InputError(name, f"has no rows at scale {scale}", "it is of data that are drawn: --scale desk")
         others = " and ".join(dict.fromkeys(row.data for row in known))
         raise InputError(f"{name} --data {data}", f"has no rows at scale {scale}", f"they are of {others}")
     return chosen

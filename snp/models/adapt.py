@@ -19,8 +19,12 @@ TRAINS: dict[Train, str] = {
     "own": "units that layers have for themselves",
 }
 """What learns. `ticket` is the paper's; `shared` and `own` are of models whose layers share units."""
-RATES: dict[Train, float] = dict.fromkeys(TRAINS, 3e-4)
+RATES: dict[Train, float] = dict.fromkeys(TRAINS, 3e-4) | {"all": 1e-3}
 """Learning rates: the best of `TRIED` for each on the look that nothing is judged on (`snp table rates`)."""
+LEARNERS: dict[Train, tuple[str, ...]] = {
+    "ticket": ("unstructured",), "shared": ("shared", "joint"), "own": ("shared", "joint"),
+}  # fmt: skip
+"""What learns only in models that methods of these kinds leave."""
 TRIED = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
@@ -42,7 +46,7 @@ class Adapt(BaseModel):
     shots: Annotated[int, Field(ge=1)] = 128
     train: Train = "all"
     rest: Literal["zero", "dense"] = "zero"
-    rate: Annotated[float, Field(gt=0)] | None = None
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _of_a_ticket(self) -> Self:
@@ -64,7 +68,10 @@ class Adapt(BaseModel):
         first, *others = text.split(",")
         if not (count := re.fullmatch(r"adapt([1-9]\d*)", first)):
             raise ValueError(f"{first} is no number of expressions, as adapt128")
-        return cls.model_validate({"shots": count[1], **options(others)})
+        given = options(others)
+        if "shots" in given:
+            raise ValueError("shots is given twice")
+        return cls.model_validate({"shots": count[1], **given})
 
     @property
     def lr(self) -> float:

@@ -36,7 +36,9 @@ def made_claims(seen: Evidence) -> Iterator[Claim]:
 
 
 def gap(measured: Measured, row: Row, other: Row, metric: str) -> pd.Series:
-    """Points of a figure by which a row is ahead, by seed."""
+    """Points of a figure by which a row is ahead, by seed; empty where one of the two is not measured."""
+    if measured.shown(row).empty or measured.shown(other).empty:
+        return pd.Series(dtype=float)
     own, theirs = (measured.shown(one).xs(metric, level="metric") for one in (row, other))
     return over_benchmarks(subtract(own, theirs))
 
@@ -62,7 +64,7 @@ def _purer(seen: Evidence, pair: Row, seq: Row) -> Claim:
 def _first(seen: Evidence, row: Row) -> Claim:
     """Whether AUROC falls by more points than precision@1, beside the dense model."""
     dense = next(one for one in seen.members if one.method == DENSE and one.special is None)
-    fallen = [_gap(seen, dense, row, metric) for metric in (WHOLE, FOUND)]
+    fallen = [gap(seen.measured, dense, row, metric) for metric in (WHOLE, FOUND)]
     value = estimate(fallen[0] - fallen[1]) if all(len(one) for one in fallen) else _nothing()
     text = "compression loses the ability to say no before precision"
     where = f"{seen.where}: {row.name}, {row.group}: fall of {WHOLE} - fall of {FOUND}"
@@ -70,15 +72,8 @@ def _first(seen: Evidence, row: Row) -> Claim:
 
 
 def _value(seen: Evidence, row: Row, other: Row, metric: str) -> Estimate:
-    found = _gap(seen, row, other, metric)
+    found = gap(seen.measured, row, other, metric)
     return estimate(found) if len(found) else _nothing()
-
-
-def _gap(seen: Evidence, row: Row, other: Row, metric: str) -> pd.Series:
-    measured = seen.measured
-    if measured.shown(row).empty or measured.shown(other).empty:
-        return pd.Series(dtype=float)
-    return gap(measured, row, other, metric)
 
 
 def _nothing() -> Estimate:

@@ -84,8 +84,8 @@ def _legend(parts: Sequence[Measured]) -> str:
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
         "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
-        "B: an aim of this project for the method at its best. S: SmartTrim's claims, D: DiDE's, A: ALTER's (paired "
-        "over seeds and draws), Q: Pair2Seq's. T: a check of the testbed, not a claim."
+        "B: an aim of this project for the method at its best. S: SmartTrim's claims, D: DiDE's, A: ALTER's (of "
+        "each seed a mean over draws), Q: Pair2Seq's. T: a check of the testbed, not a claim."
     )
 
 

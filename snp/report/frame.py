@@ -39,6 +39,8 @@ COSTS = [
 ]
 
 
+WHOLE_COSTS: dict[str, Any] = dict.fromkeys(RATIOS, 1.0) | {"sparsity": None}
+"""Of the dense model, of which a ticket only says where it learns."""
 DIRTY, UNCOMMITTED = "†", "of code with changes that are not in its commit"
 """The mark of rows that no commit makes again, and what it means."""
 
@@ -94,6 +96,7 @@ class Measured:
                 "label": row.label,
                 "seed": seed,
                 **_of_inputs(find(row.finetune(seed, row.benchmarks[0])) if row.benchmarks else None),
+                **(WHOLE_COSTS if isinstance(row.special, Adapt) and row.special.rest == "dense" else {}),
             }
             for row in rows
             for seed in row.seeds

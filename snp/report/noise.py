@@ -12,7 +12,6 @@ from snp.experiment.spec import Scale
 from snp.models.augment import KINDS, Augment
 from snp.report.absent import EXACT, gap
 from snp.report.frame import Measured, unmeasured
-from snp.report.statistics import estimate
 from snp.runs.store import Store
 
 
@@ -39,9 +38,10 @@ def points(store: Store, scale: Scale) -> list[Point]:
     for row in rows:
         told = measured.asked(row)
         if isinstance(row.special, Augment) and row.special.phases == Augment().phases and not told.empty:
-            value = estimate(gap(measured, row, rows[0], EXACT))
-            if value.n:
-                found.append(Point(str(row.special), row.special.kind, 100 * told.noise.mean(), value.mean, value.n))
+            added = gap(measured, row, rows[0], EXACT)
+            if len(added):
+                kind = row.special.kind
+                found.append(Point(str(row.special), kind, 100 * told.noise.mean(), added.mean(), len(added)))
     if not found:
         raise unmeasured("rows of table7 beside the dense one", "table7", store, scale)
     return found

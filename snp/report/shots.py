@@ -22,7 +22,7 @@ NONE = 0
 
 @dataclass(frozen=True)
 class Point:
-    """A model on a look after so many expressions: per cent, mean over seeds and draws with its interval."""
+    """A model on a look after so many expressions: per cent, mean over seeds (of means over draws) and its interval."""
 
     name: str
     look: str
@@ -52,7 +52,7 @@ def _points(row: Row, measured: Measured) -> list[Point]:
     found, draws = [], measured.draws(row)
     begun = measured.shown(row)
     for look in LOOKS if not draws.empty else ():
-        value = estimate(draws.loc[look])
+        value = estimate(draws.loc[look].groupby(level=0).mean())
         found.append(Point(row.name, look, row.special.shots, value.mean, value.low, value.high, value.n))
         before = estimate(begun.loc[("looks", look, f"{ZERO_SHOT}precision@1")])
         found.append(Point(row.name, look, NONE, before.mean, before.low, before.high, before.n))

@@ -8,6 +8,9 @@ from snp.report.frame import ZERO_SHOT, Measured
 from snp.report.statistics import share
 from snp.trimming.trim import Trim
 
+FEW = (f"{ZERO_SHOT}precision@1", f"{ZERO_SHOT}source", "source")
+"""Of a model that is adapted: precision on other looks before, and on its own scenes before and after."""
+
 
 def dense_beside(members: list[Row], rows: list[Row]) -> Row | None:
     """The dense row that a group is compared with: of special rows that of their own group.
@@ -79,15 +82,9 @@ def _made(row: Row, measured: Measured) -> dict[str, str]:
 def _adapted(row: Row, measured: Measured) -> dict[str, str]:
     """What of the model is there, and learns; its precision before, and on the scenes that it comes from, after."""
     found = measured.shown(row)
-    of = {name: found[found.index.get_level_values("metric") == name].mean(axis=None) for name in
-          (f"{ZERO_SHOT}precision@1", f"{ZERO_SHOT}source", "source")}  # fmt: skip
-    before, home, after = (share(value / 100) for value in of.values())
-    learns = measured.learns(row)
-    there = (
-        1.0
-        if isinstance(row.special, Adapt) and row.special.rest == "dense"
-        else measured.cost(row).nonzero_ratio.mean()
-    )
+    known = {name: found[found.index.get_level_values("metric") == name].stack().mean() for name in FEW}
+    before, home, after = (share(value / 100) for value in known.values())
+    learns, there = measured.learns(row), measured.cost(row).nonzero_ratio.mean()
     return {
         "there": share(there),
         "learns": "" if learns.empty else share(float(learns.mean()) * there),

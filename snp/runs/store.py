@@ -234,7 +234,7 @@ class Store:
             file.write(line.encode())
 
     def read_log(self, run: Run) -> list[dict[str, Any]]:
-        """The log of a run, each (stage, step) once: a resumed run repeats steps since its last checkpoint.
+        """The log of a run, each (stage, training, step) once: a resumed run repeats steps since its last checkpoint.
 
         Lines cut by a kill are left out.
         """
@@ -242,7 +242,7 @@ class Store:
         records: dict[object, dict[str, Any]] = {}
         for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else []):
             if record := json_object(line):
-                records[(record.get("stage"), str(record.get("step", f"line {number}")))] = record
+                records[(record.get("stage"), record.get("of"), str(record.get("step", f"line {number}")))] = record
         return list(records.values())
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from snp import ranks
@@ -15,7 +16,9 @@ from snp.data.batch import Batch
 from snp.data.dataset import GroundingSet
 from snp.errors import InputError
 from snp.experiment.benchmarks import ABOUT
+from snp.experiment.explained import explain
 from snp.experiment.recipes import RECIPES, Phase
+from snp.experiment.scores import Located
 from snp.experiment.spec import Finetune
 from snp.files import read_json, write_json
 from snp.models.adapt import Adapt
@@ -42,6 +45,21 @@ UNTOLD = -1
 Figures = dict[str, Any]
 
 
+class Draw(Located):
+    """What one draw came to, or, before any, the model that it begins with."""
+
+    source: Annotated[float, Field(ge=0, le=1)]
+    seconds: Annotated[float, Field(ge=0)]
+    by_type: dict[str, dict[str, Any]]
+
+
+class Left(BaseModel):
+    """The content of `DONE`: the recipe, and every draw that is done, by look and number."""
+
+    phase: Phase
+    draws: dict[str, Draw]
+
+
 @dataclass
 class Trained:
     """What the trainings of a run took together."""
@@ -58,7 +76,7 @@ def adapt(run: Finetune, store: Store, progress: Callable[[int], None], setup: S
     """
     home, phase, folder = source_of(run, setup), setup.phase(run), store.folder(run)
     draws, looks = range(RECIPES[run.scale].draws), ABOUT[run.benchmark].splits
-    known: dict[str, Figures] = read_json(folder / DONE) if (folder / DONE).is_file() else {}
+    known = _known(folder / DONE, phase)
 
     def learned(model: MDETR, train: GroundingSet, key: str) -> tuple[MDETR, float]:
         loop = Loop(
@@ -84,7 +102,7 @@ def adapt(run: Finetune, store: Store, progress: Callable[[int], None], setup: S
             if draw != UNTOLD:
                 model, seconds = learned(model, shots(on, look, _how(run).shots, draw), key)
             known[key] = on.evaluate(model, look) | {"seconds": seconds}
-            ranks.once(lambda: _keep(folder, known))
+            ranks.once(lambda: _keep(folder, known, phase))
     model, _, plan = begun(run, store, home)
     metrics = {
         "splits": {look: _mean([known[f"{look}/{draw}"] for draw in draws]) for look in looks},
@@ -138,9 +156,26 @@ def _aim(run: Finetune, model: nn.Module) -> Objective:
     return pulled
 
 
-def _keep(folder: Path, known: dict[str, Figures]) -> None:
+def _known(path: Path, phase: Phase) -> dict[str, Figures]:
+    """The draws that are done, of a run that is not.
+
+    Raises:
+        InputError: the file is damaged, or was left by another recipe.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        left = Left.model_validate(read_json(path))
+    except ValidationError as error:
+        raise explain(error, f"{path} (delete it to begin again)") from None
+    if left.phase != phase:
+        raise InputError(path, "was left by another recipe", "delete its folder to start again")
+    return {key: draw.model_dump(by_alias=True) for key, draw in left.draws.items()}
+
+
+def _keep(folder: Path, known: dict[str, Figures], phase: Phase) -> None:
     state.forget(folder)  # first: it is of the draw that is done, and the next one must not go on from it
-    write_json(folder / DONE, known)
+    write_json(folder / DONE, {"phase": phase.model_dump(mode="json"), "draws": known})
 
 
 def _mean(found: list[Figures]) -> Figures:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from snp import ranks
 from snp.asking import judged
@@ -16,9 +17,12 @@ from snp.asking.pairs import Pair, parse, read, split
 from snp.data.annotations import Entry
 from snp.data.drawn import notarget
 from snp.data.fields import need
+from snp.errors import InputError
+from snp.experiment.explained import explain
 from snp.experiment.spec import Finetune, dense_of
 from snp.files import read_json, write_json
 from snp.models.mdetr import MDETR
+from snp.runs.metrics import Asked
 from snp.runs.store import Store
 from snp.tasks import grounding
 from snp.training import saved
@@ -46,7 +50,13 @@ def asked(run: Finetune, store: Store, on: Tuning[Any], steps: int, device: str)
     ranks.once(lambda: path.exists() or _make(run, store, on.source, entries, pairs, path, device))
     found = read_json(path)
     made = parse(need(found, "captions", list, path), entries, f"{path}: captions")
+    if not made:
+        raise InputError(f"{path}: captions", "there are none", "delete the file: they are made again")
     report = need(found, "report", dict, path) | {"count": len(made), "pairs": len(true)}
+    try:
+        Asked.model_validate(report)
+    except ValidationError as error:
+        raise explain(error, f"{path} (delete it, and it is made again): report") from None
     few, many = ([pair.entry(k, notarget.FOLDER) for k, pair in enumerate(some)] for some in (true, made))
     if how.phases == 1:
         return [(on.learned(few + many), steps)], report

@@ -9,11 +9,9 @@ from snp.data.drawn import build, folder
 from snp.errors import InputError
 from snp.experiment.benchmarks import LOOKS
 from snp.experiment.places import data_folder
-from snp.experiment.recipes import RECIPES
+from snp.experiment.recipes import POOL, RECIPES
 from snp.experiment.spec import DRAWN, Data, Scale
 
-POOL = 2_000
-"""Expressions of another look that a few are drawn of, and of each split that it is judged on, at most."""
 SEED = 0
 """Of the desk data: one fixed set that every row shares."""
 

@@ -13,11 +13,11 @@ from snp.data.sources.refer import GENERAL
 from snp.data.tokens import Vocabulary
 from snp.experiment import scores
 from snp.experiment.benchmarks import ABOUT, Benchmark
+from snp.experiment.recipes import POOL
 from snp.experiment.spec import DRAWN
 from snp.models.family import Answering, GroundingModel
 from snp.models.glip import GLIP
 from snp.tasks import detect, phrases, rec, rejecting, vqa, words
-from snp.training.made import POOL
 from snp.training.prepare import Source
 from snp.training.task import TUNINGS as TUNINGS
 from snp.training.task import Tuning

@@ -69,24 +69,31 @@ def hash_of(root: Path) -> str:
 def _made(root: Path) -> bool:
     path = root / FOLDER / ABOUT
     about = read_json(path) if path.is_file() else None
-    return isinstance(about, dict) and (about.get("version"), about.get("of")) == (VERSION, folder.data_hash(root))
+    if not isinstance(about, dict) or (about.get("version"), about.get("of")) != (VERSION, folder.data_hash(root)):
+        return False
+    return about.get("sha256") == _sums(root)
+
+
+def _sums(root: Path) -> dict[str, str]:
+    """sha256 of every file that is there: one that is missing, or was changed, is made anew."""
+    files = [root / FOLDER / f"{name}.json" for name in (*SPLITS, PAIRS)]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
 
 
 def _make(root: Path) -> None:
     name, pictures = folder.said(root, "name"), folder.said(root, "pictures")
     generator = GENERATORS[name]()
     made = {split: list(_edits(root, generator, split, pictures[split])) for split in SPLITS}
-    files = [root / FOLDER / f"{split}.json" for split in SPLITS]
-    for path, split in zip(files, SPLITS, strict=True):
+    for split in SPLITS:
         entries = [_entry(place, split, *one) for place, one in enumerate(made[split])]
-        annotations.write(path, entries, generator.categories)
+        annotations.write(root / FOLDER / f"{split}.json", entries, generator.categories)
     pairs = [_pair(place, *one) for place, one in enumerate(made["train"])]
-    files.append(write_json(root / FOLDER / f"{PAIRS}.json", pairs, indent=None))
+    write_json(root / FOLDER / f"{PAIRS}.json", pairs, indent=None)
     about = {
         "version": VERSION,
         "of": folder.data_hash(root),
         "captions": {split: len(found) for split, found in made.items()},
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "sha256": _sums(root),
     }
     write_json(root / FOLDER / ABOUT, about)
 
