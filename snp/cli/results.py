@@ -20,8 +20,7 @@ from snp.cli.options import (
     rows_of_labels,
 )
 from snp.errors import InputError
-from snp.experiment.tables import TABLES
-from snp.experiment.tables import rows as rows_of
+from snp.experiment.tables import TABLES, select
 from snp.files import read_text
 from snp.flags import Named
 from snp.runs.present import present
@@ -122,7 +121,7 @@ def figure(
         print(own.figure(store, scale, png or new_file(f"{name}.png")))
         print(f"\n{markdown(own.told(own.points(store, scale)))}", end="")
         return
-    data = known_data(data, store) or rows_of(name, scale)[0].data
+    data = known_data(data, store) or select(name, scale)[0].data
     print(draw(name, store, scale, data, png or new_file(f"{name}.png")))
     print(f"\n{markdown(limits(name, store, scale, data))}", end="")
 

@@ -75,7 +75,7 @@ def rows(
     costs = mean_seconds(store)
     lines = [
         {
-            "row": row.label,
+            "row": row.label if len(row.label) <= width() // 2 else row.label.replace("+", "\n+"),
             "removed": DENSE if row.method == DENSE else row.size.removed,
             "main": "yes" if row.main else "",
         }
