@@ -9,9 +9,8 @@ from tyro.conf import Positional
 
 from snp.cli.options import AtScale, Published, Workers, app, new_file
 from snp.errors import InputError
-from snp.experiment.benchmarks import LOOKS
 from snp.experiment.places import data_folder, own_name
-from snp.experiment.spec import DRAWN, Scale
+from snp.experiment.spec import MADE, Scale
 from snp.flags import Named
 
 
@@ -32,7 +31,7 @@ def data(
     """Make a data set from its seed, show its samples, or check the folder of a published benchmark or of your own."""
     if action == "check" and Path(name).is_dir():
         name, data_root = "own", data_root or Path(name)
-    known = (*get_args(Published), "own") if action == "check" else (*DRAWN, *LOOKS)
+    known = (*get_args(Published), "own") if action == "check" else MADE
     if name not in known:
         hint = f"choose one of {', '.join(known)}" + (", or name a folder of your own" if action == "check" else "")
         raise InputError(f"snp data {action} {name}", "no such data", hint)

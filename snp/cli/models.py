@@ -38,10 +38,8 @@ def demo(
     found = [(one, predict(one, picture, text)) for one in checkpoints]
     for one, said in found:
         best = [f"{seen.words} {seen.score:.2f} at {tuple(round(v, 2) for v in seen.box)}" for seen in said.seen]
-        print(
-            f"{one.title}: {'; '.join(best) or said.absent or 'nothing'}"
-            + (f"; answer: {said.answer}" if said.answer else "")
-        )
+        answer = f"; answer: {said.answer}" if said.answer else ""
+        print(f"{one.title}: {'; '.join(best) or said.absent or 'nothing'}{answer}")
         if "?" in text and not one.answers:
             print(f"{one.title}: answers no questions, as it was not fine-tuned on them; it only points at things")
     print(draw([Panel(one.title, picture, text, said) for one, said in found], png))

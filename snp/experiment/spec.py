@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from snp.compression.size import Size, percent
-from snp.experiment.benchmarks import ABOUT, Benchmark, Expressions, of_looks
+from snp.experiment.benchmarks import ABOUT, LOOKS, Benchmark, Expressions, of_looks
 from snp.experiment.explained import explain
 from snp.experiment.scores import REJECTING, Model
 from snp.experiment.weights import Weights
@@ -19,7 +19,9 @@ from snp.trimming.trim import Trim
 
 Scale = Literal["smoke", "desk", "paper"]
 DRAWN = ("scenes", "stamps")
-"""Data sets that are made here: drawn scenes, and pasted photographs."""
+"""Data sets that rows are on and that are made here: drawn scenes, and pasted photographs."""
+MADE = (*DRAWN, *LOOKS)
+"""All that are made here."""
 DENSE = "dense"
 """The method that changes nothing."""
 REAL = "real"

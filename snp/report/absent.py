@@ -13,7 +13,7 @@ from snp.experiment.rows import DENSE, Row
 from snp.models.augment import Augment
 from snp.report.evidence import Claim, Evidence, line, verdict
 from snp.report.frame import Measured, over_benchmarks, subtract
-from snp.report.statistics import Estimate, estimate
+from snp.report.statistics import estimate
 
 GAINED, LOST = 1.5, 0.5
 """Points of Pr@(F1=1) that made captions add at least [paper], and of precision@1 that they cost at most. [ours]"""
@@ -48,7 +48,7 @@ def _title(how: Augment | None) -> str:
 
 
 def _told(seen: Evidence, text: str, row: Row, other: Row, metric: str, bound: float, strictly: bool = True) -> Claim:
-    value = _value(seen, row, other, metric)
+    value = estimate(gap(seen.measured, row, other, metric))
     where = f"{seen.where}: {row.title} - {other.title}, {metric}"
     return line("Q", text, where, value, verdict(value, bound, strictly and bound == 0), bound)
 
@@ -56,7 +56,8 @@ def _told(seen: Evidence, text: str, row: Row, other: Row, metric: str, bound: f
 def _purer(seen: Evidence, pair: Row, seq: Row) -> Claim:
     """Whether fewer of the captions that were made with the picture mean something in it."""
     own, theirs = (seen.measured.asked(row) for row in (pair, seq))
-    value = estimate(100 * (theirs.noise - own.noise)) if not own.empty and not theirs.empty else _nothing()
+    both = not own.empty and not theirs.empty
+    value = estimate(100 * (theirs.noise - own.noise) if both else pd.Series(dtype=float))
     text = "fewer of those made with the picture are wrong"
     return line("Q", text, f"{seen.where}: {seq.title} - {pair.title}, noise", value, verdict(value, 0, True), 0)
 
@@ -65,16 +66,7 @@ def _first(seen: Evidence, row: Row) -> Claim:
     """Whether AUROC falls by more points than precision@1, beside the dense model."""
     dense = next(one for one in seen.members if one.method == DENSE and one.special is None)
     fallen = [gap(seen.measured, dense, row, metric) for metric in (WHOLE, FOUND)]
-    value = estimate(fallen[0] - fallen[1]) if all(len(one) for one in fallen) else _nothing()
+    value = estimate(fallen[0] - fallen[1])
     text = "compression loses the ability to say no before precision"
     where = f"{seen.where}: {row.name}, {row.group}: fall of {WHOLE} - fall of {FOUND}"
     return line("Q", text, where, value, verdict(value, 0, True), 0)
-
-
-def _value(seen: Evidence, row: Row, other: Row, metric: str) -> Estimate:
-    found = gap(seen.measured, row, other, metric)
-    return estimate(found) if len(found) else _nothing()
-
-
-def _nothing() -> Estimate:
-    return estimate(pd.Series(dtype=float))

@@ -27,7 +27,7 @@ def points(store: Store, scale: Scale) -> pd.DataFrame:
             result = store.find(row.compress(seed))
             for tower, facts in (result.metrics.get("facts", {}) if result else {}).items():
                 for layer, kept in enumerate(facts["kept"]):
-                    weighs = facts.get("weigh", [[None] * len(kept)] * (layer + 1))[layer]
+                    weighs = facts["weigh"][layer] if "weigh" in facts else [None] * len(kept)
                     lines += [
                         {
                             "method": method,

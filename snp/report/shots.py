@@ -41,10 +41,11 @@ def points(store: Store, scale: Scale) -> list[Point]:
     """
     rows = [row for row in table6(scale) if row.main]
     measured = Measured(rows, store)
-    found = [point for row in rows for point in _points(row, measured)]
+    # what a model begins with is the same whatever number of expressions follows
+    found = {(one.name, one.look, one.shots): one for row in rows for one in _points(row, measured)}
     if not found:
         raise unmeasured("rows of table6", "table6", store, scale)
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
 def _points(row: Row, measured: Measured) -> list[Point]:
@@ -72,7 +73,7 @@ def figure(store: Store, scale: Scale, path: str | Path) -> Path:
             for color, (name, lines) in zip(
                 drawing.COLORS, frame[frame.look == look].groupby("name", sort=False), strict=False
             ):
-                lines = lines.drop_duplicates("shots", keep="last").sort_values("shots")
+                lines = lines.sort_values("shots")
                 places = [counts.index(shots) for shots in lines.shots]
                 axes.plot(places, lines["mean"], marker="o", color=color, label=name)
                 axes.fill_between(places, lines.low, lines.high, color=color, alpha=0.15, linewidth=0)
@@ -88,7 +89,5 @@ def told(found: list[Point]) -> pd.DataFrame:
     """The points as texts, a line for each model and number of expressions."""
     frame = pd.DataFrame(found)
     frame["mean"] = frame["mean"].map("{:.1f}".format)
-    wide = frame.drop_duplicates(["name", "shots", "look"], keep="last").pivot(
-        index=["name", "shots"], columns="look", values="mean"
-    )
+    wide = frame.pivot(index=["name", "shots"], columns="look", values="mean")
     return wide[list(LOOKS)].reset_index().rename(columns={"name": "model", "shots": "expressions"}).astype(str)

@@ -22,10 +22,9 @@ from snp.data.sources.images import places
 from snp.data.tokens import Vocabulary
 from snp.data.views import Fit
 from snp.errors import InputError
-from snp.experiment.benchmarks import LOOKS
 from snp.experiment.places import own_name
 from snp.experiment.recipes import RECIPES
-from snp.experiment.spec import DRAWN, Data, Scale, is_own
+from snp.experiment.spec import MADE, Data, Scale, is_own
 from snp.files import read_json, write_json
 from snp.models import config as configs
 from snp.models.config import GLIPConfig, TowerConfig
@@ -85,7 +84,7 @@ class Source:
     @classmethod
     def from_scale(cls, scale: Scale, data: Data, root: Path | None = None, loaders: int = 0) -> "Source":
         """The data of a scale; `root` is needed for those that are the user's."""
-        if data in DRAWN or data in LOOKS:
+        if data in MADE:
             return cls(data_root(scale, data), scale=scale)
         if root is None or not root.is_dir():
             hint = "give the folder that `snp data check` finds sound with --data-root"

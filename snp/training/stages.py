@@ -17,11 +17,11 @@ from snp.compression.surgery import apply
 from snp.compression.tower import towers_of
 from snp.data.drawn.folder import reading
 from snp.errors import InputError
-from snp.experiment.benchmarks import ABOUT, FIRST, LOOKS
+from snp.experiment.benchmarks import ABOUT, FIRST
 from snp.experiment.places import data_folder
 from snp.experiment.recipes import training_of
 from snp.experiment.rows import DENSE
-from snp.experiment.spec import DRAWN, Compress, Finetune, Pretrain, Run, is_own
+from snp.experiment.spec import MADE, Compress, Finetune, Pretrain, Run, is_own
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.dual import Dual
@@ -261,7 +261,7 @@ def _reading(run: Run) -> Iterator[None]:
     """What was made here for runs is not deleted while one reads it."""
     with ExitStack() as stack:
         for data in run.reads:
-            if data in DRAWN or data in LOOKS:
+            if data in MADE:
                 stack.enter_context(reading(data_folder(run.scale, data)))
         yield
 
