@@ -4,8 +4,8 @@ Definitions [ours]. A value is the main figure of a benchmark in points, mean ov
 differences are paired over seeds. "Almost no loss" is at most `ALMOST` points below dense; "little more" is a step of
 at most `OVERHEAD` times plain pre-training. A claim holds when its whole interval lies on the claimed side, fails
 when the whole interval lies on the other, and is undecided when the interval spans both. Where one row shall beat
-another, and the interval spans zero but lies within a point of it, that is an answer too: alike. With fewer than two seeds
-there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
+another, and the interval spans zero but lies within a point of it, that is an answer too: alike. With fewer than two
+seeds there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ def _legend(parts: Sequence[Measured]) -> str:
     return (
         f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval "
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
-        f"the whole interval lies on one side; alike: none beats the other, the whole interval lies within {ALIKE:g} point; "
+        f"the whole interval lies on one side; alike: none beats the other, all of it lies within {ALIKE:g} point; "
         "undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
         "B: an aim of this project for the method at its best. S: SmartTrim's claims, D: DiDE's, A: ALTER's (of "
