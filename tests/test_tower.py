@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, SiglipVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
-from snp.compression.block import UNIT_DIMS
+from snp.compression.block import PLAIN
 from snp.compression.tower import COMPONENTS, ROLES, Shape, view
 from snp.errors import InputError
 
@@ -90,7 +90,7 @@ def test_unit_rows_hold_rows_columns_and_biases():
     i = 13
     expected = torch.cat([block.weight("v")[i], block.weight("o")[:, i], block.bias("v")[i : i + 1]])
     assert torch.equal(block.units("vo")[i], expected)
-    assert UNIT_DIMS["vo"] == (("v", 0), ("o", 1))
+    assert PLAIN["vo"] == (("v", 0, 1), ("o", 1, 1))
 
 
 def test_a_pruned_head_dimension_stands_for_that_dimension_of_every_head():

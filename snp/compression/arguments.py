@@ -102,6 +102,13 @@ def paths(towers: Any) -> dict[str, str]:
     return named
 
 
+def patterns(value: Any) -> list[str]:
+    """Patterns of paths."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(one, str) for one in value):
+        raise InputError("exclude", f"{value!r} is no list of patterns", 'give a list, as ["*.attn"]')
+    return list(value)
+
+
 def groups(model: nn.Module, given: Any) -> dict[str, list[str]]:
     """Modality -> names of weights that can be masked; empty where none were given.
 

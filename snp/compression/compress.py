@@ -1,13 +1,14 @@
 """`snp.compress`: one call that compresses a model of one's own with any registered method."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from snp.compression import arguments
 from snp.compression.budget import Budget
+from snp.compression.finding import find
 from snp.compression.method import Session, finalize, weight_step
 from snp.compression.overriding import overriding
 from snp.compression.problem import Problem, linear_weights
@@ -25,7 +26,8 @@ def compress(
     *,
     keep: float | None = None,
     sparsity: float | None = None,
-    towers: Mapping[str, str] | None = None,
+    towers: Mapping[str, str] | Literal["auto"] | None = None,
+    exclude: Sequence[str] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
     calibration: Iterable[Any] = (),
     forward: Callable[[nn.Module, Any], Any] | None = None,
@@ -46,6 +48,8 @@ def compress(
         sparsity: share of the prunable weights (those in `groups`) to zero, in [0, 1].
         towers: name -> path of a transformer tower in the model, the donor of shared weights first; needed by
             structured and sharing methods. Without `groups`, their linear weights are the prunable ones.
+            "auto": all that are found, those that see pictures first; parts that cannot be cut stay whole.
+        exclude: patterns of paths of attentions and feed-forward modules that stay whole, as "*.attn".
         groups: modality -> names of prunable weights, of linear maps; enough for unstructured methods.
         calibration: a list of batches, a DataLoader, or what else can be passed over again and again, for methods that
             look at data; a training method trains on it too.
@@ -69,12 +73,17 @@ def compress(
     """
     size = Size(arguments.share("keep", keep), arguments.share("sparsity", sparsity))
     steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
-    calibration, paths = arguments.batches(calibration), arguments.paths(towers)
+    calibration, exclude = arguments.batches(calibration), arguments.patterns(exclude)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
         if given is not None or name == "optimizer":
             arguments.function(name, given)
     chosen = get(method, **options)
     weights = arguments.groups(arguments.sound(model), groups)
+    if towers == "auto":
+        found = find(model, exclude)
+        paths, exclude = found.paths, [*exclude, *found.left]
+    else:
+        paths = arguments.paths(towers)
     if not paths and not weights:
         hint = "give towers={name: path} or groups={modality: names}"
         raise InputError("compress", "knows no weights to remove", hint)
@@ -84,9 +93,9 @@ def compress(
         hint = "give both, and batches in calibration"
         raise InputError("steps, loss", f"{chosen.name} decides while the model trains", hint)
     model = copied(model)
-    views = towers_of(model, paths)
+    views = towers_of(model, paths, exclude)
     if chosen.kind not in ("unstructured", "dense"):
-        replaceable(block for _, _, block in iterate(views))
+        replaceable((block for _, _, block in iterate(views)), ("*",) if chosen.kind in ("shared", "joint") else ())
     named = weights or linear_weights(views)
     problem = Problem(
         model=model,
