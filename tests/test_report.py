@@ -17,6 +17,7 @@ from snp.experiment.spec import Run, Scale
 from snp.experiment.tables import TABLES, rows, select, table1
 from snp.report.claims import CLAIMED, Claim, claims, claims_table
 from snp.report.ending import ending
+from snp.report.evidence import verdict
 from snp.report.figures import curves, figure, limits
 from snp.report.frame import Measured, dense_of
 from snp.report.statistics import estimate, points, reach, seeds_needed
@@ -332,6 +333,21 @@ def test_almost_no_loss_is_at_most_one_point_by_the_interval(tmp_path: Path, snp
     found = claim(claims_of(store), "1")
     assert found.verdict == verdict and found.seeds == len(snp)
     assert "removed 40.0% of all, 50.0% of the towers" in found.where
+
+
+@pytest.mark.parametrize(
+    ("apart", "expected"),
+    [
+        ([0.4, 0.5, 0.6], "holds"),  # [+0.3, +0.7]
+        ([-0.4, -0.5, -0.6], "fails"),
+        ([-0.2, 0.1, 0.2], "alike"),  # [-0.5, +0.6]
+        ([-0.5, 0.1, 0.6], "undecided"),  # [-1.3, +1.4]
+        ([0.1], "not tested"),
+    ],
+)
+def test_rows_within_a_point_of_each_other_are_alike_where_one_should_beat_the_other(apart, expected) -> None:
+    assert verdict(estimate(pd.Series(apart)), 0, strictly=True) == expected
+    assert verdict(estimate(pd.Series(apart)), 0) != "alike"
 
 
 def test_each_claim_compares_the_rows_it_speaks_of(store: Store) -> None:

@@ -3,8 +3,9 @@
 Definitions [ours]. A value is the main figure of a benchmark in points, mean over the splits of a row's benchmarks;
 differences are paired over seeds. "Almost no loss" is at most `ALMOST` points below dense; "little more" is a step of
 at most `OVERHEAD` times plain pre-training. A claim holds when its whole interval lies on the claimed side, fails
-when the whole interval lies on the other, and is undecided when the interval spans both. With fewer than two seeds
-there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
+when the whole interval lies on the other, and is undecided when the interval spans both. Where one row shall beat
+another, and the interval spans zero but lies within a point of it, that is an answer too: alike. With fewer than two
+seeds there is no interval: not tested. Counts of parameters have no spread: one seed is enough.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from snp.experiment.rows import DENSE
 from snp.experiment.spec import Scale
 from snp.experiment.tables import HELPED, rows
 from snp.report import absent, cheaper, few
-from snp.report.evidence import Claim, Evidence, Verdict, line, points, removed, verdict
+from snp.report.evidence import ALIKE, Claim, Evidence, Verdict, line, points, removed, verdict
 from snp.report.fitted import fitted, width
 from snp.report.frame import Measured, over_benchmarks, unmeasured
 from snp.report.statistics import CONFIDENCE, Estimate, estimate
@@ -82,7 +83,8 @@ def _legend(parts: Sequence[Measured]) -> str:
     return (
         f"Points of {figures}, mean over splits, then benchmarks, paired over seeds, {CONFIDENCE:.0%} t interval "
         f"(claim 2: widened for the number of benchmarks). Almost no loss: at most {ALMOST:g} point. Holds or fails: "
-        "the whole interval lies on one side; undecided: it spans both; not tested: fewer than two seeds "
+        f"the whole interval lies on one side; alike: none beats the other, all of it lies within {ALIKE:g} point; "
+        "undecided: it spans both; not tested: fewer than two seeds "
         "(parameter counts need one). Needed: seeds that would decide it, if mean and spread stay as measured. "
         "B: an aim of this project for the method at its best. S: SmartTrim's claims, D: DiDE's, A: ALTER's (of "
         "each seed a mean over draws), Q: Pair2Seq's. T: a check of the testbed, not a claim."
@@ -163,7 +165,7 @@ def _better_somewhere(seen: Evidence, group: str) -> Claim:
     benchmarks = list(dict.fromkeys(gap.index.get_level_values("benchmark")))
     confidence = 1 - (1 - CONFIDENCE) / max(len(benchmarks), 1)
     values = {name: estimate(over_benchmarks(gap.loc[[name]]), confidence) for name in benchmarks}
-    order: list[Verdict] = ["fails", "not tested", "undecided", "holds"]
+    order: list[Verdict] = ["fails", "not tested", "undecided", "alike", "holds"]
 
     def standing(name: str) -> tuple[int, float]:
         value = values[name]

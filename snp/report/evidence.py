@@ -10,7 +10,9 @@ from snp.experiment.rows import DENSE, Row
 from snp.report.frame import Measured, over_benchmarks
 from snp.report.statistics import CONFIDENCE, Estimate, estimate, seeds_needed, signed
 
-Verdict = Literal["holds", "fails", "undecided", "not tested"]
+Verdict = Literal["holds", "fails", "alike", "undecided", "not tested"]
+ALIKE = 1.0
+"""Points within which two rows are alike: as much as is "almost no loss". [ours]"""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Evidence:
 
 
 def verdict(value: Estimate, bound: float, strictly: bool = False) -> Verdict:
-    """Whether `value >= bound` (or `>`), by the interval."""
+    """Whether `value >= bound` (or `>`), by the interval; strictly: points that rows are apart, which may be alike."""
     if value.n < 2:
         return "not tested"
     if value.low > bound or (value.low == bound and not strictly):
         return "holds"
-    return "fails" if value.high < bound or (value.high == bound and strictly) else "undecided"
+    if value.high < bound or (value.high == bound and strictly):
+        return "fails"
+    return "alike" if strictly and bound - ALIKE < value.low and value.high < bound + ALIKE else "undecided"
 
 
 def points(seen: Evidence, number: str, text: str, name: str, other: str, group: str, bound: float) -> Claim:
