@@ -26,12 +26,12 @@ def random_plan(towers, seed=0, keep=0.6, share=0.5) -> Plan:
     donor, receiver = sizes
     kept, shares = {}, []
     for layer in range(sizes[donor].layers):
-        for c in COMPONENTS:
+        for c in sizes[donor].components:
             units = torch.rand(sizes[donor].units(c), generator=source) < keep
             units[0] = True
             kept[donor, layer, c] = kept[receiver, layer, c] = units
     for layer in range(sizes[donor].layers):
-        for c in COMPONENTS:
+        for c in sizes[donor].components:
             alive = sizes[donor].expand(c, kept[receiver, layer, c])
             chance = torch.rand(len(alive), generator=source)
             cross = alive & (chance < share / 2)

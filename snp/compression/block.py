@@ -96,7 +96,8 @@ class Block:
         """Its components are those of `PLAIN`, with all biases: what the project's own models are made of."""
         if self.kind is None or {c: component.parts for c, component in self.components.items()} != PLAIN:
             return False
-        return all(ref.bias for ref in self.refs.values())
+        cut = all(component.form != "padded" for component in self.components.values())
+        return cut and all(ref.bias for ref in self.refs.values())
 
     @property
     def d_qk(self) -> int:
@@ -111,7 +112,7 @@ class Block:
     @property
     def d_ffn(self) -> int:
         """Hidden units of its first feed-forward module; 0: it is not cut."""
-        return next((part.units for part in self.components.values() if part.form == "hidden"), 0)
+        return self.components["ffn"].units if "ffn" in self.components else 0
 
     def ref(self, role: str) -> Ref:
         return self.refs[role]

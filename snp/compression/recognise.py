@@ -38,6 +38,8 @@ def recognise(
     Raises:
         InputError: it has no part that can be cut, or one that cannot be and is not excluded; names it.
     """
+    if isinstance(layer, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        raise InputError(path, "is torch's own layer, which reads the weights of its parts itself", trial.HINT)
     found = parts_of(layer)
     if not found:
         raise InputError(path, f"{type(layer).__name__} has no attention or feed-forward maps to view", trial.HINT)
@@ -69,7 +71,7 @@ class _Sight:
         self.refs: dict[str, Ref] = {}
         self.kind: type[Attention] | None = None
         self.compressed = False
-        self.heads = self.width = 0
+        self.heads = self.width = self.keys = 0
 
     def block(self) -> Block:
         return Block(
@@ -173,14 +175,14 @@ class _Sight:
         if form == "heads" and (why := self._bound(part, module)):
             raise InputError(where, f"{type(module).__name__} cannot be cut by whole heads: {why}", trial.HINT)
         keys = maps[min(1, len(maps) - 2)].in_features
+        self.keys = keys if part.kind == "attention" else self.keys or keys
         try:
             trial.own(module, where, component, refs, maps[0].in_features, keys)
         except InputError:
             if part.kind == "attention":
                 raise
-            trial.own(
-                self.layer, self.path, component, refs, maps[0].in_features, keys
-            )  # it may have no call of its own
+            # its maps may have no module of their own that can be called; the layer may attend to something else
+            trial.own(self.layer, self.path, component, refs, maps[0].in_features, self.keys)
         self._add(part, name, component, refs)
 
     def _cut(self, part: Found, module: Any, where: str, name: str, suffix: str) -> None:

@@ -165,10 +165,9 @@ def copied(model: M) -> M:
 
 
 def replaceable(blocks: Iterable[Block], tied: Collection[str]) -> None:
-    """InputError where modules cannot be replaced without losing something.
+    """InputError where a module with a hook would be replaced: the hook would be lost.
 
-    That is a hook, or which of the weights of queries, keys and values are frozen: they become one. An attention that
-    is not cut itself is replaced, and so is a map whose units another stores.
+    An attention that is not cut itself is replaced, and so is a map whose units another stores.
 
     Args:
         tied: paths of such maps, or patterns of them.
@@ -179,11 +178,6 @@ def replaceable(blocks: Iterable[Block], tied: Collection[str]) -> None:
         if block.kind is not None:
             path = block.components["qk"].path
             names += [f"{path}.{name}".rstrip(".") for name, _ in block.model.get_submodule(path).named_modules()]
-            for kind in ("weight", "bias"):
-                parts = [block.model.get_parameter(getattr(block.ref(role), kind)) for role in "qkv"]
-                if len({part.requires_grad for part in parts}) == 2:
-                    problem = f"some of its {kind} parts of q, k and v are frozen, some are trained"
-                    raise InputError(path, problem, "freeze all of them or none: they become one")
         for name in names:
             for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
                 for hook in getattr(block.model.get_submodule(name), kind).values():

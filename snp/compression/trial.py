@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def _turned(tensors: dict[str, Tensor], component: Component, refs: Mapping[str,
 @torch.no_grad()
 def _same(gap: Callable[[], float], module: nn.Module, name: str, about: str) -> None:
     try:
-        with evaluating(module), torch.autocast("cpu", enabled=False):
+        with evaluating(module), _unhooked(module), torch.autocast("cpu", enabled=False):
             found = gap()
     except InputError:
         raise
@@ -146,13 +147,27 @@ def _same(gap: Callable[[], float], module: nn.Module, name: str, about: str) ->
         raise InputError(name, f"{about}: of the same weights it makes something else", HINT)
 
 
+@contextmanager
+def _unhooked(module: nn.Module) -> Iterator[None]:
+    """Hooks are not for trials."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    before = [(inner, kind, getattr(inner, kind)) for inner in module.modules() for kind in kinds]
+    for inner, kind, hooks in before:
+        setattr(inner, kind, type(hooks)())
+    try:
+        yield
+    finally:
+        for inner, kind, hooks in before:
+            setattr(inner, kind, hooks)
+
+
 def _called(module: nn.Module, ask: Callable[..., Tensor], weights: dict[str, Tensor], *inputs: Any) -> Tensor:
     named = {f"module.{name}": weight for name, weight in weights.items()}
     return functional_call(_Asked(module, ask), named, inputs)  # type: ignore[no-any-return]
 
 
 def _plainly(module: nn.Module, arguments: list[Any], named: dict[str, Any]) -> Any:
-    return module.forward(*arguments, **named)  # its hooks are not for trials
+    return module(*arguments, **named)
 
 
 class _Asked(nn.Module):
