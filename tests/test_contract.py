@@ -196,6 +196,13 @@ def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(
     assert again.stored == before.stored and again.nonzero <= before.nonzero
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if methods()[name].stage == "training"])
+def test_a_phase_is_as_long_as_the_steps_before_the_decision_ask_for(name):
+    problem = problem_of(0.6)
+    problem.steps = get(name).phase(12)
+    assert get(name).start(problem).apply_at == 12
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_plan(name):

@@ -53,8 +53,8 @@ def compress(
         token_masks: modality, name of a weight or pattern of names -> (batch -> bool [B, L], False at padding): which
             of the tokens that these maps see count; the most specific key holds, and it must fit what the map sees.
         loss: (model, batch) -> scalar, for methods that need gradients.
-        steps: length of the phase in which methods decide while the model trains; only the steps before their decision
-            are taken, of snp a tenth of them.
+        steps: weight steps that a method takes which decides while the model trains, and no other does. Where its
+            rounds must be of equal length, as those of lottery, so many of them as fit.
         optimizer: makes, of parameters, what takes these steps.
         seed: of everything random in the method.
         scores: return the scores of the weights too.
@@ -92,7 +92,7 @@ def compress(
         model=model,
         towers=views,
         budget=Budget.from_size(size, model, views, named, chosen.official),
-        steps=steps,
+        steps=chosen.phase(steps),
         loss=_functional(model, loss),
         heldout=_endless(calibration).__next__,
         seed=seed,
@@ -103,7 +103,9 @@ def compress(
         calibration=calibration,
     )
     session = chosen.begin(problem)
-    if session.apply_at:
+    if (taken := session.apply_at) > steps:
+        raise InputError("steps", f"{chosen.name} takes {taken} before it decides", f"give at least {taken}")
+    if taken:
         _train(problem, session, optimizer)
     plan = finalize(session, model)
     compressed = apply(model, plan, paths)
