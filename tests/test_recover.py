@@ -462,7 +462,10 @@ def test_a_stream_begins_anywhere_and_draws_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"recover": {"rate": 1e-3}}, r"recover\.safetensors: was left by another call: recover was .* now"),
+        (
+            {"recover": {"rate": 1e-3}},
+            r"recover\.safetensors: was left by another call: recover\.rate was 0.002, now 0.001",
+        ),
         ({"seed": 1}, "seed was 0, now 1"),
         ({"keep": 0.6}, "size was .*0.45.* now .*0.6"),
         ({"method": "cross-modal", "keep": 0.6}, "method was .* now .*cross-modal"),

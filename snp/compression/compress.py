@@ -134,9 +134,8 @@ def compress(
             "towers": paths,
             "groups": weights,
             "loss": loss is not None,
-            "recover": how.about(),
             "model": None if how.folder is None else fingerprint(model),
-        }
+        } | how.about()
         left = None if how.folder is None else read(how.folder, about)
         small, plan, found = decide() if left is None else (apply(model, left.plan, paths), left.plan, {})
         Recovery(how, small, plan, model, learned, forward, loss, seed, about).run(left)

@@ -19,7 +19,7 @@ class Recover(BaseModel):
     `held_out` the weights that do best there are kept, those from before the first step among them, else the last ones.
     All that is drawn at random follows from the seed of `snp.compress`, whose caller's generators stay as they are.
 
-    Args:
+    Attributes:
         steps: weight steps.
         rate: the highest learning rate.
         warm_up: share of the steps in which the rate rises.
@@ -105,7 +105,7 @@ class Recover(BaseModel):
         incidental = {"folder", "save_every", "progress", "log"}
         named = {"outputs", "batches", "held_out"}
         found = {name: getattr(self, name) for name in type(self).model_fields if name not in incidental}
-        return {name: value is not None if name in named else value for name, value in found.items()}
+        return {f"recover.{name}": value is not None if name in named else value for name, value in found.items()}
 
 
 def asked(value: Any) -> Recover | None:
