@@ -68,6 +68,9 @@ class UPop(Method):
 
     options: Options
 
+    def phase(self, steps: int) -> int:
+        return round(steps / self.options.search)
+
     def start(self, problem: Problem) -> "UPopSession":
         return UPopSession(problem, self.options)
 
