@@ -89,8 +89,8 @@ def compress(
     learned = () if how is None else source(how, calibration, loss, scores)
     weights = arguments.groups(arguments.sound(model), groups)
     if towers == "auto":
-        found = find(model, exclude)
-        paths, exclude = found.paths, [*exclude, *found.left]
+        seen = find(model, exclude)
+        paths, exclude = seen.paths, [*exclude, *seen.left]
     else:
         paths = arguments.paths(towers)
     if not paths and not weights:

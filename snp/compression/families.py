@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from snp.compression.modules import Attention, PaddedLinear, TiedLinear
+from snp.compression.linear import PaddedLinear, TiedLinear
+from snp.compression.modules import Attention
 
 LINEAR = (nn.Linear, TiedLinear, PaddedLinear)
 Kind = Literal["attention", "ffn"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snp.compression.block import Block, Part
 from snp.compression.cutting import pad, put, resize
-from snp.compression.modules import TiedLinear
+from snp.compression.linear import TiedLinear
 from snp.compression.plan import LayerPlan
 from snp.compression.recognise import MARK
 

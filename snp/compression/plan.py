@@ -187,9 +187,8 @@ class Plan:
     def _shape(self, site: Site) -> Shape:
         shape = self.towers.get(site.tower)
         if shape is None or not 0 <= site.layer < shape.layers or site.component not in shape.components:
-            raise InputError(
-                f"plan: {site}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}"
-            )
+            problem = "there is no such tower, layer or component"
+            raise InputError(f"plan: {site}", problem, f"towers: {dict(self.towers)}")
         return shape
 
     def _resolve(self, component: str) -> Tensor:
@@ -209,9 +208,8 @@ class Plan:
                 raise InputError(where, "the two layers differ in size")
             for side in ((tower, layer), share.donor):
                 if bool((units & ~self.survives(*side, component)).any()):
-                    raise InputError(
-                        where, f"a shared unit is pruned in {side}", "prune a unit or share it, never both"
-                    )
+                    problem = f"a shared unit is pruned in {side}"
+                    raise InputError(where, problem, "prune a unit or share it, never both")
             row = rows[tower, layer]
             if bool((received[row, : len(units)] & units).any()):
                 raise InputError(where, "a unit has two donors")

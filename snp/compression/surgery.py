@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from snp.compression.block import Block
 from snp.compression.installing import Place, install, link, maps_of, stored
+from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter, StayMasked
-from snp.compression.modules import Attention, TiedLinear
+from snp.compression.modules import Attention
 from snp.compression.plan import Plan
 from snp.compression.recognise import MARK
 from snp.compression.tower import Patch, Tower, iterate, towers_of
@@ -83,12 +84,12 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
         (place, name): stored(decided[place], blocks[place], maps[place][name], found.index if found.donors else None)
         for (place, name), found in links.items()
     }
+    for place, block in blocks.items():
+        install(model, block, decided[place], {n: m for (at, n), m in modules.items() if at == place})
     for (place, name), found in links.items():
         if found.donors:
             tied_map: Any = modules[place, name]
-            tied_map.donors = tuple(modules[donor, name] for donor in found.donors)
-    for place, block in blocks.items():
-        install(model, block, decided[place], {n: m for (at, n), m in modules.items() if at == place})
+            tied_map.donors = tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
