@@ -13,7 +13,6 @@ from snp.compression.tower import Site
 from snp.errors import InputError
 
 WORDS = {"msa": "attention of layers", "ffn": "feed-forward of layers", "both": "whole layers"}
-PARTS = {"msa": ("qk", "vo"), "ffn": ("ffn",), "both": ("qk", "vo", "ffn")}
 
 
 @register
@@ -40,6 +39,9 @@ class CrossModal(OneShot):
 
     options: Options
 
+    def _tied(self, component: str) -> bool:
+        return self.options.part in ("both", "ffn" if component.startswith("ffn") else "msa")
+
     def plan(self, problem: Problem) -> Plan:
         if len(problem.towers) != 2:
             found = f"cross-modal ties two towers, got {len(problem.towers)}"
@@ -58,7 +60,7 @@ class CrossModal(OneShot):
         surplus = problem.budget.total - problem.budget.target
         shares = []
         for layer in range(self.options.first, last + 1):
-            for c in PARTS[self.options.part]:
+            for c in filter(self._tied, shape.components):
                 cost, n = shape.unit_cost(c, "share"), shape.units(c, "share")
                 tied = min(n, max(0, -(-surplus // cost)))  # rounded up: the target is not exceeded
                 if tied:

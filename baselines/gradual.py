@@ -49,6 +49,9 @@ class Gradual(Method):
 
     options: Options
 
+    def phase(self, steps: int) -> int:
+        return round(steps / self.options.until)
+
     def start(self, problem: Problem) -> "GradualSession":
         return GradualSession(problem, self.options)
 

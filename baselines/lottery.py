@@ -42,6 +42,9 @@ class Lottery(Method):
 
     options: Options
 
+    def phase(self, steps: int) -> int:
+        return (self.options.rounds + 1) * (steps // self.options.rounds)
+
     def start(self, problem: Problem) -> "LotterySession":
         return LotterySession(problem, self.options)
 

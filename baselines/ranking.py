@@ -8,7 +8,7 @@ from torch import Tensor
 from snp.compression.plan import Plan, shapes
 from snp.compression.problem import Problem
 from snp.compression.statistics import wide
-from snp.compression.tower import COMPONENTS, Site
+from snp.compression.tower import Site
 from snp.errors import InputError
 
 
@@ -18,7 +18,7 @@ def groups(problem: Problem) -> dict[Site, int]:
         Site(name, layer, c): tower.shape.units(c)
         for name, tower in problem.towers.items()
         for layer in range(len(tower))
-        for c in COMPONENTS
+        for c in tower.shape.components
     }
 
 
@@ -34,7 +34,8 @@ def norms(problem: Problem) -> dict[Site, Tensor]:
     for site in groups(problem):
         block = problem.towers[site.tower].blocks[site.layer]
         square = wide(block.units(site.component).detach()).square().sum(1).cpu()
-        found[site] = (square if site.component == "ffn" else square.view(block.n_heads, -1).sum(0)).sqrt()
+        heads = block.components[site.component].heads
+        found[site] = (square if heads == 1 else square.view(heads, -1).sum(0)).sqrt()
     return found
 
 

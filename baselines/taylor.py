@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.ranking import best_within, groups, quantiles, unit_costs
-from snp.compression.block import UNIT_DIMS
 from snp.compression.method import OneShot, StructuredOptions
 from snp.compression.plan import Plan
 from snp.compression.problem import Problem
@@ -78,12 +77,12 @@ def masked(problem: Problem, masks: Masks) -> dict[str, Tensor]:
     """Every parameter that belongs to units, each unit times its mask entry; differentiable in these."""
     patch = Patch()
     for name, layer, block in iterate(problem.towers):
-        for c, parts in UNIT_DIMS.items():
+        for c in block.components:
             units = problem.towers[name].shape.expand(c, masks[Site(name, layer, c)])
-            for role, dim in parts:
-                ref, weight = block.ref(role), block.weight(role).detach()
-                factor = units.to(weight)
-                patch.add(ref.weight, ref.start, weight * (factor[:, None] if dim == 0 else factor))
-                if dim == 0:
-                    patch.add(ref.bias, ref.start, block.bias(role).detach() * factor)
+            for kind, part, ref in block.pieces(c):
+                parameter = getattr(ref, kind)
+                dense = problem.model.get_parameter(parameter)[ref.rows].detach()
+                factor = units.to(dense) if part.each == 1 else units.to(dense).repeat_interleave(part.each)
+                shape = [-1 if d == part.dim else 1 for d in range(dense.dim())]
+                patch.add(parameter, ref.start, dense * factor.view(shape))
     return patch.parameters()

@@ -9,15 +9,16 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.masking import Mode, impossible
+from snp.compression.block import Component, Part
 from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.problem import Problem
 from snp.compression.registry import register
-from snp.compression.tower import Patch, Site, iterate
+from snp.compression.tower import Patch, Shape, Site, iterate
 from snp.errors import InputError
 
 Key = tuple[str, int, str]
-"""(tower, layer, "attention" or "ffn"): one mask."""
+"""(tower, layer, "attention", or a component that is cut as a whole): one mask."""
 PUBLIC_COST = 36.0
 """What the public code of CLIP and BLIP counts an attention entry as, in FFN entries."""
 
@@ -67,6 +68,9 @@ class UPop(Method):
 
     options: Options
 
+    def phase(self, steps: int) -> int:
+        return round(steps / self.options.search)
+
     def start(self, problem: Problem) -> "UPopSession":
         return UPopSession(problem, self.options)
 
@@ -84,11 +88,11 @@ class UPopSession(Session):
         exact, attention, start = [], [], 0
         for name, layer, _ in iterate(problem.towers):
             shape = problem.towers[name].shape
-            both = shape.unit_cost("qk") + shape.unit_cost("vo")
-            for part, size, cost in (("attention", shape.d_head, both), ("ffn", shape.d_ffn, shape.unit_cost("ffn"))):
+            for part, components in masks_of(shape).items():
+                size, cost = shape.units(components[0]), sum(map(shape.unit_cost, components))
                 self.spans[name, layer, part] = slice(start, start + size)
                 exact += [cost] * size
-                attention += [part == "attention"] * size
+                attention += [not part.startswith("ffn")] * size
                 start += size
         self.exact_E, self.attention_E = torch.tensor(exact, dtype=torch.float64), torch.tensor(attention)
         least = sum(float(self.exact_E[span.start]) for span in self.spans.values())
@@ -107,12 +111,14 @@ class UPopSession(Session):
         made: dict[str, Tensor] = {}
         mask_E = self.problem.across(self.mask_E)
         for name, layer, block in iterate(self.problem.towers):
-            heads = mask_E[self.spans[name, layer, "attention"]].repeat(block.n_heads)
-            rows = {"q": heads, "k": heads, "v": heads, "fc1": mask_E[self.spans[name, layer, "ffn"]]}
-            patch = Patch()
-            for role, row in rows.items():
-                for parameter in (block.ref(role).weight, block.ref(role).bias):
-                    patch.add(parameter, block.ref(role).start, row)
+            patch, shape = Patch(), self.problem.towers[name].shape
+            for part, components in masks_of(shape).items():
+                for component in components:
+                    units = shape.expand(component, mask_E[self.spans[name, layer, part]])
+                    for piece in rows_of(block.components[component]):
+                        ref, row = block.ref(piece.role), units.repeat_interleave(piece.each)
+                        for parameter in filter(None, (ref.weight, ref.bias)):
+                            patch.add(parameter, ref.start, row)
             for parameter, mask in patch.parameters().items():
                 dense = self.problem.model.get_parameter(parameter)
                 factor = mask.to(dense.device)
@@ -174,7 +180,7 @@ class UPopSession(Session):
         """The entries that are lowered by now, pruned."""
         keep = {}
         for (name, layer, part), span in self.spans.items():
-            for component in ("qk", "vo") if part == "attention" else ("ffn",):
+            for component in masks_of(self.problem.towers[name].shape)[part]:
                 keep[Site(name, layer, component)] = self.mask_E.detach()[span] == 1
         return Plan(shapes(self.problem.towers), keep)
 
@@ -189,6 +195,18 @@ class UPopSession(Session):
         with torch.no_grad():
             self.mask_E.copy_(state["mask"])
         self.mask_E.grad = None if state["gradient"] is None else state["gradient"].clone().to(self.mask_E.device)
+
+
+def masks_of(shape: Shape) -> dict[str, tuple[str, ...]]:
+    """Name of each mask of a layer -> the components that it cuts alike."""
+    both = {"attention": ("qk", "vo")} if "qk" in shape.components else {}
+    return both | {c: (c,) for c in shape.components if c not in ("qk", "vo")}
+
+
+def rows_of(component: Component) -> list[Part]:
+    """The rows that a mask multiplies: of queries, keys and values, or of neurons before the activation."""
+    names = ("q", "k", "v", "fc1")  # and a number behind them, in a second attention of a layer
+    return [part for part in component.parts if part.dim == 0 and part.role.startswith(names)]
 
 
 def lowered_officially(

@@ -11,8 +11,8 @@ import torch
 from synthetic import MANIFEST, cost
 
 from snp.compression.compress import compress
+from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter
-from snp.compression.modules import TiedLinear
 from snp.compression.plan import Plan
 from snp.compression.tower import towers_of
 from snp.data.drawn import looks

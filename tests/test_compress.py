@@ -25,7 +25,7 @@ from snp.experiment.tables import EXTRA, FAMILY, MAIN, SWITCHES, TABLES, rows
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {"vocab_size": 60, "bos_token_id": 58, "eos_token_id": 59}
-TRAINED = {"steps": 2, "loss": lambda model, batch: loss_of_net(model, batch), "calibration": batches(0)}
+TRAINED = {"steps": 3, "loss": lambda model, batch: loss_of_net(model, batch), "calibration": batches(0)}
 
 
 def compress(model: nn.Module | None = None, **changes):
@@ -221,6 +221,36 @@ def test_the_model_given_is_left_as_it_was():
     assert model.training and not any(p.grad is not None for p in model.parameters())
 
 
+class Counted(torch.optim.SGD):
+    """Counts its steps."""
+
+    taken = 0
+
+    def step(self, closure=None):
+        Counted.taken += 1
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in methods().items() if cls.stage == "training"])
+@pytest.mark.parametrize("steps", [3, 12])
+def test_a_method_that_decides_while_the_model_trains_takes_the_steps_that_it_is_given(name, steps, monkeypatch):
+    monkeypatch.setattr(Counted, "taken", 0)
+    data = {"loss": lambda model, batch: loss_of(model, batch), "calibration": [example()]}
+    snp.compress(
+        two_towers(), name, keep=0.7, towers=PATHS, steps=steps, optimizer=lambda p: Counted(p, lr=1e-3), **data
+    )
+    assert Counted.taken == steps
+
+
+def test_rounds_of_equal_length_take_the_most_steps_that_fit_and_need_one_each(monkeypatch):
+    monkeypatch.setattr(Counted, "taken", 0)
+    more = {"method": "lottery", "optimizer": lambda parameters: Counted(parameters, lr=1e-3), "rounds": 3}
+    compress(**TRAINED | more | {"steps": 8})
+    assert Counted.taken == 6
+    with pytest.raises(InputError, match=r"^steps: lottery takes 3 before it decides \(give at least 3\)$"):
+        compress(**TRAINED | more | {"steps": 2})
+
+
 # -- names ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,17 +353,14 @@ def test_a_masked_model_keeps_the_layers_that_from_pretrained_builds(tmp_path):
     assert all(again.get_parameter(name)[~mask].count_nonzero() == 0 for name, mask in plan.masks.items())
 
 
-def test_hidden_states_are_recorded_and_attentions_refused():
+def test_hidden_states_and_attentions_are_recorded_as_by_the_dense_model():
     model = CLIPTextModel(CLIPTextConfig(**SIZES, **TEXT, attn_implementation="eager")).eval()
     words = torch.tensor([[1, 2, 3, 59]])
     before = model(words, output_hidden_states=True, output_attentions=True)  # leaves hooks of transformers behind
     small, _ = snp.compress(model, "magnitude-structured", keep=0.8, towers={"t": ""})
     assert len(small(words, output_hidden_states=True).hidden_states) == len(before.hidden_states) == 3
-    with pytest.raises(InputError, match=r"^output_attentions: "):
-        small(words, output_attentions=True)
-    model.config.output_attentions = True
-    with pytest.raises(InputError, match=r"config\.output_attentions: is on"):
-        snp.compress(model, "magnitude-structured", keep=0.8, towers={"t": ""})
+    ours, theirs = small(words, output_attentions=True).attentions, before.attentions
+    assert [seen.shape for seen in ours] == [seen.shape for seen in theirs]
 
 
 def test_counts_of_a_model_that_has_a_tower_under_two_names():

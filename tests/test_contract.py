@@ -15,8 +15,10 @@ from snp.compression.count import count
 from snp.compression.method import finalize, weight_step
 from snp.compression.plan import Plan
 from snp.compression.problem import Problem
+from snp.compression.recover import Recover
+from snp.compression.recovery import Recovery
 from snp.compression.registry import get, methods
-from snp.compression.surgery import apply, substitute
+from snp.compression.surgery import apply, substitute, verify
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 
@@ -194,6 +196,27 @@ def test_ties_and_zeros_are_intact_after_training_steps_and_after_save_and_load(
     assert torch.equal(loaded(*batch), compressed(*batch))
     again = count(trained(loaded), views(loaded))
     assert again.stored == before.stored and again.nonzero <= before.nonzero
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_ties_and_zeros_are_intact_after_recovery_and_the_dense_model_is_as_it_was(name):
+    problem, plan = decided(name)
+    dense, compressed = problem.model, apply(problem.model, plan, PATHS)
+    before, weights = count(compressed, views(compressed)), copy.deepcopy(dense.state_dict())
+    how, data = Recover(steps=2, rate=1e-2, progress=False), [example(seed=k) for k in (80, 81)]
+    Recovery(how, compressed, plan, dense, data, lambda model, batch: model(*batch), loss_of, 0, {}).run()
+    after = count(compressed, views(compressed))
+    assert after.stored == before.stored and after.nonzero <= before.nonzero
+    verify(compressed, plan, PATHS)
+    assert all(torch.equal(value, weights[key]) for key, value in dense.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if methods()[name].stage == "training"])
+def test_a_phase_is_as_long_as_the_steps_before_the_decision_ask_for(name):
+    problem = problem_of(0.6)
+    problem.steps = get(name).phase(12)
+    assert get(name).start(problem).apply_at == 12
 
 
 @pytest.mark.slow

@@ -38,6 +38,16 @@ def test_three_ways_to_compress_a_model(run: Run) -> None:
     assert "stores  70%" in joint and not joint.endswith(" 0 shares")
 
 
+@pytest.mark.slow
+def test_a_model_that_is_recovered_is_right_about_as_often_as_the_dense_one(run: Run) -> None:
+    lines = run("recover_a_model.py").splitlines()
+    parameters, right = zip(
+        *([int(n) for n in re.findall(r"(\d+) parameters, +(\d+)%", line)[0]] for line in lines), strict=True
+    )
+    assert parameters[0] * 0.2 > parameters[1] - 100 and len(set(parameters[1:])) == 1
+    assert right[1] < right[0] - 8 and all(after > right[0] - 5 for after in right[2:])
+
+
 def test_what_is_loaded_is_what_was_saved_and_smaller(run: Run, tmp_path: Path) -> None:
     saved, loaded, *sizes, size = run("save_and_load.py", tmp_path / "model").splitlines()
     assert saved == loaded

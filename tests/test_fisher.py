@@ -5,7 +5,7 @@ import torch
 from towers import example, loss_of, two_towers, views
 
 from baselines.taylor import taylor
-from snp.compression.block import UNIT_DIMS
+from snp.compression.block import PLAIN
 from snp.compression.budget import Budget
 from snp.compression.problem import Problem
 from snp.compression.registry import get
@@ -39,7 +39,7 @@ def gradient_units(problem, block, component):
         ref = block.ref(role)
         return grads[getattr(ref, kind)][ref.rows]
 
-    parts = UNIT_DIMS[component]
+    parts = [(part.role, part.dim) for part in PLAIN[component]]
     weights = [rows("weight", role) if dim == 0 else rows("weight", role).T for role, dim in parts]
     return torch.cat([*weights, *(rows("bias", role)[:, None] for role, dim in parts if dim == 0)], 1)
 

@@ -35,7 +35,7 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
 
 def test_methods_know_nothing_of_processes_that_train_together_or_of_pictures() -> None:
     used = {other for own, other, _ in arrows() if own in METHODS}
-    assert used <= {*METHODS, "snp.errors", "snp.files"}
+    assert used <= {*METHODS, "snp.errors", "snp.files", "snp.terminal"}
 
 
 @pytest.mark.slow

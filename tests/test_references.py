@@ -183,7 +183,7 @@ def test_tamt_trains_the_mask_that_plain_adam_trains(sparsity):
 @at_every_sparsity
 @pytest.mark.parametrize("ticket", ["found", "random"])
 def test_a_lottery_ticket_is_that_of_plain_training_pruning_and_rewinding(ticket, sparsity):
-    """Two rounds of four steps, and a last part that trains the ticket; batches go on from round to round."""
+    """Two rounds of four steps; batches go on from round to round."""
     for seed in range(10):
         case = Case(seed, sparsity)
         source = torch.Generator().manual_seed(seed)
@@ -194,6 +194,6 @@ def test_a_lottery_ticket_is_that_of_plain_training_pruning_and_rewinding(ticket
             return case.trained(masks, range(4 * r, 4 * r + 4), lr=0.3)
 
         _, plan = case.compress(
-            "lottery", steps=12, rounds=2, ticket=ticket, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.3)
+            "lottery", steps=8, rounds=2, ticket=ticket, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.3)
         )
         case.assert_equal(plan.masks, reference.lottery(case.weights, judge, case.count, 2))

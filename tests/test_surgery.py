@@ -13,6 +13,7 @@ from transformers import SiglipTextConfig, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from snp.compression.count import count
+from snp.compression.linear import TiedLinear
 from snp.compression.plan import Plan, Share, shapes
 from snp.compression.surgery import apply, substitute
 from snp.compression.tower import COMPONENTS, towers_of
@@ -26,12 +27,12 @@ def random_plan(towers, seed=0, keep=0.6, share=0.5) -> Plan:
     donor, receiver = sizes
     kept, shares = {}, []
     for layer in range(sizes[donor].layers):
-        for c in COMPONENTS:
+        for c in sizes[donor].components:
             units = torch.rand(sizes[donor].units(c), generator=source) < keep
             units[0] = True
             kept[donor, layer, c] = kept[receiver, layer, c] = units
     for layer in range(sizes[donor].layers):
-        for c in COMPONENTS:
+        for c in sizes[donor].components:
             alive = sizes[donor].expand(c, kept[receiver, layer, c])
             chance = torch.rand(len(alive), generator=source)
             cross = alive & (chance < share / 2)
@@ -340,3 +341,17 @@ def test_layers_without_sharing_have_plain_linear_maps():
     compressed = apply(two_towers(), random_plan(views(two_towers()), share=0.0), PATHS)
     assert not [name for name, m in compressed.named_modules() if type(m).__name__ == "TiedLinear"]
     assert [m for m in compressed.vision.modules() if isinstance(m, nn.Linear)]
+
+
+def test_units_of_another_are_read_where_they_are_whatever_becomes_of_the_weights():
+    model = two_towers().eval()
+    towers = views(model)
+    small = apply(model, random_plan(towers), PATHS)
+    names = {id(module) for module in small.modules()}
+    tied = [module for module in small.modules() if isinstance(module, TiedLinear)]
+    assert tied and all(id(donor) in names for module in tied for donor in module.donors)
+    state = {name: torch.randn_like(value) for name, value in small.state_dict().items()}
+    other = copy.deepcopy(small)
+    small.load_state_dict(state)
+    other.load_state_dict(state, assign=True)
+    torch.testing.assert_close(other(*example()), small(*example()))

@@ -3,14 +3,13 @@
 import pytest
 import torch
 from open_clip.transformer import TextTransformer
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from towers import two_towers, views
 from transformers import CLIPTextConfig, SiglipVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
-from snp.compression.block import UNIT_DIMS
+from snp.compression.block import PLAIN
 from snp.compression.tower import COMPONENTS, ROLES, Shape, view
 from snp.errors import InputError
 
@@ -30,9 +29,26 @@ def test_timm_and_open_clip_towers_have_the_same_shape():
 
 def test_transformers_encoders_are_found_inside_their_models():
     siglip = SiglipVisionModel(SiglipVisionConfig(**SIZES, image_size=16, patch_size=4))
-    assert view(holding(siglip), "tower", "vision").shape == Shape(3, 32, 4, 8, 48)
-    assert view(holding(siglip), "tower.encoder", "vision").shape == Shape(3, 32, 4, 8, 48)
-    assert view(holding(CLIPEncoder(CLIPTextConfig(**SIZES))), "tower", "text").shape.d_ffn == 48
+    shape = view(holding(siglip), "tower", "vision").shape
+    assert (shape.layers, shape.d_model, shape.n_heads, shape.d_head, shape.d_ffn) == (3, 32, 4, 8, 48)
+    assert shape.components == ("attn", "ffn")
+    for path in ("tower.encoder", "tower.encoder.layers"):
+        assert view(holding(siglip), path, "vision").shape == shape
+    assert view(holding(CLIPEncoder(CLIPTextConfig(**SIZES))), "tower", "text").shape == shape
+
+
+def test_a_unit_of_heads_that_are_cut_as_they_are_has_a_row_of_q_k_v_and_a_column_of_o():
+    siglip = SiglipVisionModel(SiglipVisionConfig(**SIZES, image_size=16, patch_size=4))
+    block = view(siglip, "", "vision").blocks[0]
+    i = 13
+    rows = [block.weight("q")[i], block.weight("k")[i], block.weight("v")[i], block.weight("o")[:, i]]
+    biases = [block.bias(role)[i : i + 1] for role in "qkv"]
+    assert torch.equal(block.units("attn")[i], torch.cat([*rows, *biases]))
+    for name, start, tensor in block.split("attn", block.units("attn")):
+        assert torch.equal(siglip.get_parameter(name)[start : start + len(tensor)], tensor)
+    assert view(siglip, "", "vision").shape.cost == sum(
+        siglip.get_parameter(name).numel() for name in view(siglip, "", "vision").parameter_names
+    )
 
 
 def test_packed_rows_are_the_queries_keys_and_values():
@@ -90,7 +106,7 @@ def test_unit_rows_hold_rows_columns_and_biases():
     i = 13
     expected = torch.cat([block.weight("v")[i], block.weight("o")[:, i], block.bias("v")[i : i + 1]])
     assert torch.equal(block.units("vo")[i], expected)
-    assert UNIT_DIMS["vo"] == (("v", 0), ("o", 1))
+    assert PLAIN["vo"] == (("v", 0, 1), ("o", 1, 1))
 
 
 def test_a_pruned_head_dimension_stands_for_that_dimension_of_every_head():
@@ -104,13 +120,7 @@ def test_a_pruned_head_dimension_stands_for_that_dimension_of_every_head():
     [
         (nn.Linear(2, 2), "no transformer layers"),
         (nn.Sequential(), "no transformer layers"),
-        (
-            nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 1),
-            "no attention and mlp",
-        ),
-        (VisionTransformer(embed_dim=8, depth=1, num_heads=2, qk_norm=True), "k_norm"),
-        (VisionTransformer(embed_dim=8, depth=1, num_heads=2, qkv_bias=False), r"qkv.bias: is missing"),
-        (TextTransformer(7, 9, 8, 2, 1, scale_heads=True), "no known attention"),
+        (TextTransformer(7, 9, 8, 2, 1, scale_heads=True), "no transformer layers"),
     ],
 )
 def test_unknown_layers_are_refused(module, problem):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snp.compression.tower import COMPONENTS
-
 if TYPE_CHECKING:
     from snp.compression.plan import Plan
 
@@ -16,7 +14,7 @@ def cost(plan: Plan) -> dict[str, Any]:
     dense
         before compression: stored + shared + pruned.
     stored
-        own units and the biases of o and fc2.
+        own units, and what belongs to no unit: the biases of o and fc2.
     shared
         units that another layer stores.
     pruned
@@ -30,11 +28,11 @@ def cost(plan: Plan) -> dict[str, Any]:
     for name, shape in plan.towers.items():
         own = surviving = 0
         for layer in range(shape.layers):
-            for c in COMPONENTS:
+            for c in shape.components:
                 each = shape.unit_cost(c, "share")
                 own += each * int(plan.own(name, layer, c).sum())
                 surviving += each * int(plan.survives(name, layer, c).sum())
-        fixed = 2 * shape.d_model * shape.layers
+        fixed = shape.rest * shape.layers
         towers[name] = {
             "dense": shape.cost,
             "stored": own + fixed,
@@ -55,7 +53,7 @@ def summary(plan: Plan) -> dict[str, Any]:
     units: dict[str, dict[str, dict[str, Any]]] = {}
     for name, shape in plan.towers.items():
         units[name] = {}
-        for c in COMPONENTS:
+        for c in shape.components:
             kept, own = (
                 [int(which(name, layer, c).sum()) for layer in range(shape.layers)]
                 for which in (plan.survives, plan.own)
@@ -67,10 +65,14 @@ def summary(plan: Plan) -> dict[str, Any]:
 def report(plan: Plan) -> str:
     """Per layer the units kept of each component, in brackets those that another layer stores."""
     totals, units = cost(plan), summary(plan)["units"]
-    lines = [f"{'tower':<10}{'layer':>5}" + "".join(f"{c + ' kept (shared)':>24}" for c in COMPONENTS)]
+    names = list(dict.fromkeys(c for shape in plan.towers.values() for c in shape.components))
+    lines = [f"{'tower':<10}{'layer':>5}" + "".join(f"{c + ' kept (shared)':>24}" for c in names)]
     for name, layer in plan.layers:
         cells = []
-        for c in COMPONENTS:
+        for c in names:
+            if c not in units[name]:
+                cells.append("")
+                continue
             kept, own = units[name][c]["kept"][layer], units[name][c]["own"][layer]
             cells.append(f"{kept}/{units[name][c]['units']}" + (f" ({kept - own})" if kept > own else ""))
         lines.append(f"{name:<10}{layer:>5}" + "".join(f"{cell:>24}" for cell in cells))

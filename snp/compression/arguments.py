@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from snp.compression.block import FLOATS
@@ -79,17 +79,24 @@ def function(name: str, value: Any) -> None:
         raise InputError(name, f"{value!r} cannot be called", "give a function")
 
 
-def batches(value: Any) -> Iterable[Any]:
+def scalar(value: Any) -> Tensor:
+    """What a loss gave, [] and floating, and differentiable where gradients are wanted."""
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+        gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")
+    if torch.is_grad_enabled() and not value.requires_grad:
+        raise InputError("loss", "depends on no weight", "leave weights to be trained, and do not detach them")
+    return value if value.dim() == 0 else value.reshape(())
+
+
+def batches(value: Any, name: str = "calibration") -> Iterable[Any]:
     """What can be passed over again and again, as methods do."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         problem = f"of type {type(value).__name__} holds no batches one after the other"
-        raise InputError("calibration", problem, "give a list of batches")
+        raise InputError(name, problem, "give a list of batches")
     if isinstance(value, Iterator):
-        raise InputError(
-            "calibration",
-            f"a {type(value).__name__} gives its batches once, and methods pass over them several times",
-            "give a list, or a DataLoader",
-        )
+        problem = f"a {type(value).__name__} gives its batches once, and they are passed over several times"
+        raise InputError(name, problem, "give a list, or a DataLoader")
     return value
 
 
@@ -100,6 +107,13 @@ def paths(towers: Any) -> dict[str, str]:
         if not isinstance(path, str):
             raise InputError(f"towers.{name}", f"{path!r} is no path", "give that of a module, as in named_modules()")
     return named
+
+
+def patterns(value: Any) -> list[str]:
+    """Patterns of paths."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(one, str) for one in value):
+        raise InputError("exclude", f"{value!r} is no list of patterns", 'give a list, as ["*.attn"]')
+    return list(value)
 
 
 def groups(model: nn.Module, given: Any) -> dict[str, list[str]]:

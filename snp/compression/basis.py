@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snp.compression.block import UNIT_DIMS, Block
+from snp.compression.block import Block, Part
 from snp.compression.tower import Tower, iterate
 
 Basis = Literal["none", "sorted", "spectral"]
@@ -25,51 +25,67 @@ def turn(towers: dict[str, Tower], basis: Basis) -> None:
     is N x~ with N = W_o [W_v b_v]; x~ is x with a one. Of M = U S V^T, queries become S^1/2 U^T and keys S^1/2 V^T, and
     those of N alike. So to cut a head's last dimensions is its best approximation of that rank, in the Frobenius norm.
 
-    Nothing may stand between the two maps of a pair (rotary positions, norms of queries or keys): `recognise` refuses
-    such layers.
+    Nothing may stand between the two maps of a pair (rotary positions, norms of queries or keys): such heads are cut
+    whole, and stay as they are.
     """
     if basis == "none":
         return
     for _, _, block in iterate(towers):
-        _arrange(block, "ffn", _by_norm(block, "ffn", 1))
-        for component in ("qk", "vo"):
-            if basis == "sorted":
-                _arrange(block, component, _by_norm(block, component, block.n_heads))
-            else:
-                _turn_heads(block, component)
+        for name, component in block.components.items():
+            parts = component.parts
+            if component.form == "hidden":
+                _arrange(block, parts, _by_norm(block.units(name), 1))
+            elif component.form in ("apart", "dims"):
+                for pair in (parts[:2], parts[2:]) if component.form == "dims" else (parts,):
+                    if basis == "sorted":
+                        _arrange(block, pair, _by_norm(_units(block, pair), component.heads))
+                    else:
+                        _turn_heads(block, pair, component.heads)
 
 
-def _by_norm(block: Block, component: str, groups: int) -> Tensor:
+def _units(block: Block, pair: tuple[Part, ...]) -> Tensor:
+    """[n_share, parameters] of a pair of maps: rows or columns, and biases of rows."""
+    weights = [block.weight(part.role) if part.dim == 0 else block.weight(part.role).T for part in pair]
+    return torch.cat(weights + [block.bias(part.role)[:, None] for part in pair if _biased(block, part)], dim=1)
+
+
+def _biased(block: Block, part: Part) -> bool:
+    return part.dim == 0 and block.ref(part.role).bias is not None
+
+
+def _by_norm(units_NF: Tensor, groups: int) -> Tensor:
     """[n_share] the order of units by their norm, the largest first, inside each of so many groups."""
-    norms_GN = block.units(component).double().norm(dim=1).view(groups, -1)
+    norms_GN = units_NF.double().norm(dim=1).view(groups, -1)
     order_GN = norms_GN.argsort(dim=1, descending=True, stable=True)
     return (order_GN + torch.arange(groups, device=order_GN.device)[:, None] * norms_GN.shape[1]).flatten()
 
 
-def _arrange(block: Block, component: str, order: Tensor) -> None:
-    for role, dim in UNIT_DIMS[component]:
-        weight = block.weight(role)
-        weight.copy_(weight.index_select(dim, order))
-        if dim == 0:
-            block.bias(role).copy_(block.bias(role)[order])
+def _arrange(block: Block, parts: tuple[Part, ...], order: Tensor) -> None:
+    for part in parts:
+        weight = block.weight(part.role)
+        weight.copy_(weight.index_select(part.dim, order))
+        if _biased(block, part):
+            block.bias(part.role).copy_(block.bias(part.role)[order])
 
 
-def _turn_heads(block: Block, component: str) -> None:
-    first_HED, second_HED = (_heads(block, role, dim) for role, dim in UNIT_DIMS[component])
+def _turn_heads(block: Block, pair: tuple[Part, ...], heads: int) -> None:
+    first_HED, second_HED = (_heads(block, part, heads) for part in pair)
     turned = _spectral(first_HED, second_HED)
-    for (role, dim), rows_HED in zip(UNIT_DIMS[component], turned, strict=True):
-        rows = rows_HED.flatten(0, 1).to(block.weight(role))
-        if dim == 0:
-            block.weight(role).copy_(rows[:, :-1])
-            block.bias(role).copy_(rows[:, -1])
+    for part, rows_HED in zip(pair, turned, strict=True):
+        rows = rows_HED.flatten(0, 1).to(block.weight(part.role))
+        if _biased(block, part):
+            block.weight(part.role).copy_(rows[:, :-1])
+            block.bias(part.role).copy_(rows[:, -1])
         else:
-            block.weight(role).copy_(rows.T)
+            block.weight(part.role).copy_(rows if part.dim == 0 else rows.T)
 
 
-def _heads(block: Block, role: str, dim: int) -> Tensor:
+def _heads(block: Block, part: Part, heads: int) -> Tensor:
     """[h, d_head, d_model (+1)] in float64: the rows of a map with its bias, or its columns."""
-    rows = torch.cat([block.weight(role), block.bias(role)[:, None]], 1) if dim == 0 else block.weight(role).T
-    return rows.double().unflatten(0, (block.n_heads, -1))
+    rows = block.weight(part.role) if part.dim == 0 else block.weight(part.role).T
+    if _biased(block, part):
+        rows = torch.cat([rows, block.bias(part.role)[:, None]], 1)
+    return rows.double().unflatten(0, (heads, -1))
 
 
 def _spectral(a_HED: Tensor, b_HEG: Tensor) -> tuple[Tensor, Tensor]:

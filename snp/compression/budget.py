@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from snp.compression.size import Size
-from snp.compression.tower import COMPONENTS, Tower
+from snp.compression.tower import Tower
 from snp.errors import InputError
 
 
@@ -79,8 +79,8 @@ class Budget:
         """The budget of a dense model with these towers."""
         total = sum(parameter.numel() for parameter in model.parameters())
         shapes = [tower.shape for tower in towers.values()]
-        units = sum(s.layers * s.units(c) * s.unit_cost(c) for s in shapes for c in COMPONENTS)
-        one_each = sum(s.layers * s.unit_cost(c) for s in shapes for c in COMPONENTS)
+        units = sum(s.layers * s.units(c) * s.unit_cost(c) for s in shapes for c in s.components)
+        one_each = sum(s.layers * s.unit_cost(c) for s in shapes for c in s.components)
         return cls(keep, total, total - units, total - units + one_each)
 
     @classmethod

@@ -1,18 +1,24 @@
 """`snp.compress`: one call that compresses a model of one's own with any registered method."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from snp.compression import arguments
 from snp.compression.budget import Budget
+from snp.compression.finding import find
 from snp.compression.method import Session, finalize, weight_step
 from snp.compression.overriding import overriding
+from snp.compression.plan import Plan
 from snp.compression.problem import Problem, linear_weights
+from snp.compression.recover import Recover, asked, source
+from snp.compression.recovery import Recovery
 from snp.compression.registry import get
 from snp.compression.size import Size
+from snp.compression.state import fingerprint, read
 from snp.compression.statistics import TokenMask
 from snp.compression.surgery import apply, copied, replaceable
 from snp.compression.tower import iterate, towers_of
@@ -25,7 +31,8 @@ def compress(
     *,
     keep: float | None = None,
     sparsity: float | None = None,
-    towers: Mapping[str, str] | None = None,
+    towers: Mapping[str, str] | Literal["auto"] | None = None,
+    exclude: Sequence[str] = (),
     groups: Mapping[str, Sequence[str]] | None = None,
     calibration: Iterable[Any] = (),
     forward: Callable[[nn.Module, Any], Any] | None = None,
@@ -33,6 +40,7 @@ def compress(
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     steps: int = 0,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
+    recover: Recover | int | None = None,
     seed: int = 0,
     scores: bool = False,
     **options: Any,
@@ -46,6 +54,8 @@ def compress(
         sparsity: share of the prunable weights (those in `groups`) to zero, in [0, 1].
         towers: name -> path of a transformer tower in the model, the donor of shared weights first; needed by
             structured and sharing methods. Without `groups`, their linear weights are the prunable ones.
+            "auto": all that are found, those that see pictures first; parts that cannot be cut stay whole.
+        exclude: patterns of paths of attentions and feed-forward modules that stay whole, as "*.attn".
         groups: modality -> names of prunable weights, of linear maps; enough for unstructured methods.
         calibration: a list of batches, a DataLoader, or what else can be passed over again and again, for methods that
             look at data; a training method trains on it too.
@@ -53,28 +63,36 @@ def compress(
         token_masks: modality, name of a weight or pattern of names -> (batch -> bool [B, L], False at padding): which
             of the tokens that these maps see count; the most specific key holds, and it must fit what the map sees.
         loss: (model, batch) -> scalar, for methods that need gradients.
-        steps: length of the phase in which methods decide while the model trains; only the steps before their decision
-            are taken, of snp a tenth of them.
+        steps: weight steps that a method takes which decides while the model trains, and no other does. Where its
+            rounds must be of equal length, as those of lottery, so many of them as fit.
         optimizer: makes, of parameters, what takes these steps.
-        seed: of everything random in the method.
+        recover: how the compressed model is trained on, with the given one as its teacher: `snp.Recover(...)`, or the
+            number of weight steps alone.
+        seed: of everything random in the method, and of recovery.
         scores: return the scores of the weights too.
         options: of the method, for example `mode="official"`.
 
     Returns:
-        The compressed model and its Plan, whose `masks` are bool tensors by parameter name (a name that is missing is
-        kept whole); with `scores` also a dict of scores by parameter name.
+        The compressed model, with the training modes of the one given, and its Plan, whose `masks` are bool tensors by
+        parameter name (a name that is missing is kept whole); with `scores` also a dict of scores by parameter name.
 
     Raises:
         InputError: one line that names the argument at fault.
     """
     size = Size(arguments.share("keep", keep), arguments.share("sparsity", sparsity))
     steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
-    calibration, paths = arguments.batches(calibration), arguments.paths(towers)
+    calibration, exclude = arguments.batches(calibration), arguments.patterns(exclude)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
         if given is not None or name == "optimizer":
             arguments.function(name, given)
-    chosen = get(method, **options)
+    chosen, how = get(method, **options), asked(recover)
+    learned = () if how is None else source(how, calibration, loss, scores)
     weights = arguments.groups(arguments.sound(model), groups)
+    if towers == "auto":
+        seen = find(model, exclude)
+        paths, exclude = seen.paths, [*exclude, *seen.left]
+    else:
+        paths = arguments.paths(towers)
     if not paths and not weights:
         hint = "give towers={name: path} or groups={modality: names}"
         raise InputError("compress", "knows no weights to remove", hint)
@@ -83,31 +101,56 @@ def compress(
     if chosen.stage == "training" and (steps < 1 or loss is None):
         hint = "give both, and batches in calibration"
         raise InputError("steps, loss", f"{chosen.name} decides while the model trains", hint)
-    model = copied(model)
-    views = towers_of(model, paths)
-    if chosen.kind not in ("unstructured", "dense"):
-        replaceable(block for _, _, block in iterate(views))
-    named = weights or linear_weights(views)
-    problem = Problem(
-        model=model,
-        towers=views,
-        budget=Budget.from_size(size, model, views, named, chosen.official),
-        steps=steps,
-        loss=_functional(model, loss),
-        heldout=_endless(calibration).__next__,
-        seed=seed,
-        sparsity=size.sparsity,
-        groups=named,
-        forward=forward or (lambda model, batch: model(batch)),
-        token_masks=arguments.masks(token_masks, named),
-        calibration=calibration,
-    )
-    session = chosen.begin(problem)
-    if session.apply_at:
-        _train(problem, session, optimizer)
-    plan = finalize(session, model)
-    compressed = apply(model, plan, paths)
-    return (compressed, plan, session.scores()) if scores else (compressed, plan)
+    forward = forward or (lambda model, batch: model(batch))
+
+    def decide() -> tuple[nn.Module, Plan, dict[str, Tensor]]:
+        """The compressed model, its plan and its scores; what was needed to decide is let go."""
+        dense = copied(model)
+        views = towers_of(dense, paths, exclude)
+        if chosen.kind not in ("unstructured", "dense"):
+            shared = ("*",) if chosen.kind in ("shared", "joint") else ()
+            replaceable((block for _, _, block in iterate(views)), shared)
+        named = weights or linear_weights(views)
+        given = Problem(
+            model=dense,
+            towers=views,
+            budget=Budget.from_size(size, dense, views, named, chosen.official),
+            steps=chosen.phase(steps),
+            loss=_functional(dense, loss),
+            heldout=_endless(calibration).__next__,
+            seed=seed,
+            sparsity=size.sparsity,
+            groups=named,
+            forward=forward,
+            token_masks=arguments.masks(token_masks, named),
+            calibration=calibration,
+        )
+        session = chosen.begin(given)
+        if (taken := session.apply_at) > steps:
+            raise InputError("steps", f"{chosen.name} takes {taken} before it decides", f"give at least {taken}")
+        if taken:
+            _train(given, session, optimizer)
+        plan = finalize(session, dense)
+        return apply(dense, plan, paths), plan, session.scores() if scores else {}
+
+    if how is None:
+        small, plan, found = decide()
+    else:
+        about = {
+            "method": [chosen.name, chosen.options.model_dump(mode="json")],
+            "size": asdict(size),
+            "steps": steps,
+            "seed": seed,
+            "towers": paths,
+            "exclude": exclude,
+            "groups": weights,
+            "loss": loss is not None,
+            "model": None if how.folder is None else fingerprint(model),
+        } | how.about()
+        left = None if how.folder is None else read(how.folder, about)
+        small, plan, found = decide() if left is None else (apply(model, left.plan, paths), left.plan, {})
+        Recovery(how, small, plan, model, learned, forward, loss, seed, about).run(left)
+    return (small, plan, found) if scores else (small, plan)
 
 
 def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | None) -> Callable[..., Tensor]:
@@ -116,13 +159,7 @@ def _functional(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor] | Non
     def functional(batch: Any, overrides: dict[str, Tensor] | None) -> Tensor:
         if loss is None:
             raise InputError("loss", "this method needs gradients", "give loss=lambda model, batch: ...")
-        value: Any = overriding(model, overrides, lambda: loss(model, batch))
-        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
-            gave = f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise InputError("loss", f"gave {gave}, not one number", "return a scalar tensor: a mean or a sum")
-        if torch.is_grad_enabled() and not value.requires_grad:
-            raise InputError("loss", "depends on no weight", "leave weights to be trained, and do not detach them")
-        return value if value.dim() == 0 else value.reshape(())
+        return arguments.scalar(overriding(model, overrides, lambda: loss(model, batch)))
 
     return functional
 

@@ -133,6 +133,13 @@ class Method(ABC):
         """Whether it computes what the public code computes, faults included: such a plan may empty whole matrices."""
         return getattr(self.options, "mode", None) == "official"
 
+    def phase(self, steps: int) -> int:
+        """`Problem.steps` of a phase in which this method takes `steps` weight steps, or the most below, and decides.
+
+        By default all of it: a method that decides earlier has its own.
+        """
+        return steps
+
     def begin(self, problem: Problem) -> Session:
         """Start on the model in the basis that is asked for: its weights change, what it computes does not."""
         turn(problem.towers, getattr(self.options, "basis", "none"))

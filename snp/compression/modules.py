@@ -1,4 +1,4 @@
-"""Modules of compressed layers: a linear map with units stored elsewhere, and attention cut to size."""
+"""Attention cut to size, that takes the place of modules that cannot be cut as they are."""
 
 from typing import Any, ClassVar
 
@@ -7,50 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snp.errors import InputError
-
-
-class TiedLinear(nn.Module):
-    """A linear map that stores its own rows (dim 0) or columns (dim 1) and reads the others from donors.
-
-    A donor is a plain linear map or another TiedLinear, of which the stored part counts. Donors are not
-    registered as submodules, so each parameter exists once in parameters() and state_dict(), and its gradient
-    is the sum of all uses. [ours]
-
-    Args:
-        weight: own part, [n_own, d] for dim 0 and [d, n_own] for dim 1.
-        bias: own biases [n_own] for dim 0; the whole bias [d], which is never shared, for dim 1.
-        index: [n], place of each effective unit in the concatenation of own and donors' stored units.
-        donors: modules with `weight` and `bias`.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, index: Tensor, donors: tuple[nn.Module, ...], dim: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.index = index  # no buffer: weights that are loaded into a model on the meta device would not bring it
-        self.donors = donors  # a tuple, so that nn.Module does not register its members
-        self.dim = dim
-        sizes = (len(index), weight.shape[1]) if dim == 0 else (weight.shape[0], len(index))
-        self.out_features, self.in_features = sizes
-
-    def effective(self) -> tuple[Tensor, Tensor]:
-        """The whole weight [out, in] and bias [out], differentiable with respect to every stored part."""
-        if self.index.device != self.weight.device and not self.weight.is_meta:
-            self.index = self.index.to(self.weight.device)
-        parts: tuple[Any, ...] = (self, *self.donors)
-        # embedding is the row gather with the fastest gradient on a CPU
-        stored = torch.cat([part.weight.transpose(0, self.dim) for part in parts])
-        weight = F.embedding(self.index, stored).transpose(0, self.dim)
-        if self.dim == 1:
-            return weight, self.bias
-        return weight, torch.cat([part.bias for part in parts])[self.index]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]"""
-        return F.linear(x, *self.effective())
-
-    def extra_repr(self) -> str:
-        stored = f"stored={self.weight.shape[self.dim]}/{len(self.index)}"
-        return f"in_features={self.in_features}, out_features={self.out_features}, {stored}"
 
 
 class Attention(nn.Module):
@@ -166,13 +122,9 @@ def _attend_plainly(
     return weights @ v, weights
 
 
-IDLE = {"output_hidden_states", "num_items_in_batch"}
-"""What models of transformers hand down to their attention modules, which have nothing to do with it."""
-
-
 def _refuse(unknown: dict[str, Any]) -> None:
     for name, value in unknown.items():
-        if value is not None and value is not False and name not in IDLE:
+        if value is not None and value is not False:
             raise InputError(name, "is nothing that a compressed attention module knows", "leave it out")
 
 
@@ -194,35 +146,22 @@ class TimmAttention(Attention):
         return module(x_BLD, attn_mask=allowed_LL)  # type: ignore[no-any-return]
 
 
-class TransformersAttention(Attention):
-    """Takes the place of the attention of a transformers encoder (SiglipAttention, CLIPAttention).
+class BlipAttention(Attention):
+    """Takes the place of the attention of BLIP's vision tower, which insists on its width."""
 
-    An encoder that is causal says so beside a mask that has it already: `is_causal` counts where there is no mask.
-    """
+    parts = ("dropout",)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        is_causal: bool | None = None,
-        **unknown: Any,
-    ) -> tuple[Tensor, None]:
+    def forward(self, hidden_states: Tensor, **unknown: Any) -> tuple[Tensor, None]:
         _refuse(unknown)
-        return self.attend(hidden_states, attention_mask, bool(is_causal) and attention_mask is None)[0], None
+        return self.attend(hidden_states)[0], None
 
     @staticmethod
     def habits(dense: Any) -> dict[str, Any]:
-        if getattr(getattr(dense, "config", None), "output_attentions", False):
-            raise InputError("config.output_attentions", "is on, and compressed layers give none", "turn it off")
-        return {"dropout": float(dense.dropout)}
+        return {"dropout": dense.dropout.p}
 
     @staticmethod
     def ask(module: Any, x_BLD: Tensor, allowed_LL: Tensor | None) -> Tensor:
-        if allowed_LL is None:
-            return module(hidden_states=x_BLD, attention_mask=None)[0]  # type: ignore[no-any-return]
-        hidden = torch.finfo(x_BLD.dtype).min
-        mask = torch.zeros_like(allowed_LL, dtype=x_BLD.dtype).masked_fill(~allowed_LL, hidden)[None, None]
-        return module(hidden_states=x_BLD, attention_mask=mask)[0]  # type: ignore[no-any-return]
+        return module(x_BLD)[0]  # type: ignore[no-any-return]
 
 
 class TorchAttention(Attention):

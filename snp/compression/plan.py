@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snp.compression import accounting
 from snp.compression.codec import decode_mask, decode_units, encode_mask, encode_units
-from snp.compression.tower import COMPONENTS, Shape, Site, Tower, alike, iterate
+from snp.compression.tower import Shape, Site, Tower, alike, iterate
 from snp.errors import InputError
 
 _FORMAT = 1
@@ -99,7 +99,8 @@ class Plan:
                 raise InputError(f"plan: mask {name}", "leaves no weight", "keep at least one")
         layers = [(name, layer) for name, shape in self.towers.items() for layer in range(shape.layers)]
         object.__setattr__(self, "_layers", layers)
-        object.__setattr__(self, "_owners", {component: self._resolve(component) for component in COMPONENTS})
+        components = dict.fromkeys(c for shape in self.towers.values() for c in shape.components)
+        object.__setattr__(self, "_owners", {component: self._resolve(component) for component in components})
 
     # ------------------------------------------------------------------ what is decided
 
@@ -135,9 +136,10 @@ class Plan:
     def layer(self, tower: str, layer: int) -> LayerPlan:
         """All that is decided of a layer."""
         row = self.layers.index((tower, layer))
-        kept, survives, owner = ({c: of(tower, layer, c) for c in COMPONENTS}
+        components = self.towers[tower].components
+        kept, survives, owner = ({c: of(tower, layer, c) for c in components}
                                  for of in (self.kept, self.survives, self.owner))  # fmt: skip
-        return LayerPlan(kept, survives, owner, {c: (owner[c] == row) & survives[c] for c in COMPONENTS})
+        return LayerPlan(kept, survives, owner, {c: (owner[c] == row) & survives[c] for c in components})
 
     def cost(self) -> dict[str, Any]:
         """Parameters of the towers that are stored, shared, pruned and masked: see `accounting.cost`."""
@@ -184,16 +186,16 @@ class Plan:
 
     def _shape(self, site: Site) -> Shape:
         shape = self.towers.get(site.tower)
-        if shape is None or not 0 <= site.layer < shape.layers or site.component not in COMPONENTS:
-            raise InputError(
-                f"plan: {site}", "there is no such tower, layer or component", f"towers: {dict(self.towers)}"
-            )
+        if shape is None or not 0 <= site.layer < shape.layers or site.component not in shape.components:
+            problem = "there is no such tower, layer or component"
+            raise InputError(f"plan: {site}", problem, f"towers: {dict(self.towers)}")
         return shape
 
     def _resolve(self, component: str) -> Tensor:
         """Long [all layers, largest n_share]: index of the layer that stores each unit."""
         rows = {layer: row for row, layer in enumerate(self.layers)}
-        width = max((shape.units(component, "share") for shape in self.towers.values()), default=0)
+        having = [shape for shape in self.towers.values() if component in shape.components]
+        width = max((shape.units(component, "share") for shape in having), default=0)
         donor = torch.arange(len(rows))[:, None].expand(-1, width).clone()
         received = torch.zeros(len(rows), width, dtype=torch.bool)
         for share in self.shares:
@@ -202,13 +204,12 @@ class Plan:
                 continue
             where = f"plan: share {share.receiver} from {share.donor}"
             sizes = self._shape(Site(*share.donor, component)), self.towers[tower]
-            if len({(s.d_model, s.n_heads, s.units(component)) for s in sizes}) != 1:
+            if len({(s.d_model, s.heads(component), s.units(component), s.unit_cost(component)) for s in sizes}) != 1:
                 raise InputError(where, "the two layers differ in size")
             for side in ((tower, layer), share.donor):
                 if bool((units & ~self.survives(*side, component)).any()):
-                    raise InputError(
-                        where, f"a shared unit is pruned in {side}", "prune a unit or share it, never both"
-                    )
+                    problem = f"a shared unit is pruned in {side}"
+                    raise InputError(where, problem, "prune a unit or share it, never both")
             row = rows[tower, layer]
             if bool((received[row, : len(units)] & units).any()):
                 raise InputError(where, "a unit has two donors")
@@ -230,7 +231,7 @@ class Plan:
             shares.setdefault(_name(share.receiver), {})[_name(share.donor)] = encode_units(share.units)
         value = {
             "format": _FORMAT,
-            "towers": {name: asdict(shape) for name, shape in self.towers.items()},
+            "towers": {name: shape.to_json() for name, shape in self.towers.items()},
             "keep": {_name(key): encode_units(kept) for key, kept in self.keep.items()},
             "shares": shares,
             "masks": {name: [list(mask.shape), encode_mask(mask)] for name, mask in self.masks.items()},
@@ -245,7 +246,7 @@ class Plan:
             value = json.loads(text)
             if value["format"] != _FORMAT:
                 raise ValueError(f"format {value['format']} is not {_FORMAT}")
-            towers = {name: Shape(**sizes) for name, sizes in value["towers"].items()}
+            towers = {name: Shape.from_json(sizes) for name, sizes in value["towers"].items()}
             keep = {}
             for name, units in value["keep"].items():
                 key = _key(name)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snp.compression.budget import Budget
 from snp.compression.overriding import gradients_of
 from snp.compression.statistics import TokenMask
-from snp.compression.tower import ROLES, Tower, iterate
+from snp.compression.tower import Tower, iterate
 from snp.errors import InputError
 
 CALIBRATION_BATCHES = 8
@@ -114,7 +114,7 @@ def linear_weights(towers: dict[str, Tower]) -> dict[str, list[str]]:
     """Tower -> names of the weights of its linear maps, a packed one once."""
     names: dict[str, dict[str, None]] = {name: {} for name in towers}
     for name, _, block in iterate(towers):
-        names[name] |= dict.fromkeys(block.ref(role).weight for role in ROLES)
+        names[name] |= dict.fromkeys(ref.weight for ref in block.refs.values() if ref.weight.endswith("weight"))
     return {name: list(found) for name, found in names.items()}
 
 

@@ -1,29 +1,24 @@
 """Surgery: a model and a Plan make a smaller model, with units cut or stored once and weights masked."""
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
+from snp.compression.block import Block
+from snp.compression.installing import Place, install, link, maps_of, stored
+from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter, StayMasked
-from snp.compression.modules import Attention, TiedLinear
-from snp.compression.plan import LayerPlan, Plan
+from snp.compression.modules import Attention
+from snp.compression.plan import Plan
+from snp.compression.recognise import MARK
 from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
-Place = tuple[str, int]  # tower, layer
-#: The linear maps of a compressed layer: (role, component) of each part, and the dimension of units.
-MAPS: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {
-    "qkv": ((("q", "qk"), ("k", "qk"), ("v", "vo")), 0),
-    "proj": ((("o", "vo"),), 1),
-    "fc1": ((("fc1", "ffn"),), 0),
-    "fc2": ((("fc2", "ffn"),), 1),
-}
 
 
 def substitute(
@@ -43,23 +38,21 @@ def substitute(
     result = {name: base[name] * mask.to(base[name].device) for name, mask in plan.masks.items()}
     for place, block in blocks.items():
         patch, changed, here = Patch(), set(), plan.layer(*place)
-        for component, roles in UNIT_DIMS.items():
+        for component in block.components:
             owner, alive = here.owner[component], here.survives[component]
             donors = [d for d in owner[alive].unique().tolist() if plan.layers[d] != place]
-            for role, dim in roles:
-                names = ("weight", "bias") if dim == 0 else ("weight",)
-                for kind in names:
-                    name = getattr(block.ref(role), kind)
-                    tensor = base[name][block.ref(role).rows]
-                    shape = [-1 if d == dim else 1 for d in range(tensor.dim())]
-                    for donor in donors:
-                        ref = blocks[plan.layers[donor]].ref(role)
-                        theirs = (owner == donor).view(shape).to(tensor.device)
-                        tensor = torch.where(theirs, base[getattr(ref, kind)][ref.rows], tensor)
-                    kept = alive.view(shape).to(tensor.device)
-                    patch.add(name, block.ref(role).start, tensor * kept)
-                    if donors or not alive.all():
-                        changed.add(name)
+            for kind, part, ref in block.pieces(component):
+                name = getattr(ref, kind)
+                tensor = base[name][ref.rows]
+                shape = [-1 if d == part.dim else 1 for d in range(tensor.dim())]
+                for donor in donors:
+                    other = blocks[plan.layers[donor]].ref(part.role)
+                    theirs = (owner == donor).repeat_interleave(part.each).view(shape).to(tensor.device)
+                    tensor = torch.where(theirs, base[getattr(other, kind)][other.rows], tensor)
+                kept = alive.repeat_interleave(part.each).view(shape).to(tensor.device)
+                patch.add(name, ref.start, tensor * kept)
+                if donors or not alive.all():
+                    changed.add(name)
         result |= patch.parameters(changed)
     return result
 
@@ -74,29 +67,29 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
         InputError: the plan is not of this model, or the model is compressed already or cannot be copied.
     """
     model = copied(model)
-    towers = towers_of(model, paths)
+    towers = towers_of(model, paths, shapes=plan.towers)
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
-    touched = {c: _touched(plan, c) for c in UNIT_DIMS}
-    replaceable([blocks[place] for place in sorted(set().union(*touched.values()))])
     decided = {place: plan.layer(*place) for place in plan.layers}
-    maps: dict[tuple[Place, str], nn.Module] = {}
-    links = {}
+    links, touched = {}, _touched(plan)
+    maps = {place: maps_of(block) for place, block in blocks.items()}
+    for place in blocks:
+        for name, made in maps[place].items():
+            together = {"qk", "vo"} if made.components & {"qk", "vo"} else made.components
+            if any((place, component) in touched for component in together):
+                links[place, name] = link(decided, place, made.parts)
+    tied = {maps[place][name].path for (place, name), found in links.items() if found.donors}
+    replaceable([blocks[place] for place in sorted({place for place, _ in links})], tied)
+    modules = {
+        (place, name): stored(decided[place], blocks[place], maps[place][name], found.index if found.donors else None)
+        for (place, name), found in links.items()
+    }
     for place, block in blocks.items():
-        for map_name, (roles, _) in MAPS.items():
-            components = {"qk", "vo"} if map_name in ("qkv", "proj") else {c for _, c in roles}
-            if any(place in touched[c] for c in components):
-                link = _link(decided, place, map_name)
-                links[place, map_name] = link
-                maps[place, map_name] = _stored(decided[place], block, map_name, link)
-    for (place, map_name), link in links.items():
-        if link.donors:
-            tied = maps[place, map_name]
-            assert isinstance(tied, TiedLinear)
-            tied.donors = tuple(maps[donor, map_name] for donor in link.donors)
-    for place, block in blocks.items():
-        new = {name: maps[place, name] for name in MAPS if (place, name) in maps}
-        _install(model, block, decided[place], new)
+        install(model, block, decided[place], {n: m for (at, n), m in modules.items() if at == place})
+    for (place, name), found in links.items():
+        if found.donors:
+            tied_map: Any = modules[place, name]
+            tied_map.donors = tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors)
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
@@ -115,7 +108,7 @@ def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
         verb = "lack" if odd[0] in plan.towers else "have"
         raise InputError("paths", f"{verb} {odd[0]!r}; towers of the plan: {', '.join(plan.towers)}", hint)
     try:
-        towers = towers_of(model, dict(paths))
+        towers = towers_of(model, paths, shapes=plan.towers)
     except InputError as error:
         raise InputError("paths", str(error), hint) from None
     for name, tower in towers.items():
@@ -130,18 +123,21 @@ def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
             raise InputError(name, "is not zero where the plan masks it", "take the model of the plan")
 
 
-def _sizes(block: Block) -> tuple[int, ...]:
-    """Width, heads, and of every component the units that work in the layer and those that it stores."""
-    stored = (block.ref(role).stop - block.ref(role).start for role in ("q", "v", "fc1"))
-    return block.d_model, block.n_heads, block.d_qk, block.d_vo, block.d_ffn, *stored
+def _sizes(block: Block) -> dict[str, tuple[int, ...]]:
+    """Width and heads, and of every component the units that work in the layer and those that it stores."""
+    found: dict[str, tuple[int, ...]] = {"": (block.d_model, block.n_heads)}
+    for name, component in block.components.items():
+        part = component.parts[0]
+        ref = block.ref(part.role)
+        found[name] = (component.units, (ref.stop - ref.start) // part.each)
+    return found
 
 
-def _sizes_of(plan: Plan, place: Place) -> tuple[int, ...]:
+def _sizes_of(plan: Plan, place: Place) -> dict[str, tuple[int, ...]]:
     """The same of the layer that the plan makes."""
-    shape = plan.towers[place[0]]
-    here = plan.layer(*place)
-    units = [int(of[c].sum()) for of in (here.kept, here.own) for c in UNIT_DIMS]
-    return shape.d_model, shape.n_heads, *units
+    shape, here = plan.towers[place[0]], plan.layer(*place)
+    found: dict[str, tuple[int, ...]] = {"": (shape.d_model, shape.n_heads)}
+    return found | {c: (int(here.survives[c].sum()), int(here.own[c].sum())) for c in shape.components}
 
 
 def copied(model: M) -> M:
@@ -151,8 +147,10 @@ def copied(model: M) -> M:
         InputError: it is compressed already, or cannot be copied; names the module.
     """
     for name, module in model.named_modules():
-        if isinstance(module, Attention | TiedLinear) or any(
-            isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False)
+        if (
+            isinstance(module, Attention | TiedLinear)
+            or hasattr(module, MARK)
+            or any(isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False))
         ):
             raise InputError(name or "model", "is compressed already", "start from the dense model")
     try:
@@ -167,27 +165,27 @@ def copied(model: M) -> M:
         raise InputError("model", f"cannot be copied: {' '.join(str(error).split())}", hint) from None
 
 
-def replaceable(blocks: Iterable[Block]) -> None:
-    """InputError where modules cannot be replaced, as cutting or sharing units does, without losing something.
+def replaceable(blocks: Iterable[Block], tied: Collection[str]) -> None:
+    """InputError where a module with a hook would be replaced: the hook would be lost.
 
-    That is a hook, or which of the weights of queries, keys and values are frozen: they become one.
+    An attention that is not cut itself is replaced, and so is a map whose units another stores.
+
+    Args:
+        tied: paths of such maps, or patterns of them.
     """
     for block in blocks:
-        layer: Any = block.model.get_submodule(block.layer)
-        attention = attention_name(layer)
-        names = [attention, *(f"{attention}.{name}" for name, _ in getattr(layer, attention).named_modules() if name)]
-        for name in [*names, *(f"mlp.{name}" for name in linear_names(layer.mlp))]:
+        names = [ref.weight.rpartition(".")[0] for ref in block.refs.values()]
+        names = [name for name in dict.fromkeys(names) if any(fnmatchcase(name, path) for path in tied)]
+        if block.kind is not None:
+            path = block.components["qk"].path
+            names += [f"{path}.{name}".rstrip(".") for name, _ in block.model.get_submodule(path).named_modules()]
+        for name in names:
             for kind in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
-                for hook in getattr(layer.get_submodule(name), kind).values():
+                for hook in getattr(block.model.get_submodule(name), kind).values():
                     # transformers' own record attentions: the cut module refuses to be asked for them
                     if not getattr(hook, "__module__", "").startswith("transformers."):
                         problem = "has a hook, which a compressed module would not have"
-                        raise InputError(f"{block.layer}.{name}", problem, "remove it before")
-        for kind in ("weight", "bias"):
-            parts = [block.model.get_parameter(getattr(block.ref(role), kind)) for role in "qkv"]
-            if len({part.requires_grad for part in parts}) == 2:
-                problem = f"some of its {kind} parts of q, k and v are frozen, some are trained"
-                raise InputError(f"{block.layer}.{attention}", problem, "freeze all of them or none: they become one")
+                        raise InputError(name, problem, "remove it before")
 
 
 def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
@@ -199,76 +197,11 @@ def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-@dataclass(frozen=True)
-class _Link:
-    """Where a map finds its units: `index` into its own stored units followed by those of `donors`."""
-
-    index: Tensor
-    donors: tuple[Place, ...]
-
-
-def _touched(plan: Plan, component: str) -> set[Place]:
-    """Layers whose component is cut, receives units, or stores units for others."""
-    places = {site.place for site in plan.keep if site.component == component}
+def _touched(plan: Plan) -> set[tuple[Place, str]]:
+    """(Layer, component) that is cut, receives units, or stores units for others."""
+    found = {(site.place, site.component) for site in plan.keep}
     for share in plan.shares:
-        if share.receiver.component == component:
-            owners = plan.owner(*share.receiver)[share.units].unique().tolist()
-            places |= {share.receiver.place, *(plan.layers[owner] for owner in owners)}
-    return places
-
-
-def _link(decided: dict[Place, LayerPlan], place: Place, map_name: str) -> _Link:
-    """Of a layer's map; `decided` has all layers, in the order that owners count in."""
-    components = [component for _, component in MAPS[map_name][0]]
-    places, own_plan = list(decided), decided[place]
-    here = places.index(place)
-    owners = {c: own_plan.owner[c][own_plan.survives[c]] for c in components}
-    units = {c: own_plan.survives[c].nonzero()[:, 0] for c in components}
-    others = sorted(set(torch.cat(list(owners.values())).tolist()) - {here})
-    index = [torch.empty_like(owners[c]) for c in components]
-    offset = 0
-    for row in (here, *others):
-        for part, c in zip(index, components, strict=True):
-            own = decided[places[row]].own[c]
-            mine = owners[c] == row
-            part[mine] = offset + (own.cumsum(0) - 1)[units[c][mine]]
-            offset += int(own.sum())
-    return _Link(torch.cat(index), tuple(places[row] for row in others))
-
-
-def _stored(decided: LayerPlan, block: Block, map_name: str, link: _Link) -> nn.Module:
-    """The linear map with the units that this layer stores itself; donors are linked later."""
-    roles, dim = MAPS[map_name]
-    weights, biases = [], []
-    for role, component in roles:
-        own = decided.own[component].nonzero()[:, 0].to(block.weight(role).device)
-        weights.append(block.weight(role).index_select(dim, own))
-        biases.append(block.bias(role)[own] if dim == 0 else block.bias(role))
-    weight, bias = torch.cat(weights, dim).detach().clone(), torch.cat(biases).detach().clone()
-    module: nn.Module
-    if link.donors:
-        module = TiedLinear(weight, bias, link.index, (), dim)
-    else:
-        module = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        module.weight, module.bias = nn.Parameter(weight), nn.Parameter(bias)
-    for kind in ("weight", "bias"):
-        trained = block.model.get_parameter(getattr(block.ref(roles[0][0]), kind)).requires_grad
-        module.get_parameter(kind).requires_grad_(trained)
-    return module
-
-
-def _install(model: nn.Module, block: Block, decided: LayerPlan, maps: dict[str, nn.Module]) -> None:
-    layer = model.get_submodule(block.layer)
-    if "fc1" in maps:
-        mlp: nn.Module = layer.mlp  # type: ignore[assignment]
-        for name, map_name in zip(linear_names(mlp), ("fc1", "fc2"), strict=True):
-            setattr(mlp, name, maps[map_name].train(mlp.training))
-    if "qkv" in maps:
-        name = attention_name(layer)
-        dense = getattr(layer, name)
-        d_qk, d_vo, own_qk, own_vo = (int(of[c].sum()) for of in (decided.kept, decided.own) for c in ("qk", "vo"))
-        scale = getattr(dense, "scale", block.d_qk**-0.5)
-        cut = block.kind(
-            maps["qkv"], maps["proj"], block.n_heads, d_qk, d_vo, own_qk, own_vo, scale, **block.kind.habits(dense)
-        )
-        setattr(layer, name, cut.train(dense.training))
+        component = share.receiver.component
+        owners = plan.owner(*share.receiver)[share.units].unique().tolist()
+        found |= {(place, component) for place in (share.receiver.place, *(plan.layers[owner] for owner in owners))}
+    return found

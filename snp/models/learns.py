@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from snp.compression.linear import TiedLinear
 from snp.compression.masked import learn_only
-from snp.compression.modules import TiedLinear
 from snp.compression.plan import Plan
 from snp.errors import InputError
 from snp.models.adapt import Train

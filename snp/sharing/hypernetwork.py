@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snp.compression.tower import COMPONENTS
 from snp.sharing.structure import KINDS, Geometry, Vectors
 
 INPUT, HIDDEN = 32, 64  # [author]
@@ -27,7 +26,8 @@ class HyperNetwork(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.register_buffer("inputs", torch.randn(geometry.shape.layers * len(COMPONENTS), INPUT))
+            self.register_buffer("inputs", torch.randn(geometry.shape.layers * len(geometry.shape.components), INPUT))
+            self.components = geometry.shape.components
             self.gru = nn.GRU(INPUT, HIDDEN, bidirectional=True)
             self.norm = nn.LayerNorm(2 * HIDDEN)
             bound = head_scale * (2 * HIDDEN) ** -0.5
@@ -41,10 +41,10 @@ class HyperNetwork(nn.Module):
     def forward(self) -> Vectors:
         """Logits o of every vector, without the offset b0: component -> kind -> (L, units)."""
         hidden_TH = F.gelu(self.norm(self.gru(self.inputs)[0]))
-        hidden_LCH = hidden_TH.unflatten(0, (-1, len(COMPONENTS)))
+        hidden_LCH = hidden_TH.unflatten(0, (-1, len(self.components)))
         return {
             c: {k: (self.heads[f"{c}_{k}"] @ hidden_LCH[:, i, :, None]).squeeze(-1) for k in KINDS}
-            for i, c in enumerate(COMPONENTS)
+            for i, c in enumerate(self.components)
         }
 
 
@@ -58,7 +58,7 @@ class FreeLogits(nn.Module):
     def __init__(self, geometry: Geometry, seed: int, speed: float = HIDDEN) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.speed = speed
+        self.speed, self.components = speed, geometry.shape.components
         self.logits = nn.ParameterDict(
             {
                 name: nn.Parameter(1e-3 * torch.randn(shape, generator=generator))
@@ -67,7 +67,7 @@ class FreeLogits(nn.Module):
         )
 
     def forward(self) -> Vectors:
-        return {c: {k: self.speed * self.logits[f"{c}_{k}"] for k in KINDS} for c in COMPONENTS}
+        return {c: {k: self.speed * self.logits[f"{c}_{k}"] for k in KINDS} for c in self.components}
 
 
 def binary(logit: Tensor, tau: float, generator: torch.Generator, noise: float = 1.0) -> Tensor:
@@ -84,6 +84,6 @@ def _shapes(geometry: Geometry) -> dict[str, tuple[int, int]]:
     shape = geometry.shape
     return {
         f"{c}_{k}": (shape.layers, shape.units(c, "prune" if k == "prune" else "share"))
-        for c in COMPONENTS
+        for c in shape.components
         for k in KINDS
     }

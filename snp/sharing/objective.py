@@ -1,16 +1,14 @@
 """The objectives: effective weights for the hypernetwork's loss, the budget regulariser, the alignment regulariser."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from snp.compression.block import UNIT_DIMS, Block
 from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
-from snp.compression.tower import COMPONENTS, Patch, Tower
+from snp.compression.tower import Patch, Tower
 from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -34,12 +32,12 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     """
     g = structure.geometry
     patch = Patch()
-    for c in COMPONENTS:
+    for c in g.shape.components:
         for layers in g.groups:
             made = checkpoint(_effective, structure, c, layers, use_reentrant=False, preserve_rng_state=False)
             for tower, units_LNF in zip((g.donor, g.receiver), made, strict=True):
                 for block, units_NF in zip(tower.blocks[layers], units_LNF, strict=True):
-                    for name, start, tensor in _tensors(block, c, units_NF):
+                    for name, start, tensor in block.split(c, units_NF):
                         patch.add(name, start, tensor)
     return patch.parameters()
 
@@ -48,17 +46,6 @@ def _effective(structure: Structure, component: str, layers: slice) -> tuple[Ten
     towers = (structure.geometry.donor, structure.geometry.receiver)
     donor, receiver = (stacked(tower, component, layers).detach() for tower in towers)
     return structure.effective(component, layers, donor, receiver)
-
-
-def _tensors(block: Block, component: str, units_NF: Tensor) -> Iterator[tuple[str, int, Tensor]]:
-    """The inverse of Block.units: (parameter name, first row, tensor) of every weight and bias in the unit matrix."""
-    parts = UNIT_DIMS[component]
-    biased = [role for role, dim in parts if dim == 0]
-    pieces = units_NF.split([block.d_model] * len(parts) + [1] * len(biased), 1)
-    for (role, dim), weight in zip(parts, pieces[: len(parts)], strict=True):
-        yield block.ref(role).weight, block.ref(role).start, weight if dim == 0 else weight.T
-    for role, bias in zip(biased, pieces[len(parts) :], strict=True):
-        yield block.ref(role).bias, block.ref(role).start, bias.squeeze(1)
 
 
 def task_gradients(problem: Problem, structure: Structure) -> tuple[Tensor, list[Tensor]]:
@@ -85,7 +72,7 @@ def change(geometry: Geometry) -> Vectors:
     the first order of all operations is that of magnitude pruning, and near twins are shared first.
     """
     made: Vectors = {}
-    for c in COMPONENTS:
+    for c in geometry.shape.components:
         donor, receiver = measured(geometry.donor, c), measured(geometry.receiver, c)
         both = (donor.square() + receiver.square()).mean(-1) / 2
         made[c] = {
@@ -107,7 +94,7 @@ def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
         batches: held-out ones.
     """
     shape = geometry.shape
-    operations = [(kind, c) for kind in KINDS for c in COMPONENTS]  # in the order of `Structure.vectors`
+    operations = [(kind, c) for kind in KINDS for c in shape.components]  # in the order of `Structure.vectors`
     sums: list[Tensor | float] = [0.0] * len(operations)
     dense = Structure.dense(geometry)
     for _ in range(batches):
@@ -118,7 +105,7 @@ def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
                 raise InputError("snp", wrong, "check the batches and the loss")
             units = shape.units(c, "prune" if kind == "prune" else "share")
             sums[i] = sums[i] + slope_LN.double().cpu().unflatten(1, (-1, units)).sum(1).square()
-    made: Vectors = {c: {} for c in COMPONENTS}
+    made: Vectors = {c: {} for c in shape.components}
     for (kind, c), total in zip(operations, sums, strict=True):
         saved = 2 * shape.unit_cost(c) if kind == "prune" else shape.unit_cost(c, "share")
         able = geometry.takes[:, None] if kind == "blockwise" else torch.ones(())
@@ -136,7 +123,7 @@ def prior(geometry: Geometry, scores: Vectors, scope: str) -> Vectors:
     logs = {c: {k: v.clamp(min=1e-30).log().float().cpu() for k, v in kinds.items()} for c, kinds in scores.items()}
     takes = geometry.takes > 0
     able = {k: takes if k == "blockwise" else torch.ones_like(takes) for k in KINDS}
-    means = {k: torch.cat([logs[c][k][able[k]].flatten() for c in COMPONENTS]).mean() for k in KINDS}
+    means = {k: torch.cat([logs[c][k][able[k]].flatten() for c in logs]).mean() for k in KINDS}
     return {
         c: {
             k: (v - (v.mean(1, keepdim=True) if scope == "uniform" else means[k])).where(able[k][:, None], 0.0)
@@ -161,7 +148,7 @@ class Alignment:
         self.pruned: dict[str, Tensor] = {}
         self.shared: dict[str, Tensor] = {}
         self.lender: dict[str, Tensor] = {}
-        for c in COMPONENTS:
+        for c in g.shape.components:
             keep, cross, blockwise = (v[c] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise))
             n = g.shape.units(c, "share")
             rows = torch.arange(g.shape.layers * n).view(
@@ -180,8 +167,8 @@ class Alignment:
     def __call__(self) -> Tensor:
         """The regulariser on the live weights (0-d, differentiable in them)."""
         g = self.geometry
-        total = torch.zeros((), device=g.donor.blocks[0].weight("q").device)
-        for c in COMPONENTS:
+        total = torch.zeros((), device=g.donor.blocks[0].units(g.shape.components[0]).device)
+        for c in g.shape.components:
             pruned, shared = self.pruned[c], self.shared[c]
             if not len(pruned) and not len(shared):
                 continue

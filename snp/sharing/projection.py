@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -13,13 +12,13 @@ GRID = 9  # shifts that are tried at once
 def shifted(logits: Vectors, shift: float | Tensor) -> Vectors:
     """Logits + shift; a vector of K shifts makes tensors (K, L, units). Switched-off vectors stay +inf."""
     step = shift if isinstance(shift, float) else shift[:, None, None]
-    return {c: {kind: values + step for kind, values in logits[c].items()} for c in COMPONENTS}
+    return {c: {kind: values + step for kind, values in logits[c].items()} for c in logits}
 
 
 def harden(geometry: Geometry, logits: Vectors) -> Structure:
     """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each component stays."""
-    own: Vectors = {c: {kind: (logits[c][kind] > 0).float() for kind in KINDS} for c in COMPONENTS}
-    for c in COMPONENTS:
+    own: Vectors = {c: {kind: (logits[c][kind] > 0).float() for kind in KINDS} for c in logits}
+    for c in logits:
         own[c]["prune"].scatter_(-1, logits[c]["prune"].argmax(-1, keepdim=True), 1.0)
     return Structure.compose(geometry, own)
 
@@ -27,7 +26,7 @@ def harden(geometry: Geometry, logits: Vectors) -> Structure:
 def expected(geometry: Geometry, logits: Vectors, noise: float = 1.0) -> Structure:
     """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit / noise)) in every vector."""
     return Structure.compose(
-        geometry, {c: {k: -torch.expm1(-(logits[c][k] / noise).exp()) for k in KINDS} for c in COMPONENTS}
+        geometry, {c: {k: -torch.expm1(-(logits[c][k] / noise).exp()) for k in KINDS} for c in logits}
     )
 
 
@@ -55,7 +54,7 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
     the unit still fits [ours]. Switched-off vectors hold +inf. If even full sharing and pruning stores too much,
     that ceiling is returned with False. Not `exact`: the shift to 1% of a logit, and no single units.
     """
-    logits = {c: {kind: v.double() for kind, v in logits[c].items()} for c in COMPONENTS}
+    logits = {c: {kind: v.double() for kind, v in logits[c].items()} for c in logits}
     finite = _finite(logits)
     low, high = -float(finite.max()) - 1, -float(finite.min()) + 1
     for end, reached in ((low, False), (high, True)):
@@ -73,7 +72,7 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
 
 def _finite(logits: Vectors) -> Tensor:
     """All logits of the operations that are switched on."""
-    finite = torch.cat([v[v.isfinite()] for c in COMPONENTS for v in logits[c].values()])
+    finite = torch.cat([v[v.isfinite()] for c in logits for v in logits[c].values()])
     if not len(finite):
         raise InputError("snp", "prune, cross and blockwise are all switched off", "leave at least one on")
     return finite
@@ -82,9 +81,9 @@ def _finite(logits: Vectors) -> Tensor:
 def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) -> Structure:
     """Give back single units, the most wanted first, while they fit."""
     now = harden(geometry, logits)
-    smallest = min(map(geometry.cost, COMPONENTS))
+    smallest = min(map(geometry.cost, logits))
     found = []
-    for c in COMPONENTS:
+    for c in logits:
         pruned = now.keep[c][:, : geometry.shape.units(c)] < 0.5
         for kind, away in (
             ("prune", pruned),

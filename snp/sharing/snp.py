@@ -77,6 +77,10 @@ class SNP(Method):
 
     options: Options
 
+    def phase(self, steps: int) -> int:
+        share = max(self.options.freeze, self.options.apply_at)
+        return round(steps / share) if share else steps
+
     def start(self, problem: Problem) -> "SNPSession":
         return SNPSession(problem, self.options)
 

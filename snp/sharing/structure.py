@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snp.compression.plan import Plan, Share
-from snp.compression.tower import COMPONENTS, Shape, Site, Tower, alike
+from snp.compression.tower import Shape, Site, Tower, alike
 from snp.errors import InputError
 
 KINDS = ("prune", "cross", "blockwise")
@@ -63,7 +63,8 @@ class Geometry:
 
     def expand(self, component: str, prune_LP: Tensor) -> Tensor:
         """Prune units as share units (L, N): a head dimension stands for that of every head."""
-        return prune_LP if component == "ffn" else torch.cat([prune_LP] * self.shape.n_heads, -1)
+        heads = self.shape.heads(component)
+        return prune_LP if heads == 1 else torch.cat([prune_LP] * heads, -1)
 
 
 Vectors = dict[str, dict[str, Tensor]]
@@ -90,7 +91,7 @@ class Structure:
         every product is of different units. Leading dimensions are kept.
         """
         keep, cross, blockwise = {}, {}, {}
-        for c in COMPONENTS:
+        for c in geometry.shape.components:
             m = geometry.expand(c, own[c]["prune"])
             s, b = 1 - own[c]["cross"], 1 - own[c]["blockwise"]
             keep[c], cross[c] = m, m * s
@@ -100,7 +101,8 @@ class Structure:
     @classmethod
     def dense(cls, geometry: Geometry) -> "Structure":
         """All units kept, all own."""
-        ones = {c: torch.ones(geometry.shape.layers, geometry.shape.units(c, "share")) for c in COMPONENTS}
+        shape = geometry.shape
+        ones = {c: torch.ones(shape.layers, shape.units(c, "share")) for c in shape.components}
         none = {c: torch.zeros_like(v) for c, v in ones.items()}
         return cls(geometry, ones, none, dict(none))
 
@@ -119,18 +121,18 @@ class Structure:
         units = (
             (2 * self.keep[c] - self.cross[c] - self.blockwise[c]).sum((-2, -1), dtype=torch.float64)
             * self.geometry.cost(c)
-            for c in COMPONENTS
+            for c in self.keep
         )
         return sum(units, torch.tensor(self.geometry.rest, dtype=torch.float64))
 
     def shares(self) -> dict[str, float]:
         """Part of the receiver's unit parameters that is pruned, cross-shared and shared block-wise."""
         cost = self.geometry.cost
-        total = sum(cost(c) * self.keep[c].numel() for c in COMPONENTS)
+        total = sum(cost(c) * self.keep[c].numel() for c in self.keep)
         part = {
-            "pruned": sum(cost(c) * float((1 - self.keep[c]).sum()) for c in COMPONENTS),
-            "cross": sum(cost(c) * float(self.cross[c].sum()) for c in COMPONENTS),
-            "blockwise": sum(cost(c) * float(self.blockwise[c].sum()) for c in COMPONENTS),
+            "pruned": sum(cost(c) * float((1 - self.keep[c]).sum()) for c in self.keep),
+            "cross": sum(cost(c) * float(self.cross[c].sum()) for c in self.keep),
+            "blockwise": sum(cost(c) * float(self.blockwise[c].sum()) for c in self.keep),
         }
         return {name: value / total for name, value in part.items()}
 
@@ -157,7 +159,7 @@ class Structure:
         """The Plan of this (binary) structure: both towers pruned alike, the receiver sharing from two donors."""
         g = self.geometry
         keep, shares = {}, []
-        for c in COMPONENTS:
+        for c in self.keep:
             for layer in range(g.shape.layers):
                 kept = self.keep[c][layer, : g.shape.units(c)] > 0.5
                 if not kept.all():

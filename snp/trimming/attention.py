@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snp.compression.modules import Attention, TiedLinear
+from snp.compression.linear import TiedLinear
+from snp.compression.modules import Attention
 
 
 def weighed(logits_BHTS: Tensor, keep_BTS: Tensor) -> Tensor:
@@ -71,6 +72,7 @@ def projected(attention: Any, x_RTD: Tensor, used: Tensor | None) -> tuple[Tenso
         starts = (0, h * d_qk, 2 * h * d_qk)
         rows = torch.cat([start + columns(used, size) for start, size in zip(starts, sizes, strict=True)])
         weight, bias = effective(attention.qkv)
+        assert bias is not None
         packed, h = F.linear(x_RTD, weight[rows], bias[rows]), len(used)
     parts = packed.split([h * size for size in sizes], -1)
     return tuple(part.unflatten(-1, (h, -1)).transpose(1, 2) for part in parts)
@@ -88,6 +90,6 @@ def dims(attention: Any) -> tuple[int, int]:
     return attention.head_dim, attention.head_dim
 
 
-def effective(linear: Any) -> tuple[Tensor, Tensor]:
+def effective(linear: Any) -> tuple[Tensor, Tensor | None]:
     """The whole weight and bias of a linear map, wherever its units are stored."""
     return linear.effective() if isinstance(linear, TiedLinear) else (linear.weight, linear.bias)
