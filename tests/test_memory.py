@@ -105,8 +105,8 @@ def test_a_structure_step_at_paper_scale_needs_less_memory_than_a_weight_step(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held_out, "losses", losses)
-    for layer in ("attention", "feedforward"):  # they are tried on values, and there are none
-        monkeypatch.setattr(trial, layer, lambda *_: None)
+    for kind_of_trial in ("attention", "own"):  # on values, and there are none
+        monkeypatch.setattr(trial, kind_of_trial, lambda *_: None)
     recipe = getattr(RECIPES["paper"], kind)
     config, phase = getattr(configs, recipe.model), recipe.compress
     with FakeTensorMode(), Told(), Counted() as counted:
