@@ -16,7 +16,7 @@ from snp.runs.store import hinted
 from snp.terminal import lenient
 from snp.training import stopping
 
-GROUPS = ("running", "results", "clusters", "models", "methods", "keeping", "data")
+GROUPS = ("running", "results", "clusters", "own", "models", "methods", "keeping", "data")
 """Modules of commands, in the order that `snp --help` lists them."""
 for name in GROUPS:
     import_module(f"snp.cli.{name}")

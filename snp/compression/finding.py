@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -54,7 +54,7 @@ def find(model: nn.Module, exclude: Sequence[str] = ()) -> Towers:
         raise InputError("towers", said, "give groups={modality: names}, for a method that cuts no units")
     order = sorted(found, key=lambda path: PICTURES.search(path) is None)
     paths = dict(zip(_names(order), order, strict=True))
-    return Towers({name: found[path] for name, path in paths.items()}, paths, left)
+    return Towers({name: replace(found[path], name=name) for name, path in paths.items()}, paths, left)
 
 
 def _names(paths: Sequence[str]) -> list[str]:

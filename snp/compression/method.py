@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from snp.compression.basis import Basis, turn
 from snp.compression.plan import Plan
 from snp.compression.problem import Problem
+from snp.compression.tower import Tower
 from snp.errors import InputError
 
 Kind = Literal["dense", "structured", "unstructured", "shared", "joint"]
@@ -144,6 +145,9 @@ class Method(ABC):
         """Start on the model in the basis that is asked for: its weights change, what it computes does not."""
         turn(problem.towers, getattr(self.options, "basis", "none"))
         return self.start(problem)
+
+    def check(self, towers: dict[str, Tower]) -> None:  # noqa: B027 - most work on any
+        """InputError unless it can work on towers of these sizes; their values are not looked at."""
 
     @abstractmethod
     def start(self, problem: Problem) -> Session:

@@ -95,7 +95,7 @@ def _free(label: str, scale: Scale, size: Size | None, more: Sequence[str], know
     if parts["task"] and (parts["task"] not in ABOUT or parts["task"] in EXPRESSIONS):
         raise unknown
     given: Given = {}
-    for key, value in (_option(text) for text in [*parts["options"].split(",")[1:], *more]):
+    for key, value in (option(text) for text in [*parts["options"].split(",")[1:], *more]):
         if given.get(key, value) != value:
             raise InputError(f"--option {key}", "is given twice", "give one of its values")
         given[key] = value
@@ -181,7 +181,7 @@ def _size(text: str, label: str) -> Size:
     return Size(sparsity=share) if zero else Size(share)
 
 
-def _option(text: str) -> tuple[str, bool | int | float | str]:
+def option(text: str) -> tuple[str, bool | int | float | str]:
     """A name and its value: true, false and numbers are read as JSON has them, the rest is text."""
     name, equals, value = text.partition("=")
     if not equals or not name or not value:

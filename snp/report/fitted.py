@@ -15,7 +15,21 @@ BETWEEN = 3
 """Blanks and line between two columns."""
 FIRST = ("method", "row", "Δ dense", "stored", "claim", "measured", "verdict", "reason")
 """Columns that stay."""
-LEFT = ("kind", "curve", "stage", "state", "where", "claim", "rows", "verdict", "main", "what", "reason")
+LEFT = (
+    "kind",
+    "curve",
+    "stage",
+    "state",
+    "where",
+    "claim",
+    "rows",
+    "verdict",
+    "main",
+    "what",
+    "reason",
+    "needs",
+    "methods",
+)
 """Columns of words, as the first one is; others are numbers."""
 FOLDED = 18
 """Characters that a column has at least whose cells go on in more lines."""

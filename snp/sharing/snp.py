@@ -11,6 +11,7 @@ from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan
 from snp.compression.problem import Problem
 from snp.compression.registry import register
+from snp.compression.tower import Tower
 from snp.errors import InputError
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
 from snp.sharing.objective import (
@@ -80,6 +81,9 @@ class SNP(Method):
     def phase(self, steps: int) -> int:
         share = max(self.options.freeze, self.options.apply_at)
         return round(steps / share) if share else steps
+
+    def check(self, towers: dict[str, Tower]) -> None:
+        Geometry.from_towers(list(towers.values()), 0, self.options.block)
 
     def start(self, problem: Problem) -> "SNPSession":
         return SNPSession(problem, self.options)
