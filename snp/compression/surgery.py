@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +20,33 @@ from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
+MADE = "made_by_snp"
+"""Attribute of a compressed model: what it was made by."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a compressed model was made by.
+
+    Attributes:
+        paths: tower name -> path of its submodule.
+        about: name and options of the method, where `snp.compress` chose it.
+    """
+
+    plan: Plan
+    paths: Mapping[str, str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Made":
+        return self  # nobody changes it
+
+
+def made_of(model: nn.Module) -> Made:
+    """InputError unless `apply` made the model."""
+    made = getattr(model, MADE, None)
+    if not isinstance(made, Made):
+        raise InputError("model", "was not compressed here", "give what snp.compress or snp.load gave")
+    return made
 
 
 def substitute(
@@ -98,6 +126,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
         for module in model.modules():
             if hasattr(module, "save_pretrained"):
                 module.save_pretrained = _no_save_pretrained  # type: ignore[assignment]
+    setattr(model, MADE, Made(plan, dict(paths)))
     return model
 
 
@@ -124,8 +153,8 @@ def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
 
 
 def _sizes(block: Block) -> dict[str, tuple[int, ...]]:
-    """Width and heads, and of every component the units that work in the layer and those that it stores."""
-    found: dict[str, tuple[int, ...]] = {"": (block.d_model, block.n_heads)}
+    """Width, and of every component the units that work in the layer and those that it stores."""
+    found: dict[str, tuple[int, ...]] = {"": (block.d_model,)}
     for name, component in block.components.items():
         part = component.parts[0]
         ref = block.ref(part.role)
@@ -136,7 +165,7 @@ def _sizes(block: Block) -> dict[str, tuple[int, ...]]:
 def _sizes_of(plan: Plan, place: Place) -> dict[str, tuple[int, ...]]:
     """The same of the layer that the plan makes."""
     shape, here = plan.towers[place[0]], plan.layer(*place)
-    found: dict[str, tuple[int, ...]] = {"": (shape.d_model, shape.n_heads)}
+    found: dict[str, tuple[int, ...]] = {"": (shape.d_model,)}
     return found | {c: (int(here.survives[c].sum()), int(here.own[c].sum())) for c in shape.components}
 
 
@@ -193,7 +222,7 @@ def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
     raise InputError(
         "save_pretrained",
         "saves a compressed model as from_pretrained cannot load it",
-        "use snp.compression.checkpoint.save(folder, model, plan, paths=towers)",
+        "use snp.save(model, folder), and snp.load(folder)",
     )
 
 
