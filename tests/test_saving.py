@@ -112,7 +112,7 @@ def test_a_model_that_no_library_builds_is_loaded_with_what_makes_it(tmp_path):
 
     model = snp.compress(Own(), "magnitude-structured", keep=0.8, towers="auto")[0]
     snp.save(model, tmp_path)
-    with pytest.raises(InputError, match="does not say how the dense model is made .give build="):
+    with pytest.raises(InputError, match=r"does not say how the dense model is made .give build="):
         snp.load(tmp_path)
     assert len(list(snp.load(tmp_path, build=Own).parameters())) == len(list(model.parameters()))
     with pytest.raises(InputError, match="Own is of no library that builds models by name"):
@@ -131,7 +131,7 @@ def test_only_what_was_compressed_here_is_saved_and_only_into_a_folder_of_its_ow
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
         snp.save(compressed("CLIP"), tmp_path)
-    with pytest.raises(InputError, match="save_pretrained: .*snp.save"):
+    with pytest.raises(InputError, match=r"save_pretrained: .*snp.save"):
         compressed("CLIP").save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
