@@ -159,9 +159,12 @@ class Plan:
         """InputError unless it fits this model: same towers; masks of weights neither cut nor shared."""
         if shapes(towers) != dict(self.towers):
             raise InputError("plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}")
+        blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
         if self.shares:
             alike(towers.values())
-        blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
+        for share in self.shares:
+            if why := blocks[share.receiver.place].alone(share.receiver.component):
+                raise InputError(f"plan: share {share.receiver}", why, "prune its units, and share none of them")
         touched = (
             {site.place for site in self.keep}
             | {share.receiver.place for share in self.shares}
@@ -172,17 +175,11 @@ class Plan:
         for name, mask in self.masks.items():
             if name not in parameters:
                 raise InputError(f"plan: mask {name}", "the model has no such parameter")
-            if parameters[name].shape != mask.shape:
-                raise InputError(
-                    f"plan: mask {name}",
-                    f"has shape {list(mask.shape)}, the parameter {list(parameters[name].shape)}",
-                )
+            if (there := list(parameters[name].shape)) != list(mask.shape):
+                raise InputError(f"plan: mask {name}", f"has shape {list(mask.shape)}, the parameter {there}")
             if name in busy:
-                raise InputError(
-                    f"plan: mask {name}",
-                    "its layer is cut or shared",
-                    "mask other weights, or do not cut that layer",
-                )
+                hint = "mask other weights, or do not cut that layer"
+                raise InputError(f"plan: mask {name}", "its layer is cut or shared", hint)
 
     def _shape(self, site: Site) -> Shape:
         shape = self.towers.get(site.tower)
