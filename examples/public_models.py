@@ -126,7 +126,9 @@ def show(name: str, full: bool, folder: Path) -> None:
         keep=0.8,
         towers="auto",
         forward=lambda model, batch: model(**batch),
-        recover=snp.Recover(steps=4, rate=1e-4, batches=batches, outputs=lambda m, batch: {"it": first(m(**batch))}),
+        recover=snp.Recover(
+            steps=1 if full else 4, rate=1e-4, batches=batches, outputs=lambda m, batch: {"it": first(m(**batch))}
+        ),
     )
     small.eval()
     loaded = snp.load(snp.save(small, folder))

@@ -209,3 +209,41 @@ def _flat(value: Any) -> list[Tensor]:
         return [value] if value.is_floating_point() else []
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return [tensor for part in parts for tensor in _flat(part)]
+
+
+WORDING = {
+    "apart": "dimensions, of queries and keys apart from values", "dims": "dimensions of heads", "heads": "whole heads",
+    "padded": "zeros in place", "hidden": "hidden units",
+}  # fmt: skip
+
+
+def table() -> str:
+    """What is cut in each, as markdown: what `docs/families.md` shows."""
+    from snp.compression.finding import find
+
+    lines = ["| model | tower | attention | feed-forward | stays whole |", "|---|---|---|---|---|"]
+    for name in PUBLIC:
+        if name.endswith((" eager", "left")):
+            continue
+        found = find(built(name).model)
+        for tower, view in found.towers.items():
+            parts = {c: WORDING[part.form] for c, part in view.blocks[0].components.items()}
+            attention = ", ".join(dict.fromkeys(word for c, word in parts.items() if not c.startswith("ffn")))
+            feed = ", ".join(dict.fromkeys(word for c, word in parts.items() if c.startswith("ffn")))
+            layers = view.blocks[0].layer.rpartition(".")[0]
+            left = {path.removeprefix(f"{layers}.0.") for path in found.left if path.startswith(f"{layers}.0.")}
+            left |= {"feed-forward"} if f"{layers}.0" in found.left else set()
+            told = f"`{found.paths[tower]}`"
+            lines.append(
+                f"| {name} | {told} | {attention} | {feed} | {', '.join(f'`{path}`' for path in sorted(left))} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    page = Path(__file__).parents[1] / "docs" / "families.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- begin families -->\n")
+    after = rest.partition("<!-- end -->")[2]
+    page.write_text(f"{before}<!-- begin families -->\n{table()}<!-- end -->{after}", encoding="utf-8")

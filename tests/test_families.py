@@ -1,8 +1,10 @@
 """Layers of many families: found by themselves, and compressed with the function of the dense model that is masked."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from architectures import PUBLIC, Called, built
+from architectures import PUBLIC, Called, built, table
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -152,3 +154,9 @@ def test_units_of_what_keeps_its_size_or_has_more_than_maps_are_not_shared(name:
 
 def test_a_called_model_gives_what_its_family_gives() -> None:
     assert all(value.is_floating_point() for value in Called(nn.Linear(2, 2), lambda m: m(torch.ones(2)))())
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_is_cut_in_each() -> None:
+    """`python tests/architectures.py` writes it anew."""
+    assert table() in (Path(__file__).parents[1] / "docs" / "families.md").read_text(encoding="utf-8")
