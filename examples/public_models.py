@@ -120,15 +120,19 @@ def show(name: str, full: bool, folder: Path) -> None:
     said = ", ".join(f"{tower} ({' and '.join(view.shape.components)})" for tower, view in found.towers.items())
     print(f"{name}: {said}; {len(found.left)} parts stay whole")
     batches = [batch(dense, 2) for _ in range(4)]
+    recover = snp.Recover(
+        steps=1 if full else 4,
+        rate=1e-4,
+        batches=batches,
+        outputs=lambda model, batch: {"it": first(model(**batch))},
+    )
     small, _ = snp.compress(
         dense,
         "magnitude-structured-uniform-basis",
         keep=0.8,
         towers="auto",
         forward=lambda model, batch: model(**batch),
-        recover=snp.Recover(
-            steps=1 if full else 4, rate=1e-4, batches=batches, outputs=lambda m, batch: {"it": first(m(**batch))}
-        ),
+        recover=recover,
     )
     small.eval()
     loaded = snp.load(snp.save(small, folder))

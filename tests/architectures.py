@@ -233,10 +233,8 @@ def table() -> str:
             layers = view.blocks[0].layer.rpartition(".")[0]
             left = {path.removeprefix(f"{layers}.0.") for path in found.left if path.startswith(f"{layers}.0.")}
             left |= {"feed-forward"} if f"{layers}.0" in found.left else set()
-            told = f"`{found.paths[tower]}`"
-            lines.append(
-                f"| {name} | {told} | {attention} | {feed} | {', '.join(f'`{path}`' for path in sorted(left))} |"
-            )
+            whole = ", ".join(f"`{path}`" for path in sorted(left))
+            lines.append(f"| {name} | `{found.paths[tower]}` | {attention} | {feed} | {whole} |")
     return "\n".join(lines) + "\n"
 
 
