@@ -242,6 +242,6 @@ if __name__ == "__main__":
     from pathlib import Path
 
     page = Path(__file__).parents[1] / "docs" / "families.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- begin families -->\n")
-    after = rest.partition("<!-- end -->")[2]
-    page.write_text(f"{before}<!-- begin families -->\n{table()}<!-- end -->{after}", encoding="utf-8")
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- families -->\n")
+    after = rest.partition("<!-- families end -->")[2]
+    page.write_text(f"{before}<!-- families -->\n{table()}<!-- families end -->{after}", encoding="utf-8")
