@@ -7,6 +7,7 @@ from torch import Tensor
 
 from snp.compression.plan import Plan, shapes
 from snp.compression.problem import Problem
+from snp.compression.rounding import blocks, step_of
 from snp.compression.statistics import wide
 from snp.compression.tower import Site
 from snp.errors import InputError
@@ -26,6 +27,14 @@ def unit_costs(problem: Problem) -> dict[Site, int]:
     """Parameters of one pruning unit of every site."""
     sizes = shapes(problem.towers)
     return {site: sizes[site.tower].unit_cost(site.component) for site in groups(problem)}
+
+
+def steps(problem: Problem) -> dict[Site, int]:
+    """Pruning units of every site that stand and fall together; 1 unless the problem asks for rounded numbers."""
+    return {
+        site: step_of(problem.towers[site.tower].blocks[site.layer].components[site.component], problem.round_to)
+        for site in groups(problem)
+    }
 
 
 def norms(problem: Problem) -> dict[Site, Tensor]:
@@ -48,30 +57,31 @@ def best_within(problem: Problem, scores: Mapping[Site, Tensor]) -> Plan:
     """Prune all units but the highest scores that fit the budget, at least one at every site.
 
     Goes through the units of all sites from the highest score to the lowest and keeps each that still fits, so the
-    stored size misses the target by less than the smallest unit [ours].
+    stored size misses the target by less than the smallest unit [ours]. Under `Problem.round_to` it goes through blocks
+    of units by their mean scores, and misses it by less than the smallest block.
 
     Raises:
-        InputError: one unit per site is already more than the budget.
+        InputError: one unit (or block) per site is already more than the budget.
     """
     scores = {Site(*site): values for site, values in scores.items()}  # plain tuples will do
-    cost = unit_costs(problem)
+    cost, step = unit_costs(problem), steps(problem)
     keep = {site: torch.zeros(len(s), dtype=torch.bool) for site, s in scores.items()}
     stored = problem.budget.total - sum(cost[site] * len(s) for site, s in scores.items())
+    others: list[tuple[float, int, Site, list[int]]] = []
     for site, s in scores.items():
-        keep[site][s.argmax()] = True
-        stored += cost[site]
+        first, *rest = blocks(s, step[site])
+        keep[site][first] = True
+        stored += cost[site] * len(first)
+        values = s.tolist()
+        others += [(-sum(values[i] for i in units) / len(units), min(units), site, units) for units in rest]
     if stored > problem.budget.target:
         raise InputError(
             "keep",
             f"{problem.budget.keep:g} is too small",
             f"at least {stored / problem.budget.total:.4g} must remain",
         )
-    order = sorted(
-        ((-value, i, site) for site, s in scores.items() for i, value in enumerate(s.tolist())),
-        key=lambda u: u[:2],
-    )
-    for _, i, site in order:
-        if not keep[site][i] and stored + cost[site] <= problem.budget.target:
-            keep[site][i] = True
-            stored += cost[site]
+    for _, _, site, units in sorted(others, key=lambda block: block[:2]):
+        if stored + cost[site] * len(units) <= problem.budget.target:
+            keep[site][units] = True
+            stored += cost[site] * len(units)
     return Plan(shapes(problem.towers), keep={site: k for site, k in keep.items() if not k.all()})

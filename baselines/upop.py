@@ -14,6 +14,7 @@ from snp.compression.method import Method, Session, StructuredOptions
 from snp.compression.plan import Plan, shapes
 from snp.compression.problem import Problem
 from snp.compression.registry import register
+from snp.compression.rounding import blocks, step_of
 from snp.compression.tower import Patch, Shape, Site, iterate
 from snp.errors import InputError
 
@@ -85,17 +86,23 @@ class UPopSession(Session):
         self.options, self.problem = options, problem
         self.apply_at = max(1, round(options.search * problem.steps))
         self.spans: dict[Key, slice] = {}
+        self.steps: dict[Key, int] = {}
         exact, attention, start = [], [], 0
-        for name, layer, _ in iterate(problem.towers):
+        for name, layer, block in iterate(problem.towers):
             shape = problem.towers[name].shape
             for part, components in masks_of(shape).items():
                 size, cost = shape.units(components[0]), sum(map(shape.unit_cost, components))
                 self.spans[name, layer, part] = slice(start, start + size)
+                together = (step_of(block.components[component], problem.round_to) for component in components)
+                self.steps[name, layer, part] = math.lcm(*together)
                 exact += [cost] * size
                 attention += [not part.startswith("ffn")] * size
                 start += size
         self.exact_E, self.attention_E = torch.tensor(exact, dtype=torch.float64), torch.tensor(attention)
-        least = sum(float(self.exact_E[span.start]) for span in self.spans.values())
+        least = sum(
+            float(self.exact_E[span.start]) * len(blocks(self.exact_E[span], self.steps[key])[0])
+            for key, span in self.spans.items()
+        )
         if problem.removals > float(self.exact_E.sum()) - least:
             raise impossible(problem, int(self.exact_E.sum()) - int(least), 0)
         self.official = options.mode == "official"
@@ -164,16 +171,28 @@ class UPopSession(Session):
         order = order[free[order]]
         gone = torch.zeros_like(free)
         if done == 1 and self.cost_E is self.exact_E:
-            # kept from the least prunable on, as long as they fit: the budget is met from below [ours]
-            room = float(self.exact_E.sum() - self.exact_E[~free].sum()) - self.problem.removals
-            for entry in order.flip(0).tolist():
-                fits = float(self.exact_E[entry]) <= room
-                gone[entry] = not fits
-                room -= float(self.exact_E[entry]) if fits else 0.0
-            return gone
+            return self._exactly(z)
         reached = torch.cat([torch.zeros(1), self.cost_E[order].cumsum(0)])
         aim = done * self.share * float(self.cost_E.sum())
         gone[order[: int((reached - aim).abs().argmin())]] = True
+        return gone
+
+    def _exactly(self, z: Tensor) -> Tensor:
+        """Bool [E]: all but the least prunable that fit, so that the budget is met from below [ours]; if so asked, by
+        blocks of them."""
+        gone, others = torch.zeros_like(self.attention_E), []
+        room = float(self.exact_E.sum()) - self.problem.removals
+        for key, span in self.spans.items():
+            cost, values = float(self.exact_E[span.start]), z[span].tolist()
+            first, *rest = blocks(-z[span], self.steps[key])
+            room -= cost * len(first)
+            for units in rest:
+                mean = sum(values[i] for i in units) / len(units)
+                others.append((mean, -span.start - max(units), cost * len(units), [span.start + i for i in units]))
+        for _, _, cost, entries in sorted(others):
+            fits = cost <= room
+            gone[entries] = not fits
+            room -= cost if fits else 0.0
         return gone
 
     def plan(self) -> Plan:

@@ -47,14 +47,14 @@ def share(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def whole(name: str, value: Any) -> int:
-    """A whole number that is not negative."""
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """A whole number of at least so much."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = -1
-    if number < 0:
-        raise InputError(name, f"{value!r} is not a whole number of at least 0", "for example 0")
+    if number < least:
+        raise InputError(name, f"{value!r} is not a whole number of at least {least}", f"for example {least}")
     return number
 
 

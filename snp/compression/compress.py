@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snp.compression import arguments
+from snp.compression import arguments, rounding
 from snp.compression.budget import Budget
 from snp.compression.finding import find
 from snp.compression.method import Session, finalize, weight_step
@@ -41,6 +41,7 @@ def compress(
     steps: int = 0,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
     recover: Recover | int | None = None,
+    round_to: int = 1,
     seed: int = 0,
     scores: bool = False,
     **options: Any,
@@ -68,6 +69,11 @@ def compress(
         optimizer: makes, of parameters, what takes these steps.
         recover: how the compressed model is trained on, with the given one as its teacher: `snp.Recover(...)`, or the
             number of weight steps alone.
+        round_to: of methods that cut units: how many every layer keeps of a component is a multiple of it, or all, so
+            that kernels are fast: dimensions of each head, hidden units; of whole heads as many as make a width that is
+            one. The budget is met from below as without it, but missed by less than the smallest block of so many
+            units, in place of the smallest unit; snp makes up for that with units that it shares one by one. A
+            component of fewer than two blocks stays whole.
         seed: of everything random in the method, and of recovery.
         scores: return the scores of the weights too.
         options: of the method, for example `mode="official"`.
@@ -81,6 +87,7 @@ def compress(
     """
     size = Size(arguments.share("keep", keep), arguments.share("sparsity", sparsity))
     steps, seed = arguments.whole("steps", steps), arguments.seed(seed)
+    round_to = arguments.whole("round_to", round_to, least=1)
     calibration, exclude = arguments.batches(calibration), arguments.patterns(exclude)
     for name, given in (("forward", forward), ("loss", loss), ("optimizer", optimizer)):
         if given is not None or name == "optimizer":
@@ -101,6 +108,9 @@ def compress(
     if chosen.stage == "training" and (steps < 1 or loss is None):
         hint = "give both, and batches in calibration"
         raise InputError("steps, loss", f"{chosen.name} decides while the model trains", hint)
+    if round_to > 1 and (chosen.kind == "unstructured" or chosen.official):
+        problem = f"{chosen.name} cuts {'what the public code cuts' if chosen.official else 'no units'}"
+        raise InputError("round_to", problem, "leave it out")
     forward = forward or (lambda model, batch: model(batch))
 
     def decide() -> tuple[nn.Module, Plan, dict[str, Tensor]]:
@@ -119,6 +129,7 @@ def compress(
             loss=_functional(dense, loss),
             heldout=_endless(calibration).__next__,
             seed=seed,
+            round_to=round_to,
             sparsity=size.sparsity,
             groups=named,
             forward=forward,
@@ -131,6 +142,7 @@ def compress(
         if taken:
             _train(given, session, optimizer)
         plan = finalize(session, dense)
+        rounding.check(plan, views, round_to, chosen.name)
         return apply(dense, plan, paths), plan, session.scores() if scores else {}
 
     if how is None:
@@ -141,6 +153,7 @@ def compress(
             "size": asdict(size),
             "steps": steps,
             "seed": seed,
+            "round_to": round_to,
             "towers": paths,
             "exclude": exclude,
             "groups": weights,

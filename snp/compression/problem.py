@@ -32,6 +32,7 @@ class Problem:
             for them, None is the model as it is. The model stays in the mode (train, eval) that it is in.
         heldout: gives the next batch that no weight step sees.
         seed: of everything random in the method.
+        round_to: kept units of every component are a multiple of it, as `rounding.step_of` says, or all of them.
         sparsity: share of the prunable weights to zero, where it was asked for as one; the budget has it rounded.
         groups: modality -> names of its prunable weights, for unstructured methods; by default the q, k, v, o, fc1 and
             fc2 weights of every tower.
@@ -53,6 +54,7 @@ class Problem:
     loss: Callable[[Any, dict[str, Tensor] | None], Tensor]
     heldout: Callable[[], Any]
     seed: int = 0
+    round_to: int = 1
     sparsity: float | None = None
     groups: dict[str, list[str]] = field(default_factory=dict)
     forward: Callable[[nn.Module, Any], Any] | None = None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from snp.compression.rounding import blocks, step_of
 from snp.errors import InputError
 from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
 
@@ -47,14 +48,18 @@ def offset(geometry: Geometry, logits: Vectors, target: float, most: float, nois
 
 
 @torch.no_grad()
-def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = True) -> tuple[Structure, bool]:
+def project(
+    geometry: Geometry, logits: Vectors, target: float, exact: bool = True, round_to: int = 1
+) -> tuple[Structure, bool]:
     """The structure nearest to `logits` that stores at most `target` parameters, and whether the target is reached.
 
     One scalar shift of all logits by bisection, then unit by unit from the least negative logit on, as long as
     the unit still fits [ours]. Switched-off vectors hold +inf. If even full sharing and pruning stores too much,
-    that ceiling is returned with False. Not `exact`: the shift to 1% of a logit, and no single units.
+    that ceiling is returned with False. Not `exact`: the shift to 1% of a logit, and no single units. `round_to`: units
+    are pruned in blocks, as `rounding` has them, and shared one by one.
     """
     logits = {c: {kind: v.double() for kind, v in logits[c].items()} for c in logits}
+    together = _tie(geometry, logits, round_to) if round_to > 1 else {}
     finite = _finite(logits)
     low, high = -float(finite.max()) - 1, -float(finite.min()) + 1
     for end, reached in ((low, False), (high, True)):
@@ -67,7 +72,25 @@ def project(geometry: Geometry, logits: Vectors, target: float, exact: bool = Tr
         last = int((~fits).nonzero().min()) - 1  # sharing makes the size not quite monotone: take the first crossing
         low, high = float(shifts[last]), float(shifts[last + 1])
     logits = shifted(logits, low)
-    return (_fill(geometry, logits, target) if exact else harden(geometry, logits)), True
+    return (_fill(geometry, logits, target, together) if exact else harden(geometry, logits)), True
+
+
+def _tie(geometry: Geometry, logits: Vectors, round_to: int) -> dict[str, list[list[int]]]:
+    """Component -> blocks of units, by their places in (L, P); in `logits` those of a block have their mean.
+
+    The best block of a layer is infinite: it stays.
+    """
+    found: dict[str, list[list[int]]] = {}
+    for c, vectors in logits.items():
+        step, width = step_of(geometry.donor.blocks[0].components[c], round_to), vectors["prune"].shape[1]
+        rows = [blocks(row, step) for row in vectors["prune"]]
+        for layer, (best, *others) in enumerate(rows):
+            row = vectors["prune"][layer]
+            row[best] = torch.inf
+            for units in others:
+                row[units] = row[units].mean()
+        found[c] = [[layer * width + i for i in units] for layer, row in enumerate(rows) for units in row]
+    return found
 
 
 def _finite(logits: Vectors) -> Tensor:
@@ -78,11 +101,13 @@ def _finite(logits: Vectors) -> Tensor:
     return finite
 
 
-def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) -> Structure:
-    """Give back single units, the most wanted first, while they fit."""
+def _fill(
+    geometry: Geometry, logits: Vectors, target: float, together: dict[str, list[list[int]]], tries: int = 256
+) -> Structure:
+    """Give back single units, the most wanted first, while they fit; pruned ones by the blocks in which they are."""
     now = harden(geometry, logits)
     smallest = min(map(geometry.cost, logits))
-    found = []
+    found: list[tuple[float, str, str, int | list[int]]] = []
     for c in logits:
         pruned = now.keep[c][:, : geometry.shape.units(c)] < 0.5
         for kind, away in (
@@ -91,6 +116,10 @@ def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) 
             ("blockwise", now.blockwise[c] > 0.5),
         ):
             values = logits[c][kind].flatten()
+            if kind == "prune" and together:
+                gone = away.flatten().tolist()
+                found += [(float(values[one[0]]), c, kind, one) for one in together[c] if gone[one[0]]]
+                continue
             units = away.flatten().nonzero().flatten()
             best = units[values[units].argsort(descending=True, stable=True)[:tries]]
             found += [(float(values[i]), c, kind, int(i)) for i in best]

@@ -120,7 +120,7 @@ class SNPSession(Session):
         self.measured: dict[str, float] = {}
         scores = fisher(problem, self.geometry, options.batches) if options.score == "fisher" else change(self.geometry)
         self.prior = prior(self.geometry, scores, options.scope)
-        if not project(self.geometry, self._logits(), self.target)[1] and options.prune:
+        if not self._exact()[1] and options.prune:
             raise InputError("keep", f"{problem.budget.keep:g} is below what snp can reach", "choose a larger share")
         self._adopt(self._structure())
         self._freeze()
@@ -141,7 +141,7 @@ class SNPSession(Session):
     def _freeze(self) -> None:
         """Once enough is learned, the structure is that of the exact budget, for good."""
         if self.step >= self.freeze_at:
-            self._adopt(project(self.geometry, self._logits(), self.target)[0])
+            self._adopt(self._exact()[0])
             self.frozen = True
 
     def _hyper_step(self) -> None:
@@ -207,6 +207,10 @@ class SNPSession(Session):
             return project(self.geometry, self._logits(), self._target_now(), exact=False)[0]
         return harden(self.geometry, shifted(self._logits(), self.options.b0))
 
+    def _exact(self) -> tuple[Structure, bool]:
+        """What is learned so far as the structure of the exact budget, and whether that is reached."""
+        return project(self.geometry, self._logits(), self.target, round_to=self.problem.round_to)
+
     def _adopt(self, structure: Structure) -> None:
         self.structure, self.alignment = structure, Alignment(structure)
 
@@ -236,7 +240,7 @@ class SNPSession(Session):
         if self.frozen:
             structure, reached = self.structure, float(self.structure.stored()) <= self.target
         else:
-            structure, reached = project(self.geometry, self._logits(), self.target)
+            structure, reached = self._exact()
         return structure.plan("" if reached else "sharing alone cannot reach the target: this is its ceiling")
 
     def log(self) -> dict[str, float]:
