@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from snp.errors import InputError
-from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
+from snp.sharing.geometry import Geometry
+from snp.sharing.structure import Structure, Vectors
 
 GRID = 9  # shifts that are tried at once
 
@@ -16,8 +17,8 @@ def shifted(logits: Vectors, shift: float | Tensor) -> Vectors:
 
 
 def harden(geometry: Geometry, logits: Vectors) -> Structure:
-    """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each component stays."""
-    own: Vectors = {c: {kind: (logits[c][kind] > 0).float() for kind in KINDS} for c in logits}
+    """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each stack's layer stays."""
+    own: Vectors = {c: {kind: (v > 0).float() for kind, v in logits[c].items()} for c in logits}
     for c in logits:
         own[c]["prune"].scatter_(-1, logits[c]["prune"].argmax(-1, keepdim=True), 1.0)
     return Structure.compose(geometry, own)
@@ -26,7 +27,7 @@ def harden(geometry: Geometry, logits: Vectors) -> Structure:
 def expected(geometry: Geometry, logits: Vectors, noise: float = 1.0) -> Structure:
     """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit / noise)) in every vector."""
     return Structure.compose(
-        geometry, {c: {k: -torch.expm1(-(logits[c][k] / noise).exp()) for k in KINDS} for c in logits}
+        geometry, {c: {k: -torch.expm1(-(v / noise).exp()) for k, v in logits[c].items()} for c in logits}
     )
 
 
@@ -81,17 +82,18 @@ def _finite(logits: Vectors) -> Tensor:
 def _fill(geometry: Geometry, logits: Vectors, target: float, tries: int = 256) -> Structure:
     """Give back single units, the most wanted first, while they fit."""
     now = harden(geometry, logits)
-    smallest = min(map(geometry.cost, logits))
+    smallest = min(stack.cost for stack in geometry.stacks.values())
     found = []
-    for c in logits:
-        pruned = now.keep[c][:, : geometry.shape.units(c)] < 0.5
-        for kind, away in (
-            ("prune", pruned),
-            ("cross", now.cross[c] > 0.5),
-            ("blockwise", now.blockwise[c] > 0.5),
-        ):
+    for c, stack in geometry.stacks.items():
+        rows, columns = stack.shape("prune")
+        away = {
+            "prune": now.keep[c][:rows, :columns] < 0.5,
+            "cross": now.cross[c] > 0.5,
+            "blockwise": now.blockwise[c] > 0.5,
+        }
+        for kind in stack.kinds:
             values = logits[c][kind].flatten()
-            units = away.flatten().nonzero().flatten()
+            units = away[kind].flatten().nonzero().flatten()
             best = units[values[units].argsort(descending=True, stable=True)[:tries]]
             found += [(float(values[i]), c, kind, int(i)) for i in best]
     for value, c, kind, i in sorted(found, key=lambda f: -f[0])[:tries]:
