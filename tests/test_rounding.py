@@ -128,7 +128,7 @@ def test_methods_that_cannot_are_refused_before_any_work(name: str, options: dic
 
 @pytest.mark.parametrize("value", [0, -8, 1.5, "8", True])
 def test_it_is_a_number_of_at_least_one(value: object) -> None:
-    with pytest.raises(InputError, match="round_to: .* is not a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"round_to: .* is not a whole number of at least 1"):
         compressed("magnitude-structured", 0.6, value)
 
 

@@ -201,12 +201,15 @@ class Plan:
                 continue
             where = f"plan: share {share.receiver} from {share.donor}"
             sizes = self._shape(Site(*share.donor, component)), self.towers[tower]
-            if len({(s.d_model, s.heads(component), s.units(component), s.unit_cost(component)) for s in sizes}) != 1:
+            if len({(s.d_model, s.heads(component), s.unit_cost(component, "share")) for s in sizes}) != 1:
                 raise InputError(where, "the two layers differ in size")
+            there = sizes[0].units(component, "share")
+            if there != len(units) and (sizes[0].heads(component) > 1 or bool(units[there:].any())):
+                raise InputError(where, "the two layers differ in size: one has no such units")
             for side in ((tower, layer), share.donor):
-                if bool((units & ~self.survives(*side, component)).any()):
-                    problem = f"a shared unit is pruned in {side}"
-                    raise InputError(where, problem, "prune a unit or share it, never both")
+                alive = self.survives(*side, component)[: len(units)]
+                if bool((units[: len(alive)] & ~alive).any()):
+                    raise InputError(where, f"a shared unit is pruned in {side}", "prune a unit or share it")
             row = rows[tower, layer]
             if bool((received[row, : len(units)] & units).any()):
                 raise InputError(where, "a unit has two donors")

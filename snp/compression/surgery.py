@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from snp.compression.block import Block
-from snp.compression.installing import Place, install, link, maps_of, stored
+from snp.compression.installing import Place, fits, install, link, maps_of, stored
 from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention
@@ -75,8 +74,9 @@ def substitute(
                 shape = [-1 if d == part.dim else 1 for d in range(tensor.dim())]
                 for donor in donors:
                     other = blocks[plan.layers[donor]].ref(part.role)
-                    theirs = (owner == donor).repeat_interleave(part.each).view(shape).to(tensor.device)
-                    tensor = torch.where(theirs, base[getattr(other, kind)][other.rows], tensor)
+                    theirs = (owner == donor).repeat_interleave(part.each).nonzero()[:, 0].to(tensor.device)
+                    lent = base[getattr(other, kind)][other.rows].index_select(part.dim, theirs)
+                    tensor = tensor.index_copy(part.dim, theirs, lent)
                 kept = alive.repeat_interleave(part.each).view(shape).to(tensor.device)
                 patch.add(name, ref.start, tensor * kept)
                 if donors or not alive.all():
@@ -98,6 +98,10 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     towers = towers_of(model, paths, shapes=plan.towers)
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
+    for share in plan.shares:
+        if not fits(blocks[share.receiver.place], blocks[share.donor], share.receiver.component):
+            problem = "its units cannot be stored there: their maps differ, or insist on their sizes"
+            raise InputError(f"plan: share {share.receiver} from {share.donor}", problem, "prune them")
     decided = {place: plan.layer(*place) for place in plan.layers}
     links, touched = {}, _touched(plan)
     maps = {place: maps_of(block) for place, block in blocks.items()}
