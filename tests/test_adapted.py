@@ -12,8 +12,8 @@ from synthetic import MANIFEST, cost
 
 from snp.compression.compress import compress
 from snp.compression.masked import MaskedParameter
-from snp.compression.modules import TiedLinear
 from snp.compression.plan import Plan
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import towers_of
 from snp.data.drawn import looks
 from snp.errors import InputError

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from snp.compression import trial
 from snp.compression.modules import (
     Attention,
-    TiedLinear,
     TimmAttention,
     TorchAttention,
     TransformersAttention,
 )
+from snp.compression.tied import TiedLinear
 from snp.errors import InputError
 
 #: The weights of a component, with the dimension along which its units lie (0 = rows with bias, 1 = columns).

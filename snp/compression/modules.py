@@ -1,4 +1,4 @@
-"""Modules of compressed layers: a linear map with units stored elsewhere, and attention cut to size."""
+"""Attention cut to size: the modules that take the places of those of timm, transformers and torch."""
 
 from typing import Any, ClassVar
 
@@ -7,50 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snp.errors import InputError
-
-
-class TiedLinear(nn.Module):
-    """A linear map that stores its own rows (dim 0) or columns (dim 1) and reads the others from donors.
-
-    A donor is a plain linear map or another TiedLinear, of which the stored part counts. Donors are not
-    registered as submodules, so each parameter exists once in parameters() and state_dict(), and its gradient
-    is the sum of all uses. [ours]
-
-    Args:
-        weight: own part, [n_own, d] for dim 0 and [d, n_own] for dim 1.
-        bias: own biases [n_own] for dim 0; the whole bias [d], which is never shared, for dim 1.
-        index: [n], place of each effective unit in the concatenation of own and donors' stored units.
-        donors: modules with `weight` and `bias`.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, index: Tensor, donors: tuple[nn.Module, ...], dim: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.index = index  # no buffer: weights that are loaded into a model on the meta device would not bring it
-        self.donors = donors  # a tuple, so that nn.Module does not register its members
-        self.dim = dim
-        sizes = (len(index), weight.shape[1]) if dim == 0 else (weight.shape[0], len(index))
-        self.out_features, self.in_features = sizes
-
-    def effective(self) -> tuple[Tensor, Tensor]:
-        """The whole weight [out, in] and bias [out], differentiable with respect to every stored part."""
-        if self.index.device != self.weight.device and not self.weight.is_meta:
-            self.index = self.index.to(self.weight.device)
-        parts: tuple[Any, ...] = (self, *self.donors)
-        # embedding is the row gather with the fastest gradient on a CPU
-        stored = torch.cat([part.weight.transpose(0, self.dim) for part in parts])
-        weight = F.embedding(self.index, stored).transpose(0, self.dim)
-        if self.dim == 1:
-            return weight, self.bias
-        return weight, torch.cat([part.bias for part in parts])[self.index]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]"""
-        return F.linear(x, *self.effective())
-
-    def extra_repr(self) -> str:
-        stored = f"stored={self.weight.shape[self.dim]}/{len(self.index)}"
-        return f"in_features={self.in_features}, out_features={self.out_features}, {stored}"
 
 
 class Attention(nn.Module):
@@ -110,7 +66,7 @@ class Attention(nn.Module):
         found = None
         if not weights and (self.d_qk == self.d_vo or x_BLD.is_cuda):
             x_BHLE = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=self.scale)
-        else:  # torch has no fused CPU kernel for unequal sizes; plain products beat its fallback
+        else:  # torch has no fused CPU kernel for unequal sizes; plain products beat its fallback, and zeros to fill up
             x_BHLE, found = _attend_plainly(q * self.scale, k, v, mask, dropout, is_causal)
         x_BLD = self.proj_drop(self.proj(x_BHLE.transpose(1, 2).flatten(2)))
         return x_BLD, found if weights else None

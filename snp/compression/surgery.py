@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from snp.compression.block import UNIT_DIMS, Block, attention_name, linear_names
 from snp.compression.masked import MaskedParameter, StayMasked
-from snp.compression.modules import Attention, TiedLinear
+from snp.compression.modules import Attention
 from snp.compression.plan import LayerPlan, Plan
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
@@ -93,7 +94,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
         if link.donors:
             tied = maps[place, map_name]
             assert isinstance(tied, TiedLinear)
-            tied.donors = tuple(maps[donor, map_name] for donor in link.donors)
+            tied.link(tuple(maps[donor, map_name] for donor in link.donors))
     for place, block in blocks.items():
         new = {name: maps[place, name] for name in MAPS if (place, name) in maps}
         _install(model, block, decided[place], new)
@@ -148,13 +149,22 @@ def copied(model: M) -> M:
     """A deep copy of a dense model.
 
     Raises:
-        InputError: it is compressed already, or cannot be copied; names the module.
+        InputError: it is compressed already, or as `duplicate`; names the module.
     """
     for name, module in model.named_modules():
         if isinstance(module, Attention | TiedLinear) or any(
             isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False)
         ):
             raise InputError(name or "model", "is compressed already", "start from the dense model")
+    return duplicate(model)
+
+
+def duplicate(model: M) -> M:
+    """A deep copy of any model.
+
+    Raises:
+        InputError: it cannot be copied; names the module.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of many kinds: whatever a model holds may not be copied

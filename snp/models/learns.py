@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from snp.compression.masked import learn_only
-from snp.compression.modules import TiedLinear
 from snp.compression.plan import Plan
+from snp.compression.tied import TiedLinear
 from snp.errors import InputError
 from snp.models.adapt import Train
 from snp.models.mdetr import MDETR, TOWERS
