@@ -12,6 +12,7 @@ _HOMES = {
     "save": "snp.compression.folder",
     "load": "snp.compression.folder",
     "Model": "snp.compression.folder",
+    "materialize": "snp.compression.materialize",
 }
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from snp.compression.block import Block, Part
 from snp.compression.cutting import pad, put, resize
-from snp.compression.linear import TiedLinear
 from snp.compression.plan import LayerPlan
 from snp.compression.recognise import MARK
+from snp.compression.tied import TiedLinear
 
 Place = tuple[str, int]  # tower, layer
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from snp.compression.block import Block
 from snp.compression.installing import Place, fits, install, link, maps_of, stored
-from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention
 from snp.compression.plan import Plan
 from snp.compression.recognise import MARK
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
@@ -121,7 +121,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     for (place, name), found in links.items():
         if found.donors:
             tied_map: Any = modules[place, name]
-            tied_map.donors = tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors)
+            tied_map.link(tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors))
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
@@ -177,7 +177,7 @@ def copied(model: M) -> M:
     """A deep copy of a dense model.
 
     Raises:
-        InputError: it is compressed already, or cannot be copied; names the module.
+        InputError: it is compressed already, or as `duplicate`; names the module.
     """
     for name, module in model.named_modules():
         if (
@@ -186,6 +186,15 @@ def copied(model: M) -> M:
             or any(isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False))
         ):
             raise InputError(name or "model", "is compressed already", "start from the dense model")
+    return duplicate(model)
+
+
+def duplicate(model: M) -> M:
+    """A deep copy of any model.
+
+    Raises:
+        InputError: it cannot be copied; names the module.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of many kinds: whatever a model holds may not be copied
