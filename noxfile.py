@@ -82,6 +82,12 @@ def paper_trial(session: nox.Session) -> None:
 
 
 @nox.session
+def models(session: nox.Session) -> None:
+    """Five public models of their full sizes, untrained: compressed, recovered, saved, loaded, exported, timed."""
+    python(session, "examples/public_models.py", "--full", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The site of docs/ in .site; dead links and undocumented names fail. -- serve shows it while it is written."""
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # on what becomes of MkDocs: nothing that a build needs to say

@@ -98,3 +98,9 @@ def test_without_snp_and_the_dense_model_there_is_nothing_to_show(tmp_path: Path
     put(store, "scenes/snp@60", [0.88])
     with pytest.raises(InputError, match="holds no results of snp beside the dense model, on scenes"):
         Ablations(store)
+
+
+def test_a_longer_phase_is_no_variant_and_no_second_snp(store: Store) -> None:
+    before = [row.label for row in Ablations(store).rows]
+    put(store, "scenes/snp@60x4", [0.95])
+    assert [row.label for row in Ablations(store).rows] == before

@@ -11,9 +11,9 @@ import torch
 from synthetic import MANIFEST, cost
 
 from snp.compression.compress import compress
-from snp.compression.linear import TiedLinear
 from snp.compression.masked import MaskedParameter
 from snp.compression.plan import Plan
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import towers_of
 from snp.data.drawn import looks
 from snp.errors import InputError

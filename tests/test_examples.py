@@ -88,3 +88,13 @@ def test_a_method_in_a_file_is_trained_and_shown(
         done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert re.search(r"keep-middle.* structured", done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_public_models_go_all_the_way(run: Run) -> None:
+    said = run("public_models.py")
+    assert re.findall(r"^(\S+): ", said, re.MULTILINE) == ["clip", "siglip", "blip", "grounding-dino", "vit"]
+    assert said.count("80% of the parameters, loaded the same: True") == 5
+    assert all(float(apart) < 1e-5 for apart in re.findall(r"exported: (\S+) apart", said))
+    assert said.count("apart") == 5

@@ -11,8 +11,8 @@ from snp.compression.problem import Problem
 from snp.compression.registry import get
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
+from snp.sharing.geometry import KINDS, Geometry
 from snp.sharing.objective import fisher, prior
-from snp.sharing.structure import KINDS, Geometry
 
 BATCHES = 3
 
@@ -74,10 +74,10 @@ def test_pruning_costs_what_both_towers_lose_in_all_heads_together():
             for tower in plain.towers.values()
         ]
         both_LN = each[0] + each[1]
-        return both_LN.unflatten(1, (-1, geometry.shape.units(component))).sum(1).square()
+        return both_LN.unflatten(1, (-1, geometry.stacks[component].prune_units)).sum(1).square()
 
     for component, expected in slopes(plain, lost).items():
-        saved = 2 * geometry.shape.unit_cost(component)
+        saved = 2 * problem.towers["text"].shape.unit_cost(component)
         torch.testing.assert_close(found[component]["prune"], expected / saved)
 
 
@@ -102,7 +102,7 @@ def test_sharing_costs_the_way_to_the_donor():
             )
 
         for component, expected in slopes(plain, moved).items():
-            saved = geometry.shape.unit_cost(component, "share")
+            saved = geometry.stacks[component].cost
             torch.testing.assert_close(found[component][kind], expected / saved)
 
 

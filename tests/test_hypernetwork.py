@@ -6,8 +6,8 @@ import pytest
 import torch
 from towers import views
 
+from snp.sharing.geometry import KINDS, Geometry
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
-from snp.sharing.structure import KINDS, Geometry
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def geometry(two_towers) -> Geometry:
 
 
 def test_every_layer_and_component_gets_one_logit_per_unit(geometry):
-    shape = geometry.shape
+    shape = geometry.towers[0].shape
     for network in (HyperNetwork(geometry, 0, 1.0), FreeLogits(geometry, 0)):
         logits = network()
         for component, vectors in logits.items():

@@ -18,15 +18,16 @@ from torch.utils._pytree import tree_iter
 from snp.compression import trial
 from snp.compression.budget import Budget
 from snp.compression.problem import Problem
-from snp.compression.tower import COMPONENTS, towers_of
+from snp.compression.tower import towers_of
 from snp.data.batch import Batch
 from snp.experiment.recipes import RECIPES
 from snp.models import config as configs
 from snp.models.config import TowerConfig
 from snp.models.family import build
 from snp.models.mdetr import TOWERS
+from snp.sharing.geometry import Geometry
 from snp.sharing.objective import task_gradients
-from snp.sharing.structure import KINDS, Geometry, Structure
+from snp.sharing.structure import Structure
 from snp.training import held_out
 from snp.training.loop import Loop
 
@@ -129,11 +130,7 @@ def test_a_structure_step_at_paper_scale_needs_less_memory_than_a_weight_step(
             model, towers, budget, 1, heldout=lambda: batch(config, held), **held_out.own_passes(model, phase)
         )
         geometry = Geometry.from_towers(list(towers.values()), budget.fixed, block=2)
-        shape = geometry.shape
-        ones = {
-            c: {k: torch.ones(shape.layers, shape.units(c, "prune" if k == "prune" else "share")) for k in KINDS}
-            for c in COMPONENTS
-        }
+        ones = {c: {k: torch.ones(stack.shape(k)) for k in stack.kinds} for c, stack in geometry.stacks.items()}
         task_gradients(problem, Structure.compose(geometry, ones))
         structure_step = counted.peak()
     print(f"{kind}: weight step {weight_step / 2**30:.2f} GiB, structure step {structure_step / 2**30:.2f} GiB")

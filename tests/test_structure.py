@@ -1,7 +1,5 @@
 """Structure vectors are exclusive by construction, cost what their plan costs, and meet the budget exactly."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from towers import example, loss_of, views
@@ -10,10 +8,11 @@ from snp.compression.budget import Budget
 from snp.compression.surgery import substitute
 from snp.compression.tower import COMPONENTS
 from snp.errors import InputError
+from snp.sharing.geometry import KINDS, Geometry
 from snp.sharing.hypernetwork import binary
-from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters, stacked
+from snp.sharing.objective import Alignment, budget_regularizer, effective_parameters
 from snp.sharing.projection import expected, harden, offset, project, shifted
-from snp.sharing.structure import KINDS, Geometry, Structure
+from snp.sharing.structure import Structure
 
 
 @pytest.fixture
@@ -24,15 +23,9 @@ def geometry(two_towers) -> Geometry:
 
 def random_logits(geometry: Geometry, seed: int, spread: float = 1.0, mean: float = 0.0):
     generator = torch.Generator().manual_seed(seed)
-    shape = geometry.shape
     return {
-        c: {
-            k: mean
-            + spread
-            * torch.randn(shape.layers, shape.units(c, "prune" if k == "prune" else "share"), generator=generator)
-            for k in KINDS
-        }
-        for c in COMPONENTS
+        name: {kind: mean + spread * torch.randn(stack.shape(kind), generator=generator) for kind in stack.kinds}
+        for name, stack in geometry.stacks.items()
     }
 
 
@@ -48,15 +41,16 @@ def test_a_unit_is_never_both_shared_and_pruned_nor_shared_twice(geometry, seed)
 
 def test_base_layers_lend_and_never_take(geometry):
     structure = harden(geometry, random_logits(geometry, 0))
-    base = geometry.base.unique()
-    assert base.tolist() == list(range(0, geometry.shape.layers, 2))
-    assert all(not structure.blockwise[c][base].any() for c in COMPONENTS)
+    for c, stack in geometry.stacks.items():
+        base = stack.base.unique()
+        assert base.tolist() == list(range(0, len(stack.layers), 2))
+        assert not structure.blockwise[c][base].any()
 
 
 def test_nothing_is_borrowed_from_a_pruned_base_unit(geometry):
     structure = harden(geometry, random_logits(geometry, 1))
     for c in COMPONENTS:
-        assert not (structure.blockwise[c] * (1 - structure.keep[c][geometry.base])).any()
+        assert not (structure.blockwise[c] * (1 - structure.keep[c][geometry.stacks[c].base])).any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -77,20 +71,14 @@ def test_effective_weights_are_the_plan_substituted_into_the_model(two_towers, g
 
 
 def test_the_loss_reaches_every_structure_vector(two_towers, geometry):
-    shape = geometry.shape
-    own = {
-        c: {
-            k: torch.ones(shape.layers, shape.units(c, "prune" if k == "prune" else "share")).requires_grad_()
-            for k in KINDS
-        }
-        for c in COMPONENTS
-    }
+    own = {c: {k: torch.ones(stack.shape(k)).requires_grad_() for k in KINDS} for c, stack in geometry.stacks.items()}
     structure = Structure.compose(geometry, own)
     loss_of(two_towers, example(), effective_parameters(structure)).backward()
     for c in COMPONENTS:
         assert own[c]["prune"].grad.abs().sum() > 0
         assert own[c]["cross"].grad.abs().sum() > 0
-        assert own[c]["blockwise"].grad[geometry.base].abs().sum() == 0  # base layers never take
+        base = geometry.stacks[c].base
+        assert own[c]["blockwise"].grad[base].abs().sum() == 0  # base layers never take
 
 
 @pytest.mark.slow
@@ -102,7 +90,7 @@ def test_projection_meets_any_budget_from_any_logits(geometry, seed, mean, part)
     target = round(geometry.rest + part * (full - geometry.rest))
     structure, reached = project(geometry, random_logits(geometry, seed, mean=mean), target)
     assert reached
-    smallest = min(geometry.cost(c) for c in COMPONENTS)
+    smallest = min(stack.cost for stack in geometry.stacks.values())
     assert target - 2 * smallest < float(structure.stored()) <= target
     assert all(structure.keep[c].any(1).all() for c in COMPONENTS)
 
@@ -117,7 +105,9 @@ def test_projection_keeps_the_order_of_the_logits(geometry):
         round(geometry.rest + 0.5 * (float(harden(geometry, shifted(logits, 99.0)).stored()) - geometry.rest)),
     )
     values = torch.cat([logits[c]["prune"].flatten() for c in COMPONENTS])
-    kept = torch.cat([structure.keep[c][:, : geometry.shape.units(c)].flatten() for c in COMPONENTS]) > 0.5
+    kept = (
+        torch.cat([structure.keep[c][:, : stack.prune_units].flatten() for c, stack in geometry.stacks.items()]) > 0.5
+    )
     swapped = (values[kept].sort().values < values[~kept].max()).sum()
     assert swapped <= 8  # only the last units that fill the budget, and forced survivors, break the order
 
@@ -148,11 +138,11 @@ def test_the_budget_regulariser_is_zero_within_the_budget_and_logarithmic_above(
 def test_alignment_is_the_distance_to_what_the_structure_will_make_of_the_weights(geometry):
     structure = harden(geometry, random_logits(geometry, 3))
     expected = 0.0
-    for c in COMPONENTS:
-        n, p = geometry.shape.units(c, "share"), geometry.shape.units(c)
-        vision, text = stacked(geometry.donor, c).detach(), stacked(geometry.receiver, c).detach()
-        for layer in range(geometry.shape.layers):
-            base = int(geometry.base[layer])
+    for c, stack in geometry.stacks.items():
+        n, p = len(stack.units), stack.prune_units
+        vision, text = (stack.matrix(tower).detach() for tower in geometry.towers)
+        for layer in stack.layers:
+            base = int(stack.base[layer])
             for i in range(p):
                 if not structure.keep[c][layer, i]:
                     expected += sum(float(t[layer, i::p].norm()) for t in (vision, text))
@@ -170,12 +160,6 @@ def test_alignment_vanishes_on_weights_that_have_the_structure(two_towers, geome
         for name, tensor in effective_parameters(structure).items():
             two_towers.get_parameter(name).copy_(tensor)
     assert float(Alignment(structure)()) < 0.01
-
-
-def test_towers_of_two_shapes_are_a_clear_error(geometry):
-    shorter = replace(geometry.receiver, blocks=geometry.receiver.blocks[:-1])
-    with pytest.raises(InputError, match="shapes differ"):
-        Geometry.from_towers([geometry.donor, shorter], 0, 2)
 
 
 def test_the_expected_size_is_the_mean_over_samples(geometry):

@@ -13,9 +13,9 @@ from transformers import SiglipTextConfig, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from snp.compression.count import count
-from snp.compression.linear import TiedLinear
 from snp.compression.plan import Plan, Share, shapes
 from snp.compression.surgery import apply, substitute
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import COMPONENTS, towers_of
 from snp.errors import InputError
 

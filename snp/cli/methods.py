@@ -92,12 +92,15 @@ def check_method(
 @app.command
 def bench(
     what: Annotated[
-        Literal["train", "scoring", "eval", "annotations", "scaling", "plan", "launch", "trimming", "dual"],
+        Literal[
+            "train", "scoring", "eval", "annotations", "scaling", "plan", "launch", "trimming", "dual", "inference"
+        ],
         tyro.conf.arg(
             help="train: samples/s, share of the matmul peak, step overheads; scoring; eval: evaluators; annotations: "
             "reading them; plan: planning; launch: how much of twenty short jobs is starting them; scaling: what its "
             "model rests on, written to results/bench; trimming: the time that it saves, by the committed rows of "
-            "Table 5, and dual: that of a dual encoder, both written there too"
+            "Table 5, and dual: that of a dual encoder, both written there too; inference: time, memory and bytes of "
+            "compressed models of public shapes, written there too, case by case: killed, it goes on"
         ),
         Positional,
     ],
@@ -125,6 +128,8 @@ def bench(
         print(import_module("snp.bench.trimming").trimming(store))
     elif what == "dual":
         print(import_module("snp.bench.dual").dual())
+    elif what == "inference":
+        print(import_module("snp.bench.inference").inference())
     elif what == "plan":
         print(import_module("snp.bench.planning").planning())
     else:

@@ -173,6 +173,14 @@ class Block:
         """Parameters of a sharing unit."""
         return sum(self._width(kind, part) for kind, part, _ in self.pieces(component))
 
+    def alone(self, component: str) -> str:
+        """Why units of a component can be no other layer's; empty: they can."""
+        if self.components[component].form == "padded":
+            return "keeps its size, with zeros where units were"
+        weights = [self.refs[part.role].weight for part in self.components[component].parts]
+        beside = [name for name in weights if not name.endswith(("weight", "in_proj_weight"))]
+        return f"has {beside[0]} beside its maps" if beside else ""
+
     @property
     def parameter_names(self) -> set[str]:
         """Full names of the parameters that hold this layer's viewed weights and biases."""

@@ -1,7 +1,7 @@
 """`snp.compress`: one call that compresses a model of one's own with any registered method."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from snp.compression.registry import get
 from snp.compression.size import Size
 from snp.compression.state import fingerprint, read
 from snp.compression.statistics import TokenMask
-from snp.compression.surgery import apply, copied, replaceable
+from snp.compression.surgery import MADE, apply, copied, made_of, replaceable
 from snp.compression.tower import iterate, towers_of
 from snp.errors import InputError
 
@@ -163,6 +163,8 @@ def compress(
         left = None if how.folder is None else read(how.folder, about)
         small, plan, found = decide() if left is None else (apply(model, left.plan, paths), left.plan, {})
         Recovery(how, small, plan, model, learned, forward, loss, seed, about).run(left)
+    told = {"method": chosen.name, "options": chosen.options.model_dump(mode="json", exclude_defaults=True)}
+    setattr(small, MADE, replace(made_of(small), about=told))
     return (small, plan, found) if scores else (small, plan)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snp.compression.block import Component, Ref
 from snp.compression.families import DIMS, GROUPS, HEADS, WIDTHS
-from snp.compression.linear import PaddedLinear
+from snp.compression.padded import PaddedLinear
 
 
 def masks(

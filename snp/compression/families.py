@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from snp.compression.linear import PaddedLinear, TiedLinear
 from snp.compression.modules import Attention
+from snp.compression.padded import PaddedLinear
+from snp.compression.tied import TiedLinear
 
 LINEAR = (nn.Linear, TiedLinear, PaddedLinear)
 Kind = Literal["attention", "ffn"]

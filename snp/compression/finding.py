@@ -58,12 +58,14 @@ def find(model: nn.Module, exclude: Sequence[str] = ()) -> Towers:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Short names: what the paths do not have in common with one another, from the front."""
-    pieces = [path.split(".") for path in paths]
+    """A short name for each: of its path from the front as much as no other path begins with."""
     if len(paths) == 1:
-        return [pieces[0][0] or "tower"]
-    for size in range(1, max(map(len, pieces)) + 1):
-        names = [".".join(piece[:size]) for piece in pieces]
-        if len(set(names)) == len(names):
-            return names
-    return list(paths)
+        return [paths[0].partition(".")[0] or "tower"]
+
+    def short(path: str) -> str:
+        pieces = path.split(".")
+        fronts = (".".join(pieces[:size]) for size in range(1, len(pieces)))
+        others = [other for other in paths if other != path]
+        return next((front for front in fronts if not any(f"{o}.".startswith(f"{front}.") for o in others)), path)
+
+    return [short(path) for path in paths]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from snp.compression.block import Block, Part
 from snp.compression.cutting import pad, put, resize
-from snp.compression.linear import TiedLinear
 from snp.compression.plan import LayerPlan
 from snp.compression.recognise import MARK
+from snp.compression.tied import TiedLinear
 
 Place = tuple[str, int]  # tower, layer
 
@@ -50,6 +50,30 @@ def maps_of(block: Block) -> dict[str, Map]:
             paths.setdefault(path, part.role)
             found.setdefault(path, []).append((name, part))
     return {paths[path]: Map(path, tuple(parts)) for path, parts in found.items()}
+
+
+def fits(block: Block, other: Block, component: str) -> bool:
+    """Whether units of a layer's component can be stored in the other: rows and columns of like maps, equally long.
+
+    Not those of maps that insist on their sizes, nor what stands beside the maps.
+    """
+    layout = _layout(block, component)
+    return layout is not None and layout == _layout(other, component)
+
+
+def _layout(block: Block, name: str) -> tuple[Any, ...] | None:
+    """What the units of a component are made of; None: they can be stored nowhere else."""
+    component = block.components.get(name)
+    if component is None or component.form == "padded":
+        return None
+    maps = [(key, made.parts) for key, made in maps_of(block).items() if name in made.components]
+    held = {part for _, parts in maps for of, part in parts if of == name}
+    if held != set(component.parts):
+        return None
+    sizes = [
+        (block.weight(part.role).shape[1 - part.dim], block.ref(part.role).bias is not None) for part in component.parts
+    ]
+    return component.heads, component.heads == 1 or component.units, maps, sizes
 
 
 @dataclass(frozen=True)

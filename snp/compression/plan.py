@@ -159,9 +159,12 @@ class Plan:
         """InputError unless it fits this model: same towers; masks of weights neither cut nor shared."""
         if shapes(towers) != dict(self.towers):
             raise InputError("plan", f"made for towers {dict(self.towers)}, but the model has {shapes(towers)}")
+        blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
         if self.shares:
             alike(towers.values())
-        blocks = {(name, layer): block for name, layer, block in iterate(dict(towers))}
+        for share in self.shares:
+            if why := blocks[share.receiver.place].alone(share.receiver.component):
+                raise InputError(f"plan: share {share.receiver}", why, "prune its units, and share none of them")
         touched = (
             {site.place for site in self.keep}
             | {share.receiver.place for share in self.shares}
@@ -172,17 +175,11 @@ class Plan:
         for name, mask in self.masks.items():
             if name not in parameters:
                 raise InputError(f"plan: mask {name}", "the model has no such parameter")
-            if parameters[name].shape != mask.shape:
-                raise InputError(
-                    f"plan: mask {name}",
-                    f"has shape {list(mask.shape)}, the parameter {list(parameters[name].shape)}",
-                )
+            if (there := list(parameters[name].shape)) != list(mask.shape):
+                raise InputError(f"plan: mask {name}", f"has shape {list(mask.shape)}, the parameter {there}")
             if name in busy:
-                raise InputError(
-                    f"plan: mask {name}",
-                    "its layer is cut or shared",
-                    "mask other weights, or do not cut that layer",
-                )
+                hint = "mask other weights, or do not cut that layer"
+                raise InputError(f"plan: mask {name}", "its layer is cut or shared", hint)
 
     def _shape(self, site: Site) -> Shape:
         shape = self.towers.get(site.tower)
@@ -204,12 +201,15 @@ class Plan:
                 continue
             where = f"plan: share {share.receiver} from {share.donor}"
             sizes = self._shape(Site(*share.donor, component)), self.towers[tower]
-            if len({(s.d_model, s.heads(component), s.units(component), s.unit_cost(component)) for s in sizes}) != 1:
+            if len({(s.d_model, s.heads(component), s.unit_cost(component, "share")) for s in sizes}) != 1:
                 raise InputError(where, "the two layers differ in size")
+            there = sizes[0].units(component, "share")
+            if there != len(units) and (sizes[0].heads(component) > 1 or bool(units[there:].any())):
+                raise InputError(where, "the two layers differ in size: one has no such units")
             for side in ((tower, layer), share.donor):
-                if bool((units & ~self.survives(*side, component)).any()):
-                    problem = f"a shared unit is pruned in {side}"
-                    raise InputError(where, problem, "prune a unit or share it, never both")
+                alive = self.survives(*side, component)[: len(units)]
+                if bool((units[: len(alive)] & ~alive).any()):
+                    raise InputError(where, f"a shared unit is pruned in {side}", "prune a unit or share it")
             row = rows[tower, layer]
             if bool((received[row, : len(units)] & units).any()):
                 raise InputError(where, "a unit has two donors")

@@ -13,8 +13,8 @@ from snp.compression import trial
 from snp.compression.block import FLOATS, PLAIN, Block, Component, Form, Part, Ref
 from snp.compression.calling import FOREIGN
 from snp.compression.families import DIMS, HEADS, WITH_HEADS, Found, parts_of
-from snp.compression.linear import PaddedLinear
 from snp.compression.modules import Attention, BlipAttention, TimmAttention, TorchAttention
+from snp.compression.padded import PaddedLinear
 from snp.errors import InputError
 
 MARK = "compressed_as"

@@ -2,23 +2,50 @@
 
 import copy
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from snp.compression.block import Block
-from snp.compression.installing import Place, install, link, maps_of, stored
-from snp.compression.linear import TiedLinear
+from snp.compression.installing import Place, fits, install, link, maps_of, stored
 from snp.compression.masked import MaskedParameter, StayMasked
 from snp.compression.modules import Attention
 from snp.compression.plan import Plan
 from snp.compression.recognise import MARK
+from snp.compression.tied import TiedLinear
 from snp.compression.tower import Patch, Tower, iterate, towers_of
 from snp.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
+MADE = "made_by_snp"
+"""Attribute of a compressed model: what it was made by."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a compressed model was made by.
+
+    Attributes:
+        paths: tower name -> path of its submodule.
+        about: name and options of the method, where `snp.compress` chose it.
+    """
+
+    plan: Plan
+    paths: Mapping[str, str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> "Made":
+        return self  # nobody changes it
+
+
+def made_of(model: nn.Module) -> Made:
+    """InputError unless `apply` made the model."""
+    made = getattr(model, MADE, None)
+    if not isinstance(made, Made):
+        raise InputError("model", "was not compressed here", "give what snp.compress or snp.load gave")
+    return made
 
 
 def substitute(
@@ -47,8 +74,9 @@ def substitute(
                 shape = [-1 if d == part.dim else 1 for d in range(tensor.dim())]
                 for donor in donors:
                     other = blocks[plan.layers[donor]].ref(part.role)
-                    theirs = (owner == donor).repeat_interleave(part.each).view(shape).to(tensor.device)
-                    tensor = torch.where(theirs, base[getattr(other, kind)][other.rows], tensor)
+                    theirs = (owner == donor).repeat_interleave(part.each).nonzero()[:, 0].to(tensor.device)
+                    lent = base[getattr(other, kind)][other.rows].index_select(part.dim, theirs)
+                    tensor = tensor.index_copy(part.dim, theirs, lent)
                 kept = alive.repeat_interleave(part.each).view(shape).to(tensor.device)
                 patch.add(name, ref.start, tensor * kept)
                 if donors or not alive.all():
@@ -70,6 +98,10 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     towers = towers_of(model, paths, shapes=plan.towers)
     plan.check(towers, model)
     blocks = {(name, layer): block for name, layer, block in iterate(towers)}
+    for share in plan.shares:
+        if not fits(blocks[share.receiver.place], blocks[share.donor], share.receiver.component):
+            problem = "its units cannot be stored there: their maps differ, or insist on their sizes"
+            raise InputError(f"plan: share {share.receiver} from {share.donor}", problem, "prune them")
     decided = {place: plan.layer(*place) for place in plan.layers}
     links, touched = {}, _touched(plan)
     maps = {place: maps_of(block) for place, block in blocks.items()}
@@ -89,7 +121,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
     for (place, name), found in links.items():
         if found.donors:
             tied_map: Any = modules[place, name]
-            tied_map.donors = tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors)
+            tied_map.link(tuple(model.get_submodule(maps[donor][name].path) for donor in found.donors))
     for name, mask in plan.masks.items():
         parameter = model.get_parameter(name)
         holders = [(module, attribute) for module in model.modules() for attribute in module._parameters]
@@ -98,6 +130,7 @@ def apply(model: M, plan: Plan, paths: dict[str, str]) -> M:
         for module in model.modules():
             if hasattr(module, "save_pretrained"):
                 module.save_pretrained = _no_save_pretrained  # type: ignore[assignment]
+    setattr(model, MADE, Made(plan, dict(paths)))
     return model
 
 
@@ -124,8 +157,8 @@ def verify(model: nn.Module, plan: Plan, paths: Mapping[str, str]) -> None:
 
 
 def _sizes(block: Block) -> dict[str, tuple[int, ...]]:
-    """Width and heads, and of every component the units that work in the layer and those that it stores."""
-    found: dict[str, tuple[int, ...]] = {"": (block.d_model, block.n_heads)}
+    """Width, and of every component the units that work in the layer and those that it stores."""
+    found: dict[str, tuple[int, ...]] = {"": (block.d_model,)}
     for name, component in block.components.items():
         part = component.parts[0]
         ref = block.ref(part.role)
@@ -136,7 +169,7 @@ def _sizes(block: Block) -> dict[str, tuple[int, ...]]:
 def _sizes_of(plan: Plan, place: Place) -> dict[str, tuple[int, ...]]:
     """The same of the layer that the plan makes."""
     shape, here = plan.towers[place[0]], plan.layer(*place)
-    found: dict[str, tuple[int, ...]] = {"": (shape.d_model, shape.n_heads)}
+    found: dict[str, tuple[int, ...]] = {"": (shape.d_model,)}
     return found | {c: (int(here.survives[c].sum()), int(here.own[c].sum())) for c in shape.components}
 
 
@@ -144,7 +177,7 @@ def copied(model: M) -> M:
     """A deep copy of a dense model.
 
     Raises:
-        InputError: it is compressed already, or cannot be copied; names the module.
+        InputError: it is compressed already, or as `duplicate`; names the module.
     """
     for name, module in model.named_modules():
         if (
@@ -153,6 +186,15 @@ def copied(model: M) -> M:
             or any(isinstance(parameter, MaskedParameter) for parameter in module.parameters(recurse=False))
         ):
             raise InputError(name or "model", "is compressed already", "start from the dense model")
+    return duplicate(model)
+
+
+def duplicate(model: M) -> M:
+    """A deep copy of any model.
+
+    Raises:
+        InputError: it cannot be copied; names the module.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of many kinds: whatever a model holds may not be copied
@@ -193,7 +235,7 @@ def _no_save_pretrained(*_: Any, **__: Any) -> NoReturn:
     raise InputError(
         "save_pretrained",
         "saves a compressed model as from_pretrained cannot load it",
-        "use snp.compression.checkpoint.save(folder, model, plan, paths=towers)",
+        "use snp.save(model, folder), and snp.load(folder)",
     )
 
 

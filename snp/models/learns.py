@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from snp.compression.linear import TiedLinear
 from snp.compression.masked import learn_only
 from snp.compression.plan import Plan
+from snp.compression.tied import TiedLinear
 from snp.errors import InputError
 from snp.models.adapt import Train
 from snp.models.mdetr import MDETR, TOWERS

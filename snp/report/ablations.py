@@ -108,7 +108,7 @@ class Ablations(Ablated):
                 axes.set(title=f"{group} removed", ylim=(1.25 * min(-1, *means), max(0.5, *means) + 0.5))
                 names = ["least norm", *(f"+ {part}" for part in GIVES[:-1]), f"+ {GIVES[-1]}: snp"]
                 axes.set_xticks(range(len(STEPS)), names, rotation=40, ha="right", rotation_mode="anchor")
-            panels[0].set_ylabel(f"points of {main_figure()} beside dense")
+            panels[0].set_ylabel("points beside dense")
         told = [self._given(group, [found[name, group] for name in STEPS]) for group in groups]
         numbers = pd.DataFrame(
             {"removed": group} | {name: points(loss) for name, loss in zip(STEPS, losses[group], strict=True)}
@@ -161,7 +161,11 @@ class Ablations(Ablated):
         """What SNP's variants decide for the units of the text tower while they search."""
         group = self.groups[0]
         rows = [row for row in self.rows if row.method == "snp" and row.group == group and self._results(row)]
-        told = {row.name: mean_of(self._curve(result) for result in self._results(row)) for row in rows}
+        told = {
+            row.name: mean_of(self._curve(result) for result in self._results(row))
+            for row in rows
+            if all("budget_ratio" in line for result in self._results(row) for line in result.curve[:1])  # not at once
+        }
         shares = {name: share for name, share in told.items() if len(share) > 1}
         if "snp" not in shares:
             said = f"With {group} removed, snp has decided before its log has a second line."

@@ -149,7 +149,7 @@ class Ablated:
         others = [
             row
             for row in present(store)
-            if (row.data, row.model, row.method) == (data, "mdetr", "snp") and row.size.keep is not None
+            if (row.data, row.model, row.method, row.times) == (data, "mdetr", "snp", 1) and row.size.keep is not None
         ]
         known: dict[Compress, Row] = {}
         for row in [*select("table1", "desk", data), *select("ablations", "desk", data), *others]:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from snp.sharing.structure import KINDS, Geometry, Vectors
+from snp.sharing.geometry import Geometry
+from snp.sharing.structure import Vectors
 
 INPUT, HIDDEN = 32, 64  # [author]
 
@@ -12,7 +13,7 @@ INPUT, HIDDEN = 32, 64  # [author]
 class HyperNetwork(nn.Module):
     """Frozen random inputs -> bidirectional GRU -> LayerNorm -> GELU -> one bias-free linear head per vector [author].
 
-    One input per layer and component, so that every vector can depend on all others [paper]. The heads of one
+    One input per layer and stack, so that every vector can depend on all others [paper]. The heads of one
     kind are stored stacked, (L, units, 2*64), which is the same function with fewer operations [ours].
 
     Args:
@@ -26,8 +27,8 @@ class HyperNetwork(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.register_buffer("inputs", torch.randn(geometry.shape.layers * len(geometry.shape.components), INPUT))
-            self.components = geometry.shape.components
+            self.geometry, self.places = geometry, geometry.places
+            self.register_buffer("inputs", torch.randn(sum(map(len, self.places.values())), INPUT))
             self.gru = nn.GRU(INPUT, HIDDEN, bidirectional=True)
             self.norm = nn.LayerNorm(2 * HIDDEN)
             bound = head_scale * (2 * HIDDEN) ** -0.5
@@ -39,13 +40,16 @@ class HyperNetwork(nn.Module):
             )
 
     def forward(self) -> Vectors:
-        """Logits o of every vector, without the offset b0: component -> kind -> (L, units)."""
+        """Logits o of every vector, without the offset b0: stack -> kind -> (rows, units)."""
         hidden_TH = F.gelu(self.norm(self.gru(self.inputs)[0]))
-        hidden_LCH = hidden_TH.unflatten(0, (-1, len(self.components)))
-        return {
-            c: {k: (self.heads[f"{c}_{k}"] @ hidden_LCH[:, i, :, None]).squeeze(-1) for k in KINDS}
-            for i, c in enumerate(self.components)
-        }
+        made: Vectors = {}
+        for name, stack in self.geometry.stacks.items():
+            hidden_LH, made[name] = hidden_TH[self.places[name]], {}
+            for kind in stack.kinds:
+                heads = self.heads[f"{name}_{kind}"]
+                hidden_RH = hidden_LH.repeat(len(heads) // len(hidden_LH), 1)  # every taker's rows see those of a layer
+                made[name][kind] = (heads @ hidden_RH[..., None]).squeeze(-1)
+        return made
 
 
 class FreeLogits(nn.Module):
@@ -58,7 +62,7 @@ class FreeLogits(nn.Module):
     def __init__(self, geometry: Geometry, seed: int, speed: float = HIDDEN) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.speed, self.components = speed, geometry.shape.components
+        self.speed, self.geometry = speed, geometry
         self.logits = nn.ParameterDict(
             {
                 name: nn.Parameter(1e-3 * torch.randn(shape, generator=generator))
@@ -67,7 +71,8 @@ class FreeLogits(nn.Module):
         )
 
     def forward(self) -> Vectors:
-        return {c: {k: self.speed * self.logits[f"{c}_{k}"] for k in KINDS} for c in self.components}
+        stacks = self.geometry.stacks.items()
+        return {name: {k: self.speed * self.logits[f"{name}_{k}"] for k in stack.kinds} for name, stack in stacks}
 
 
 def binary(logit: Tensor, tau: float, generator: torch.Generator, noise: float = 1.0) -> Tensor:
@@ -81,9 +86,4 @@ def binary(logit: Tensor, tau: float, generator: torch.Generator, noise: float =
 
 
 def _shapes(geometry: Geometry) -> dict[str, tuple[int, int]]:
-    shape = geometry.shape
-    return {
-        f"{c}_{k}": (shape.layers, shape.units(c, "prune" if k == "prune" else "share"))
-        for c in shape.components
-        for k in KINDS
-    }
+    return {f"{name}_{kind}": stack.shape(kind) for name, stack in geometry.stacks.items() for kind in stack.kinds}

@@ -8,44 +8,45 @@ from torch.utils.checkpoint import checkpoint
 
 from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
-from snp.compression.tower import Patch, Tower
+from snp.compression.tower import Patch, Site, Tower, iterate
 from snp.errors import InputError
-from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
-
-
-def stacked(tower: Tower, component: str, layers: slice = slice(None)) -> Tensor:
-    """Live unit matrices of layers, by default all (L, N, F): row (l, i) holds all parameters of unit i of layer l."""
-    return torch.stack([block.units(component) for block in tower.blocks[layers]])
-
-
-def measured(tower: Tower, component: str) -> Tensor:
-    """The same in float32 at least: squares of half-precision weights are too small for their own type."""
-    units_LNF = stacked(tower, component)
-    return units_LNF.to(torch.promote_types(units_LNF.dtype, torch.float32))
+from snp.sharing.geometry import KINDS, Geometry
+from snp.sharing.structure import Structure, Vectors
 
 
 def effective_parameters(structure: Structure) -> dict[str, Tensor]:
-    """Full parameter name -> effective tensor of both towers, for functional_call.
+    """Full parameter name -> effective tensor of all towers, for functional_call.
 
     Differentiable in the structure vectors; the model's weights are detached (frozen in a hypernetwork step). What a
     block of layers is made of is computed again in the backward pass: of a large model it would be most of the memory.
     """
     g = structure.geometry
+    units: dict[Site, dict[int, Tensor]] = {}  # site -> first unit -> those of a stack
+    for name, stack in g.stacks.items():
+        for taker, rows, layers in stack.groups():
+            made = checkpoint(
+                _effective, structure, name, taker, rows, layers, use_reentrant=False, preserve_rng_state=False
+            )
+            for tower, units_LNF in zip((stack.donor, taker), made, strict=True):
+                if tower is not None and units_LNF is not None:
+                    for layer, units_NF in enumerate(units_LNF, layers.start):
+                        units.setdefault(Site(tower.name, layer, stack.component), {})[stack.units.start] = units_NF
     patch = Patch()
-    for c in g.shape.components:
-        for layers in g.groups:
-            made = checkpoint(_effective, structure, c, layers, use_reentrant=False, preserve_rng_state=False)
-            for tower, units_LNF in zip((g.donor, g.receiver), made, strict=True):
-                for block, units_NF in zip(tower.blocks[layers], units_LNF, strict=True):
-                    for name, start, tensor in block.split(c, units_NF):
-                        patch.add(name, start, tensor)
+    for tower_name, layer, block in iterate({tower.name: tower for tower in g.towers}):
+        for c in block.components:
+            parts = units[Site(tower_name, layer, c)]
+            whole_NF = torch.cat([parts[first] for first in sorted(parts)]) if len(parts) > 1 else parts[0]
+            for name, start, tensor in block.split(c, whole_NF):
+                patch.add(name, start, tensor)
     return patch.parameters()
 
 
-def _effective(structure: Structure, component: str, layers: slice) -> tuple[Tensor, Tensor]:
-    towers = (structure.geometry.donor, structure.geometry.receiver)
-    donor, receiver = (stacked(tower, component, layers).detach() for tower in towers)
-    return structure.effective(component, layers, donor, receiver)
+def _effective(
+    structure: Structure, name: str, taker: Tower, rows: slice, layers: slice
+) -> tuple[Tensor | None, Tensor]:
+    stack = structure.geometry.stacks[name]
+    donor_LNF = None if stack.donor is None else stack.matrix(stack.donor, layers).detach()
+    return structure.effective(name, rows, stack.matrix(taker, layers).detach(), donor_LNF)
 
 
 def task_gradients(problem: Problem, structure: Structure) -> tuple[Tensor, list[Tensor]]:
@@ -68,48 +69,50 @@ def budget_regularizer(stored: Tensor, target: float) -> Tensor:
 def change(geometry: Geometry) -> Vectors:
     """The squared weight change per saved parameter that each operation means [ours].
 
-    Pruning changes a unit of both towers by its whole norm, sharing changes one by its distance to the donor. So
+    Pruning changes a unit of all towers by its whole norm, sharing changes one by its distance to the donor. So
     the first order of all operations is that of magnitude pruning, and near twins are shared first.
     """
     made: Vectors = {}
-    for c in geometry.shape.components:
-        donor, receiver = measured(geometry.donor, c), measured(geometry.receiver, c)
-        both = (donor.square() + receiver.square()).mean(-1) / 2
-        made[c] = {
-            "prune": both.unflatten(1, (-1, geometry.shape.units(c))).mean(1),
-            "cross": (receiver - donor).square().mean(-1),
-            "blockwise": (receiver - receiver[geometry.base]).square().mean(-1),
+    for name, stack in geometry.stacks.items():
+        units = [stack.measured(tower) for tower in stack.towers]
+        takers = torch.cat(units[-len(stack.takers) :])
+        norms_LN = torch.stack([own.square() for own in units]).sum(0).mean(-1) / len(units)
+        scores = {
+            "prune": norms_LN.unflatten(1, (-1, stack.prune_units)).mean(1),
+            "cross": (takers - units[0].repeat(len(stack.takers), 1, 1)).square().mean(-1),
+            "blockwise": (takers - takers[stack.base]).square().mean(-1),
         }
+        made[name] = {kind: scores[kind] for kind in stack.kinds}
     return made
 
 
 def fisher(problem: Problem, geometry: Geometry, batches: int) -> Vectors:
     """The loss per saved parameter that each operation costs, to second order, by the empirical Fisher information.
 
-    E over batches of <g, dw>^2, where dw is what the operation does to weights: -w of both towers, donor - own, base -
+    E over batches of <g, dw>^2, where dw is what the operation does to weights: -w of all towers, donor - own, base -
     own [ours; of pruning alone it is the Taylor score of Molchanov et al., CVPR 2019]. <g, dw> is the gradient of the
     loss in the operation's own vector at the dense model, so it costs a hypernetwork step without the hypernetwork.
 
     Args:
         batches: held-out ones.
     """
-    shape = geometry.shape
-    operations = [(kind, c) for kind in KINDS for c in shape.components]  # in the order of `Structure.vectors`
-    sums: list[Tensor | float] = [0.0] * len(operations)
     dense = Structure.dense(geometry)
+    sums: list[Tensor | float] = [0.0] * len(dense.operations)
     for _ in range(batches):
         _, slopes = task_gradients(problem, dense)
-        for i, ((kind, c), slope_LN) in enumerate(zip(operations, slopes, strict=True)):
+        for i, ((kind, name), slope_LN) in enumerate(zip(dense.operations, slopes, strict=True)):
             if not slope_LN.isfinite().all():
                 wrong = "the gradient of a held-out batch is not finite on the dense model"
                 raise InputError("snp", wrong, "check the batches and the loss")
-            units = shape.units(c, "prune" if kind == "prune" else "share")
-            sums[i] = sums[i] + slope_LN.double().cpu().unflatten(1, (-1, units)).sum(1).square()
-    made: Vectors = {c: {} for c in shape.components}
-    for (kind, c), total in zip(operations, sums, strict=True):
-        saved = 2 * shape.unit_cost(c) if kind == "prune" else shape.unit_cost(c, "share")
-        able = geometry.takes[:, None] if kind == "blockwise" else torch.ones(())
-        made[c][kind] = able * total / (batches * saved)
+            rows, units = geometry.stacks[name].shape(kind)
+            slope_TLHN = slope_LN.double().cpu().unflatten(1, (-1, units)).unflatten(0, (-1, rows))
+            sums[i] = sums[i] + slope_TLHN.sum((0, 2)).square()
+    made: Vectors = {name: {} for name in geometry.stacks}
+    for (kind, name), total in zip(dense.operations, sums, strict=True):
+        stack = geometry.stacks[name]
+        saved = stack.cost * (len(stack.towers) * stack.heads if kind == "prune" else 1)
+        able = stack.takes[:, None] if kind == "blockwise" else torch.ones(())
+        made[name][kind] = able * total / (batches * saved)
     return made
 
 
@@ -121,12 +124,16 @@ def prior(geometry: Geometry, scores: Vectors, scope: str) -> Vectors:
             mean of a kind over all of them.
     """
     logs = {c: {k: v.clamp(min=1e-30).log().float().cpu() for k, v in kinds.items()} for c, kinds in scores.items()}
-    takes = geometry.takes > 0
-    able = {k: takes if k == "blockwise" else torch.ones_like(takes) for k in KINDS}
-    means = {k: torch.cat([logs[c][k][able[k]].flatten() for c in logs]).mean() for k in KINDS}
+    able = {
+        (c, k): geometry.stacks[c].takes > 0 if k == "blockwise" else torch.ones(len(v), dtype=torch.bool)
+        for c, kinds in logs.items()
+        for k, v in kinds.items()
+    }
+    those = {k: [logs[c][k][rows].flatten() for (c, kind), rows in able.items() if kind == k] for k in KINDS}
+    means = {k: torch.cat(values).mean() for k, values in those.items() if values}
     return {
         c: {
-            k: (v - (v.mean(1, keepdim=True) if scope == "uniform" else means[k])).where(able[k][:, None], 0.0)
+            k: (v - (v.mean(1, keepdim=True) if scope == "uniform" else means[k])).where(able[c, k][:, None], 0.0)
             for k, v in kinds.items()
         }
         for c, kinds in logs.items()
@@ -136,29 +143,30 @@ def prior(geometry: Geometry, scores: Vectors, scope: str) -> Vectors:
 class Alignment:
     """A(W; m, s, b) of one binary structure: pulls weights towards what the structure will make of them.
 
-    A = sum over pruned units of both towers of ||unit||
-      + sum over shared receiver units of ||unit - donor|| / ||donor||     [paper: idea; ours: this form]
+    A = sum over pruned units of all towers of ||unit||
+      + sum over shared units of takers of ||unit - donor|| / ||donor||     [paper: idea; ours: this form]
 
     The donor of a block-wise unit is the base layer's EFFECTIVE unit. Pruned units of attention are the same
     dimension of all heads together. Indices are found once per structure, so a call costs a few large operations.
     """
 
     def __init__(self, structure: Structure) -> None:
-        self.geometry = g = structure.geometry
+        self.geometry = structure.geometry
         self.pruned: dict[str, Tensor] = {}
         self.shared: dict[str, Tensor] = {}
         self.lender: dict[str, Tensor] = {}
-        for c in g.shape.components:
-            keep, cross, blockwise = (v[c] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise))
-            n = g.shape.units(c, "share")
-            rows = torch.arange(g.shape.layers * n).view(
-                g.shape.layers, n
-            )  # row of the donor; + L*N: row of the receiver
-            lent = torch.where(cross, rows, rows + g.shape.layers * n)
-            lender = torch.where(cross, rows, lent[g.base])
+        for name, stack in self.geometry.stacks.items():
+            keep, cross, blockwise = (v[name] > 0.5 for v in (structure.keep, structure.cross, structure.blockwise))
+            layers, units = stack.shape("prune")
+            # the units of all towers one after the other: the donor's, if there is one, come first
+            donor = torch.arange(layers * len(stack.units)).view(layers, -1)
+            own = torch.arange(len(stack.towers) * donor.numel()).view(-1, len(stack.units))[-len(keep) :]
+            donor = donor.repeat(len(stack.takers), 1)
+            lent = torch.where(cross, donor, own)
+            lender = torch.where(cross, donor, lent[stack.base])
             shared = cross | blockwise
-            self.pruned[c] = (~keep[:, : g.shape.units(c)]).nonzero()
-            self.shared[c], self.lender[c] = (rows + g.shape.layers * n)[shared], lender[shared]
+            self.pruned[name] = (~keep[:layers, :units]).nonzero()
+            self.shared[name], self.lender[name] = own[shared], lender[shared]
 
     @property
     def empty(self) -> bool:
@@ -166,21 +174,21 @@ class Alignment:
 
     def __call__(self) -> Tensor:
         """The regulariser on the live weights (0-d, differentiable in them)."""
-        g = self.geometry
-        total = torch.zeros((), device=g.donor.blocks[0].units(g.shape.components[0]).device)
-        for c in g.shape.components:
-            pruned, shared = self.pruned[c], self.shared[c]
+        block = self.geometry.towers[0].blocks[0]
+        total = torch.zeros((), device=block.weight(next(iter(block.refs))).device)
+        for name, stack in self.geometry.stacks.items():
+            pruned, shared = self.pruned[name], self.shared[name]
             if not len(pruned) and not len(shared):
                 continue
-            donor, receiver = measured(g.donor, c), measured(g.receiver, c)
+            towers = [stack.measured(tower) for tower in stack.towers]
             if len(pruned):
-                for units in (donor, receiver):
-                    square_LHP = units.square().sum(-1).unflatten(1, (-1, g.shape.units(c)))
+                for units in towers:
+                    square_LHP = units.square().sum(-1).unflatten(1, (-1, stack.prune_units))
                     square = square_LHP.sum(1)[pruned[:, 0], pruned[:, 1]]
                     total = total + (square + 1e-12).sqrt().sum()
             if len(shared):
-                rows = torch.cat([donor, receiver]).flatten(0, 1)
-                lender = rows[self.lender[c]]
+                rows = torch.cat(towers).flatten(0, 1)
+                lender = rows[self.lender[name]]
                 distance = ((rows[shared] - lender).square().sum(-1) + 1e-12).sqrt()
                 total = total + (distance / lender.detach().norm(dim=-1).clamp(min=1e-6)).sum()
         return total

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from snp.compression.rounding import blocks, step_of
 from snp.errors import InputError
-from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
+from snp.sharing.geometry import Geometry
+from snp.sharing.structure import Structure, Vectors
 
 GRID = 9  # shifts that are tried at once
 
@@ -17,8 +18,8 @@ def shifted(logits: Vectors, shift: float | Tensor) -> Vectors:
 
 
 def harden(geometry: Geometry, logits: Vectors) -> Structure:
-    """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each component stays."""
-    own: Vectors = {c: {kind: (logits[c][kind] > 0).float() for kind in KINDS} for c in logits}
+    """The structure without noise: a unit is kept (own) where its logit > 0; one unit of each stack's layer stays."""
+    own: Vectors = {c: {kind: (v > 0).float() for kind, v in logits[c].items()} for c in logits}
     for c in logits:
         own[c]["prune"].scatter_(-1, logits[c]["prune"].argmax(-1, keepdim=True), 1.0)
     return Structure.compose(geometry, own)
@@ -27,7 +28,7 @@ def harden(geometry: Geometry, logits: Vectors) -> Structure:
 def expected(geometry: Geometry, logits: Vectors, noise: float = 1.0) -> Structure:
     """The mean of the sampled structures: P(1) = 1 - exp(-exp(logit / noise)) in every vector."""
     return Structure.compose(
-        geometry, {c: {k: -torch.expm1(-(logits[c][k] / noise).exp()) for k in KINDS} for c in logits}
+        geometry, {c: {k: -torch.expm1(-(v / noise).exp()) for k, v in logits[c].items()} for c in logits}
     )
 
 
@@ -82,7 +83,8 @@ def _tie(geometry: Geometry, logits: Vectors, round_to: int) -> dict[str, list[l
     """
     found: dict[str, list[list[int]]] = {}
     for c, vectors in logits.items():
-        step, width = step_of(geometry.donor.blocks[0].components[c], round_to), vectors["prune"].shape[1]
+        stack, width = geometry.stacks[c], vectors["prune"].shape[1]
+        step = step_of(stack.towers[0].blocks[0].components[stack.component], round_to)
         rows = [blocks(row, step) for row in vectors["prune"]]
         for layer, (best, *others) in enumerate(rows):
             row = vectors["prune"][layer]
@@ -106,21 +108,22 @@ def _fill(
 ) -> Structure:
     """Give back single units, the most wanted first, while they fit; pruned ones by the blocks in which they are."""
     now = harden(geometry, logits)
-    smallest = min(map(geometry.cost, logits))
+    smallest = min(stack.cost for stack in geometry.stacks.values())
     found: list[tuple[float, str, str, int | list[int]]] = []
-    for c in logits:
-        pruned = now.keep[c][:, : geometry.shape.units(c)] < 0.5
-        for kind, away in (
-            ("prune", pruned),
-            ("cross", now.cross[c] > 0.5),
-            ("blockwise", now.blockwise[c] > 0.5),
-        ):
+    for c, stack in geometry.stacks.items():
+        rows, columns = stack.shape("prune")
+        away = {
+            "prune": now.keep[c][:rows, :columns] < 0.5,
+            "cross": now.cross[c] > 0.5,
+            "blockwise": now.blockwise[c] > 0.5,
+        }
+        for kind in stack.kinds:
             values = logits[c][kind].flatten()
             if kind == "prune" and together:
-                gone = away.flatten().tolist()
+                gone = away[kind].flatten().tolist()
                 found += [(float(values[one[0]]), c, kind, one) for one in together[c] if gone[one[0]]]
                 continue
-            units = away.flatten().nonzero().flatten()
+            units = away[kind].flatten().nonzero().flatten()
             best = units[values[units].argsort(descending=True, stable=True)[:tries]]
             found += [(float(values[i]), c, kind, int(i)) for i in best]
     for value, c, kind, i in sorted(found, key=lambda f: -f[0])[:tries]:

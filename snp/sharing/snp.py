@@ -13,6 +13,7 @@ from snp.compression.problem import Problem
 from snp.compression.registry import register
 from snp.compression.tower import Tower
 from snp.errors import InputError
+from snp.sharing.geometry import KINDS, Geometry
 from snp.sharing.hypernetwork import FreeLogits, HyperNetwork, binary
 from snp.sharing.objective import (
     Alignment,
@@ -24,7 +25,7 @@ from snp.sharing.objective import (
     task_gradients,
 )
 from snp.sharing.projection import harden, offset, project, shifted
-from snp.sharing.structure import KINDS, Geometry, Structure, Vectors
+from snp.sharing.structure import Structure, Vectors
 
 ALIGN_EVERY = 8
 """Weight steps between two decoupled alignments: often enough to be smooth, seldom enough to be free."""
@@ -189,7 +190,7 @@ class SNPSession(Session):
         """Logits without offset; +inf (kept, own) where an operation is switched off."""
         off = {kind: 0.0 if getattr(self.options, kind) else float("inf") for kind in KINDS}
         return {
-            c: {k: made[k] + self.options.prior * self.prior[c][k] + off[k] for k in KINDS}
+            c: {k: v + self.options.prior * self.prior[c][k] + off[k] for k, v in made.items()}
             for c, made in self.hyper().items()
         }
 
@@ -245,7 +246,8 @@ class SNPSession(Session):
             structure, reached = self.structure, float(self.structure.stored()) <= self.target
         else:
             structure, reached = self._exact()
-        return structure.plan("" if reached else "sharing alone cannot reach the target: this is its ceiling")
+        ceiling = "" if reached else "sharing alone cannot reach the target: this is its ceiling"
+        return structure.plan("; ".join(filter(None, (self.geometry.note, ceiling))))
 
     def log(self) -> dict[str, float]:
         """What a person needs to see it learn.

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snp.compression.linear import TiedLinear
 from snp.compression.modules import Attention
+from snp.compression.tied import TiedLinear
 
 
 def weighed(logits_BHTS: Tensor, keep_BTS: Tensor) -> Tensor:
