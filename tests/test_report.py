@@ -268,7 +268,7 @@ def test_the_figure_of_every_table_has_a_curve_of_every_method_that_is_measured_
         return
     told = limits(name, store, "desk", "scenes")
     drawn = [row for row in rows(name, "desk") if row.data == "scenes" and row.name != "dense"]
-    methods = {row.name for row in drawn if store.find(row.finetune(0, row.benchmarks[0]))}
+    methods = {row.name.split(",")[0] for row in drawn if store.find(row.finetune(0, row.benchmarks[0]))}
     assert {text.split(",")[0] for text in told.method} == methods
     assert not told.map(lambda text: "nan" in text).any(axis=None)
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from snp.compression.block import Block
 from snp.compression.problem import Problem
 from snp.compression.statistics import evaluating
-from snp.compression.tower import Patch, Site, Tower, iterate
+from snp.compression.tower import Patch, Tower
 from snp.errors import InputError
 from snp.sharing.geometry import KINDS, Geometry
 from snp.sharing.structure import Structure, Vectors
@@ -21,7 +22,8 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
     block of layers is made of is computed again in the backward pass: of a large model it would be most of the memory.
     """
     g = structure.geometry
-    units: dict[Site, dict[int, Tensor]] = {}  # site -> first unit -> those of a stack
+    patch = Patch()
+    parts: dict[tuple[str, int, str], dict[int, Tensor]] = {}  # of several stacks: site -> first unit -> units
     for name, stack in g.stacks.items():
         for taker, rows, layers in stack.groups():
             made = checkpoint(
@@ -30,15 +32,21 @@ def effective_parameters(structure: Structure) -> dict[str, Tensor]:
             for tower, units_LNF in zip((stack.donor, taker), made, strict=True):
                 if tower is not None and units_LNF is not None:
                     for layer, units_NF in enumerate(units_LNF, layers.start):
-                        units.setdefault(Site(tower.name, layer, stack.component), {})[stack.units.start] = units_NF
-    patch = Patch()
-    for tower_name, layer, block in iterate({tower.name: tower for tower in g.towers}):
-        for c in block.components:
-            parts = units[Site(tower_name, layer, c)]
-            whole_NF = torch.cat([parts[first] for first in sorted(parts)]) if len(parts) > 1 else parts[0]
-            for name, start, tensor in block.split(c, whole_NF):
-                patch.add(name, start, tensor)
+                        block, c = tower.blocks[layer], stack.component
+                        if len(units_NF) == block.components[c].units:
+                            # at once, so that the backward pass is through with a block before it begins another
+                            _add(patch, block, c, units_NF)
+                        else:
+                            parts.setdefault((tower.name, layer, c), {})[stack.units.start] = units_NF
+    towers = {tower.name: tower for tower in g.towers}
+    for (tower_name, layer, c), found in parts.items():
+        _add(patch, towers[tower_name].blocks[layer], c, torch.cat([found[first] for first in sorted(found)]))
     return patch.parameters()
+
+
+def _add(patch: Patch, block: Block, component: str, units_NF: Tensor) -> None:
+    for name, start, tensor in block.split(component, units_NF):
+        patch.add(name, start, tensor)
 
 
 def _effective(
