@@ -115,6 +115,25 @@ def test_whole_heads_are_as_wide_as_they_are() -> None:
     assert any(number % 8 for number in heads) and not any(number % 8 for number in hidden)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", [96, 100])
+def test_towers_that_share_a_part_of_their_units_keep_multiples_too(hidden: int) -> None:
+    vision = {**SIZES, "image_size": 16, "patch_size": 8, "intermediate_size": hidden}
+    text = {**SIZES, "vocab_size": 60, "eos_token_id": 59, "num_hidden_layers": 3}
+    torch.manual_seed(0)
+    clip = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
+    batches = [
+        {"pixel_values": torch.randn(4, 3, 16, 16), "input_ids": torch.randint(58, (4, 7)), "return_loss": True}
+        for _ in range(4)
+    ]
+    how = {"calibration": batches, "forward": lambda model, batch: model(**batch)}
+    how["loss"] = lambda model, batch: model(**batch).loss
+    small, plan = snp.compress(clip, "snp", keep=0.6, towers="auto", steps=20, round_to=8, **how)
+    assert 0 <= 0.6 * size(clip) - size(small) < 66  # a unit that is shared
+    odd = {site.tower for site, kept in plan.keep.items() if int(kept.sum()) % 8}
+    assert odd <= ({"vision_model"} if hidden % 8 else set())
+
+
 def test_where_not_one_block_of_each_fits_the_way_out_is_named() -> None:
     with pytest.raises(InputError, match=r"keep: 0\.3 is too small \(at least 0\.\d+ must remain\)"):
         compressed("magnitude-structured", 0.3, 64)

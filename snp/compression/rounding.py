@@ -35,9 +35,13 @@ def blocks(scores: Tensor, step: int) -> list[list[int]]:
 
 
 def check(plan: Plan, towers: Mapping[str, Tower], multiple: int, name: str) -> None:
-    """InputError where the plan of the method `name` has a number of units that is no multiple, nor all of them."""
+    """InputError where the plan of the method `name` has a number of units that is no multiple, nor all of them.
+
+    All but a multiple will do: towers may share a part of their units alone, of which all stay that are left over.
+    """
     for site, kept in plan.keep.items():
         step = step_of(towers[site.tower].blocks[site.layer].components[site.component], multiple)
-        if (number := int(kept.sum())) % step:
+        number = int(kept.sum())
+        if number % step and (len(kept) - number) % step:
             problem = f"{name} does not go by it: it keeps {number} units of {site}"
             raise InputError("round_to", problem, "leave it out, or choose units by baselines.ranking.best_within")

@@ -97,7 +97,7 @@ def reach(method: Method, model: nn.Module, towers: dict[str, Tower]) -> dict[st
         method.check(towers)
         left = least(method, model, towers)
     except InputError as error:
-        return line | {"least": None, "why": error.problem.split(": ")[0]}
+        return line | {"least": None, "why": error.problem}
     return line | {"least": left / sum(parameter.numel() for parameter in model.parameters()), "why": ""}
 
 
